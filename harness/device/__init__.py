@@ -1,0 +1,1 @@
+"""Chips and how to measure on them: one file per back-end behind one protocol."""

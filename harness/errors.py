@@ -1,0 +1,52 @@
+"""What a user can get wrong, as exceptions whose text is one paragraph that says what to do.
+
+ChipscaleError (a ValueError; the command line prints it and exits with its code)
+|-- ConfigError         a key, a value or a name that the configuration does not allow: exit 2
+|-- PlanError           a parallel plan that does not fit the cluster or the memory: exit 2
+|-- RecordError         a record or run folder that cannot be read: exit 2
+`-- NothingMeasured     no case of a run could be measured: exit 5
+"""
+
+import difflib
+from collections.abc import Iterable
+
+
+class ChipscaleError(ValueError):
+    """The root of all errors a user can cause."""
+
+    exit_code = 2
+
+
+class ConfigError(ChipscaleError):
+    """A key, a value or a name that the configuration does not allow."""
+
+
+class PlanError(ChipscaleError):
+    """A parallel plan that does not fit the cluster or the memory of its chips."""
+
+
+class RecordError(ChipscaleError):
+    """A record or a run folder that cannot be read."""
+
+
+class NothingMeasured(ChipscaleError):  # noqa: N818 - it is a state, told as one
+    """No case of a run could be measured, so there is nothing to show or compare."""
+
+    exit_code = 5
+
+
+def did_you_mean(name: str, allowed: Iterable[str]) -> str:
+    """`Did you mean 'swiglu'? ` for a near match, else an empty string."""
+    near = difflib.get_close_matches(name, sorted(allowed), n=1, cutoff=0.5)
+    return f"Did you mean '{near[0]}'? " if near else ""
+
+
+def unknown_name(key: str, kind: str, name: str, allowed: Iterable[str]) -> ConfigError:
+    """The error for a name that is not there, with the nearest one and the command listing all.
+
+    Example: `suite.ops[2]: no op named 'swiglo'. Did you mean 'swiglu'? ...`
+    """
+    return ConfigError(
+        f"{key}: no {kind} named '{name}'. {did_you_mean(name, allowed)}"
+        f"`chipscale list {kind}s` shows all."
+    )

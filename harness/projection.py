@@ -1,0 +1,139 @@
+"""Projection: what a cluster of a chip is expected to do; the result as data, without the model."""
+
+from dataclasses import dataclass
+from enum import StrEnum
+
+
+class Source(StrEnum):
+    """Where a time comes from, best first."""
+
+    MEASURED = "measured"
+    """This very problem was measured on this chip."""
+    INTERPOLATED = "interpolated"
+    """From the measured efficiency of the same op at other sizes on this chip."""
+    ROOFLINE = "roofline"
+    """From the chip's rates: measured roofs where there are, else data sheet and published."""
+    NETWORK = "network"
+    """From the latency and bandwidth of the network tiers."""
+    MODEL = "model"
+    """Bubble, jitter and other parts that follow from the rest."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Interval:
+    """A number with the interval it lies in at the stated confidence."""
+
+    value: float
+    low: float
+    high: float
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PlanChoice:
+    """The parallel plan of a projection; the product of the degrees is the chips it uses."""
+
+    tensor: int
+    pipeline: int
+    data: int
+    expert: int = 1
+    context: int = 1
+    virtual_stages: int = 1
+    microbatch_size: int = 1
+    num_microbatches: int = 1
+    zero_stage: int = 1
+    recompute: str = "none"
+
+    @property
+    def num_chips(self) -> int:
+        """Chips the plan occupies; experts live inside the data-parallel group."""
+        return self.tensor * self.pipeline * self.data * self.context
+
+    @property
+    def label(self) -> str:
+        """For people: `TP8 PP16 DP781 VP4 mb1 x11`."""
+        parts = [f"TP{self.tensor}", f"PP{self.pipeline}", f"DP{self.data}"]
+        if self.context > 1:
+            parts.append(f"CP{self.context}")
+        if self.expert > 1:
+            parts.append(f"EP{self.expert}")
+        if self.virtual_stages > 1:
+            parts.append(f"VP{self.virtual_stages}")
+        parts.append(f"{self.num_microbatches}x microbatch {self.microbatch_size}")
+        if self.recompute != "none":
+            parts.append(f"recompute {self.recompute}")
+        return " ".join(parts)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class StepPart:
+    """A named part of one training step; the parts add up to the step."""
+
+    name: str
+    """compute, exposed tensor-parallel communication, pipeline bubble ..."""
+    seconds: float
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class OpShare:
+    """What one op contributes to the compute of a step, and where its time comes from."""
+
+    op: str
+    """Problem name without sizes, as `gemm.bf16.forward`."""
+    role: str
+    """What it is in the model: `attention qkv`, `mlp down`, `optimizer` ..."""
+    seconds: float
+    source: Source
+    problem_id: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ScalePoint:
+    """The best plan found at one number of chips."""
+
+    num_chips: int
+    """Chips of the cluster, idle ones included."""
+    num_chips_used: int
+    plan: PlanChoice
+    global_batch_sequences: int
+    step_time_s: Interval
+    tokens_per_second: Interval
+    mfu: float | None
+    """Model FLOPs over the dense peak of the chips used; None when the peak is unknown."""
+    goodput: float
+    """Share of wall time left after failures, restarts and checkpoints."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Projection:
+    """A training step of a model on a cluster, with everything needed to doubt it."""
+
+    model: str
+    chip: str
+    cluster: str
+    dtype: str
+    sequence_length: int
+    headline: ScalePoint
+    """At the number of chips that was asked for."""
+    scaling: tuple[ScalePoint, ...]
+    """From few chips to many, each with its own best plan."""
+    parts: tuple[StepPart, ...]
+    """The headline's step, taken apart; adds up to its step time."""
+    ops: tuple[OpShare, ...]
+    """The compute of one microbatch and of the optimizer on one chip, by op, longest first."""
+    source_share: tuple[tuple[Source, float], ...]
+    """Share of the compute time that comes from each source."""
+    memory_bytes_per_chip: float
+    memory_limit_bytes: float
+    memory_parts: tuple[tuple[str, float], ...]
+    """Weights, gradients, optimizer, activations ... in bytes per chip."""
+    mfu: float | None
+    hfu: float | None
+    """Like MFU with recomputed FLOPs counted."""
+    interval_confidence: float
+    interval_basis: str
+    """What the interval is made of, in a sentence."""
+    assumptions: tuple[str, ...]
+    """Everything taken on trust, one sentence each."""
+    num_plans_considered: int
+    run_ids: tuple[str, ...] = ()
+    """The runs whose measurements were used."""

@@ -1,0 +1,93 @@
+"""Record: everything about one measured case, and how it is written down.
+
+The samples are kept raw; whatever is said of them later is computed from them again.
+"""
+
+from dataclasses import dataclass
+from enum import StrEnum
+
+from harness.cases import Case
+from harness.device.base import DeviceState
+from kernels.op import Cost, Tolerance
+
+SCHEMA_VERSION = 1
+"""Raised when the meaning of a field changes; a reader refuses what is newer than itself."""
+
+
+class Status(StrEnum):
+    """What became of a case; only OK has a time."""
+
+    OK = "ok"
+    UNSUPPORTED = "unsupported"
+    """The implementation cannot run here, and the reason says why."""
+    INCORRECT = "incorrect"
+    """The result is outside the tolerance, so there is nothing to time."""
+    OUT_OF_MEMORY = "out_of_memory"
+    ERROR = "error"
+    """The implementation raised; the reason holds its words."""
+    CRASHED = "crashed"
+    """The worker process died while it ran this case."""
+    TIMEOUT = "timeout"
+    """The case did not end in its time, and its worker was stopped."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Correctness:
+    """How far the result was from the fp64 reference before anything was timed."""
+
+    relative_error: float
+    """Largest over the outputs of ||out - ref||_2 / ||ref||_2."""
+    max_error: float
+    """Largest over the outputs of max |out - ref| / rms(ref)."""
+    tolerance: Tolerance
+    reference: str = "fp64"
+
+    @property
+    def is_right(self) -> bool:
+        """Both errors are finite and within tolerance."""
+        return (
+            self.relative_error <= self.tolerance.relative_error
+            and self.max_error <= self.tolerance.max_error
+        )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Measurement:
+    """The timed part of a case."""
+
+    samples_s: tuple[float, ...]
+    """Every sample in the order it was taken; none is dropped."""
+    timer: str
+    """`device_event`, `host_clock` or `virtual_clock`."""
+    timer_resolution_s: float
+    cache: str
+    """`cold`: last-level cache flushed before each sample; `hot`: it was not."""
+    flush_bytes: int
+    num_warmup: int
+    warmup_s: float
+    prepare_s: float
+    """Compiling and the first call, which are not part of any sample."""
+    stop_reason: str
+    """Why sampling ended, in words with the number reached and the number wanted."""
+    peak_memory_bytes: int | None
+    state_before: DeviceState
+    state_after: DeviceState
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Record:
+    """One case and what became of it; one line of `records.jsonl`."""
+
+    schema_version: int = SCHEMA_VERSION
+    run_id: str
+    case: Case
+    status: Status
+    reason: str = ""
+    """Empty for OK; else why there is no time, in a sentence."""
+    cost: Cost | None = None
+    correctness: Correctness | None = None
+    measurement: Measurement | None = None
+    started_at: str = ""
+    """UTC, ISO 8601."""
+    protocol_hash: str = ""
+    """Equal hashes mean equal work: op definition, sizes, seed, tolerance, cache, stop rule, timer."""

@@ -1,0 +1,50 @@
+"""Constants of scale and how quantities are written for people; SI inside, scaled only here.
+
+Tera is 1e12; only memory capacity is counted in powers of two.
+"""
+
+import math
+
+KILO = 1e3
+MEGA = 1e6
+GIGA = 1e9
+TERA = 1e12
+PETA = 1e15
+KIBI = 2**10
+MEBI = 2**20
+GIBI = 2**30
+
+_SI = ((1e18, "E"), (1e15, "P"), (1e12, "T"), (1e9, "G"), (1e6, "M"), (1e3, "k"), (1.0, ""))
+_SECONDS = ((1.0, "s"), (1e-3, "ms"), (1e-6, "us"), (1e-9, "ns"))
+
+
+def significant(value: float, digits: int = 3) -> str:
+    """The value rounded to that many significant digits, without an exponent."""
+    if value == 0 or not math.isfinite(value):
+        return "0" if value == 0 else str(value)
+    decimals = max(0, digits - 1 - math.floor(math.log10(abs(value))))
+    rounded = round(value, digits - 1 - math.floor(math.log10(abs(value))))
+    return f"{rounded:.{decimals}f}"
+
+
+def with_prefix(value: float, unit: str, digits: int = 3) -> str:
+    """The value with an SI prefix: `with_prefix(1.23e13, "FLOP/s")` is `12.3 TFLOP/s`."""
+    for scale, prefix in _SI:
+        if abs(value) >= scale:
+            return f"{significant(value / scale, digits)} {prefix}{unit}"
+    return f"{significant(value, digits)} {unit}"
+
+
+def duration(seconds: float, digits: int = 3) -> str:
+    """A time in s, ms, us or ns: `duration(0.00123)` is `1.23 ms`."""
+    for scale, unit in _SECONDS:
+        if abs(seconds) >= scale:
+            return f"{significant(seconds / scale, digits)} {unit}"
+    return f"{significant(seconds / 1e-9, digits)} ns"
+
+
+def capacity(num_bytes: float, digits: int = 3) -> str:
+    """A memory capacity in GiB, or MiB when smaller than one GiB."""
+    if abs(num_bytes) >= GIBI:
+        return f"{significant(num_bytes / GIBI, digits)} GiB"
+    return f"{significant(num_bytes / MEBI, digits)} MiB"

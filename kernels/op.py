@@ -1,0 +1,142 @@
+"""The words every operation is described in: Problem, Cost, Tolerance, Impl, Op.
+
+This file does not import torch at run time, so a command that only names problems stays quick.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from enum import StrEnum
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    import torch
+
+    Inputs = Mapping[str, torch.Tensor]
+    Outputs = tuple[torch.Tensor, ...]
+    Run = Callable[[], Outputs]
+
+
+class Mode(StrEnum):
+    """Which part of a training or serving step a problem is."""
+
+    FORWARD = "forward"
+    BACKWARD = "backward"
+    """All gradients of the op at once, the forward pass not included."""
+    DGRAD = "dgrad"
+    """The gradient with respect to the activations of a matrix product."""
+    WGRAD = "wgrad"
+    """The gradient with respect to the weights of a matrix product."""
+
+
+@dataclass(frozen=True, slots=True)
+class Problem:
+    """An op at concrete sizes; hashable, and the key of every table.
+
+    Two chips did equal work only if their problems are equal.
+    """
+
+    op: str
+    axes: tuple[tuple[str, int], ...]
+    """Axis name and size, in the order the op declares them."""
+    dtype: str
+    """Type of the operands: `bf16`, `fp16` or `fp32`."""
+    mode: Mode = Mode.FORWARD
+
+    def __getitem__(self, axis: str) -> int:
+        for name, size in self.axes:
+            if name == axis:
+                return size
+        raise KeyError(f"{self.op} has no axis {axis!r}; it has {[name for name, _ in self.axes]}")
+
+    @property
+    def shape(self) -> str:
+        """The sizes for people: `M=512 N=768 K=4096`."""
+        return " ".join(f"{name}={size}" for name, size in self.axes)
+
+    @property
+    def id(self) -> str:
+        """A stable, unique name: `gemm.bf16.forward[M=512,N=768,K=4096]`."""
+        return f"{self.op}.{self.dtype}.{self.mode}[{self.shape.replace(' ', ',')}]"
+
+
+def problem(op: str, dtype: str, mode: Mode = Mode.FORWARD, /, **axes: int) -> Problem:
+    """A Problem from keyword sizes, in the order they are written."""
+    return Problem(op=op, axes=tuple(axes.items()), dtype=dtype, mode=mode)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Cost:
+    """The least work a problem needs, whoever computes it.
+
+    A multiply-add is 2 FLOPs; each input is read once and each output written once.
+    """
+
+    flops: int
+    bytes_read: int
+    bytes_written: int
+
+    @property
+    def num_bytes(self) -> int:
+        """Bytes read plus bytes written."""
+        return self.bytes_read + self.bytes_written
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Tolerance:
+    """How far a right result may be from the fp64 reference.
+
+    Both bounds must hold: the first sees a systematic error, the second a single wrong element.
+    """
+
+    relative_error: float
+    """Bound on ||out - ref||_2 / ||ref||_2 for each output."""
+    max_error: float
+    """Bound on max |out - ref| / rms(ref) for each output."""
+
+
+@dataclass(frozen=True, slots=True)
+class Impl:
+    """A named way to compute an op."""
+
+    name: str
+    """`torch` (eager), `compile` (torch.compile) or `triton`."""
+    prepare: Callable[[Problem, Inputs], Run]
+    """Does everything that is not timed and returns the callable that is.
+
+    The callable may be called many times; it returns the op's outputs, in the order and types
+    of the reference's, and leaves its inputs as they were, except those in `Op.mutates`.
+    """
+    unsupported: Callable[[Problem, torch.device], str | None] = lambda problem, device: None
+    """Why this implementation cannot run the problem on the device, or None if it can."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Op:
+    """Everything about one operation that does not depend on a chip."""
+
+    name: str
+    formula: str
+    """One line, in the letters of `axes`."""
+    source: str
+    """Where the operation and its cost are defined."""
+    axes: tuple[str, ...]
+    dtypes: tuple[str, ...]
+    modes: tuple[Mode, ...]
+    make_inputs: Callable[[Problem, torch.Generator], dict[str, torch.Tensor]]
+    """Fresh random inputs on the generator's device; never zeros."""
+    reference: Callable[[Problem, Inputs], Outputs]
+    """The same mathematics in plain torch, right for inputs of any floating type, fp64 included."""
+    cost: Callable[[Problem], Cost]
+    tolerance: Callable[[Problem], Tolerance]
+    impls: tuple[Impl, ...]
+    mutates: tuple[str, ...] = ()
+    """Inputs that a run overwrites, as an optimizer does; restored between runs, untimed."""
+
+    def impl(self, name: str) -> Impl:
+        """The implementation of that name; raises KeyError."""
+        for impl in self.impls:
+            if impl.name == name:
+                return impl
+        raise KeyError(f"{self.name} has no implementation {name!r}")
