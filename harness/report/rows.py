@@ -1,0 +1,125 @@
+"""How the numbers of a row or a projection are written for people, in every kind of report."""
+
+from collections.abc import Sequence
+
+from harness.projection import Interval, Projection, ScalePoint
+from harness.results import ResultRow
+from harness.units import capacity, duration, significant, with_prefix
+
+NOT_AVAILABLE = "n/a"
+PLUS_MINUS = "+/-"
+
+
+def spread_text(value: float, low: float, high: float) -> str:
+    """Half the interval's width relative to the value: `+/- 0.8 %`."""
+    if value <= 0:
+        return ""
+    return f"{PLUS_MINUS} {significant(100 * (high - low) / 2 / value, 2)} %"
+
+
+def median_text(row: ResultRow) -> str:
+    """The median and how well it is known: `123 us +/- 0.8 %`; empty without a time."""
+    if row.median_s is None or row.low_s is None or row.high_s is None:
+        return ""
+    return f"{duration(row.median_s)} {spread_text(row.median_s, row.low_s, row.high_s)}"
+
+
+def roof_text(row: ResultRow) -> str:
+    """Per cent of the measured roof; a value above the roof is shown as it is, with a mark."""
+    if not row.is_ok:
+        return ""
+    if row.roof_share is None:
+        return NOT_AVAILABLE
+    return f"{significant(100 * row.roof_share)} %" + (" !" if row.is_above_roof else "")
+
+
+def status_text(row: ResultRow) -> str:
+    """The status in plain words."""
+    return row.status.replace("_", " ") + (", throttled" if row.is_throttled else "")
+
+
+def percent_text(share: float | None) -> str:
+    """A share as per cent, or n/a."""
+    return NOT_AVAILABLE if share is None else f"{significant(100 * share)} %"
+
+
+def seconds_interval_text(interval: Interval) -> str:
+    """`12.0 s (11.1 s to 13.4 s)`."""
+    return f"{duration(interval.value)} ({duration(interval.low)} to {duration(interval.high)})"
+
+
+def tokens_interval_text(interval: Interval) -> str:
+    """`46.2 M tokens/s (41.6 to 49.9)`, all three with the prefix of the first."""
+    value = with_prefix(interval.value, "tokens/s")
+    low, high = (with_prefix(end, "tokens/s") for end in (interval.low, interval.high))
+    return f"{value} ({low.removesuffix(' tokens/s')} to {high})"
+
+
+def chips_text(point: ScalePoint) -> str:
+    """`100,000 chips, 32 of them idle`."""
+    idle = point.num_chips - point.num_chips_used
+    return f"{point.num_chips:,} chips" + (f", {idle:,} of them idle" if idle else "")
+
+
+def confidence_text(projection: Projection) -> str:
+    """`90 % interval`."""
+    return f"{100 * projection.interval_confidence:g} % interval"
+
+
+def projection_headline(projection: Projection) -> str:
+    """The projection in one plain sentence."""
+    point = projection.headline
+    mfu = "" if projection.mfu is None else f" at {percent_text(projection.mfu)} MFU"
+    return (
+        f"{projection.model} on {point.num_chips:,} x {projection.chip}: "
+        f"{with_prefix(point.tokens_per_second.value, 'tokens/s')}{mfu}, "
+        f"one step in {duration(point.step_time_s.value)}."
+    )
+
+
+def projection_facts(projection: Projection) -> tuple[tuple[str, str], ...]:
+    """The projection as names and values, most wanted first."""
+    point = projection.headline
+    sources = ", ".join(
+        f"{percent_text(share)} {source}" for source, share in projection.source_share
+    )
+    return (
+        ("chips", chips_text(point)),
+        ("plan", f"{point.plan.label} (best of {projection.num_plans_considered:,} considered)"),
+        (
+            "batch",
+            f"{point.global_batch_sequences:,} sequences of {projection.sequence_length:,} tokens, "
+            f"{projection.dtype}",
+        ),
+        ("step time", seconds_interval_text(point.step_time_s)),
+        ("throughput", tokens_interval_text(point.tokens_per_second)),
+        ("MFU", percent_text(projection.mfu)),
+        ("HFU", percent_text(projection.hfu)),
+        ("goodput", f"{percent_text(point.goodput)} of the wall time is left after failures"),
+        (
+            "memory",
+            f"{capacity(projection.memory_bytes_per_chip)} per chip "
+            f"of {capacity(projection.memory_limit_bytes)}",
+        ),
+        ("compute time from", sources or NOT_AVAILABLE),
+        ("interval", f"{confidence_text(projection)}: {projection.interval_basis}"),
+    )
+
+
+def part_shares(projection: Projection) -> tuple[tuple[str, float, float], ...]:
+    """Name, seconds and share of the step for each part, in the order of the projection."""
+    total = sum(part.seconds for part in projection.parts)
+    return tuple(
+        (part.name, part.seconds, part.seconds / total if total > 0 else 0.0)
+        for part in projection.parts
+    )
+
+
+def reasons(rows: Sequence[ResultRow]) -> tuple[tuple[str, str, tuple[str, ...]], ...]:
+    """Status, reason and the cases it befell, for cases without a time, most frequent first."""
+    found: dict[tuple[str, str], list[str]] = {}
+    for row in rows:
+        if not row.is_ok:
+            found.setdefault((status_text(row), row.reason), []).append(row.case_id)
+    ordered = sorted(found.items(), key=lambda item: -len(item[1]))
+    return tuple((status, reason, tuple(cases)) for (status, reason), cases in ordered)

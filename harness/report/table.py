@@ -1,0 +1,123 @@
+"""Tables for the terminal: the results of a run, and a projection."""
+
+from collections.abc import Sequence
+
+from rich.console import Group, RenderableType
+from rich.padding import Padding
+from rich.panel import Panel
+from rich.table import Table
+from rich.text import Text
+
+from harness.projection import Projection
+from harness.record import Status
+from harness.report.rows import (
+    median_text,
+    part_shares,
+    projection_facts,
+    projection_headline,
+    reasons,
+    roof_text,
+    status_text,
+)
+from harness.results import ResultRow, Roofs, best_rows, roofs_text, status_counts
+from harness.units import duration, significant
+
+BAR_WIDTH = 24
+MAX_ASSUMPTIONS = 4
+"""More would push the numbers off the screen; the report has all of them."""
+MAX_CASES_OF_A_REASON = 2
+STATUS_STYLE = {Status.OK: "green", Status.UNSUPPORTED: "dim"}
+"""Any other status is a failure."""
+
+
+def results_table(rows: Sequence[ResultRow]) -> Table:
+    """One line per case, the fastest implementation of each problem in bold."""
+    best = {row.case_id for row in best_rows(rows)}
+    table = Table(box=None, header_style="bold", pad_edge=False, padding=(0, 2, 0, 0))
+    for name in ("op", "shape", "dtype", "impl"):
+        table.add_column(name, overflow="fold")
+    for name in ("median", "rate", "of roof"):
+        table.add_column(name, justify="right", no_wrap=True)
+    table.add_column("status", no_wrap=True)
+    problem_before = None
+    for row in rows:
+        is_first = row.problem_id != problem_before
+        problem_before = row.problem_id
+        style = "bold" if row.case_id in best else ""
+        table.add_row(
+            Text(f"{row.op} {row.mode}" if is_first else ""),
+            Text(row.shape if is_first else ""),
+            Text(row.dtype if is_first else ""),
+            Text(row.impl, style=style),
+            Text(median_text(row), style=style),
+            Text(row.rate, style=style),
+            Text(roof_text(row), style="yellow" if row.is_above_roof else style),
+            Text(status_text(row), style=STATUS_STYLE.get(row.status, "red")),
+        )
+    return table
+
+
+def _reasons(rows: Sequence[ResultRow]) -> RenderableType:
+    table = Table.grid(padding=(0, 2, 0, 0))
+    table.add_column(no_wrap=True)
+    table.add_column(overflow="fold")
+    for status, reason, cases in reasons(rows):
+        shown = ", ".join(cases[:MAX_CASES_OF_A_REASON])
+        more = len(cases) - MAX_CASES_OF_A_REASON
+        table.add_row(
+            Text(f"{len(cases)} {status}", style="bold"),
+            Text(f"{reason} ({shown}{f' and {more} more' if more > 0 else ''})"),
+        )
+    return table
+
+
+def results_view(rows: Sequence[ResultRow], roofs: Roofs) -> RenderableType:
+    """The table, why some cases have no time, the measured roofs and the counts."""
+    parts: list[RenderableType] = [results_table(rows), Text("")]
+    if any(not row.is_ok for row in rows):
+        parts += [Text("No time, because:", style="bold"), _reasons(rows), Text("")]
+    parts.append(Text(f"Measured roofs: {roofs_text(roofs)}."))
+    if any(row.is_above_roof for row in rows):
+        parts.append(
+            Text("! Faster than the roof, so the roof cases did not reach this chip's best.")
+        )
+    if any(row.is_throttled for row in rows):
+        parts.append(Text("Throttled: the device lowered its clocks while the case ran."))
+    parts.append(Text(f"Cases: {status_counts(rows)}."))
+    return Group(*parts)
+
+
+def projection_view(projection: Projection) -> RenderableType:
+    """The projection: headline, facts, the step's parts and what is taken on trust."""
+    facts = Table.grid(padding=(0, 2, 0, 0))
+    facts.add_column(style="dim", no_wrap=True)
+    facts.add_column(overflow="fold")
+    for name, value in projection_facts(projection):
+        facts.add_row(Text(name), Text(value))
+    step = Table.grid(padding=(0, 2, 0, 0))
+    step.add_column(overflow="fold")
+    step.add_column(justify="right", no_wrap=True)
+    step.add_column(justify="right", no_wrap=True)
+    step.add_column(no_wrap=True)
+    for name, seconds, share in part_shares(projection):
+        step.add_row(
+            Text(name),
+            Text(duration(seconds)),
+            Text(f"{significant(100 * share, 2)} %"),
+            Text("#" * round(BAR_WIDTH * share), style="cyan"),
+        )
+    trust = [Text(f"- {text}") for text in projection.assumptions[:MAX_ASSUMPTIONS]]
+    more = len(projection.assumptions) - MAX_ASSUMPTIONS
+    if more > 0:
+        trust.append(Text(f"- and {more} more in the report", style="dim"))
+    body: list[RenderableType] = [
+        Text(projection_headline(projection), style="bold"),
+        Text(""),
+        facts,
+        Text(""),
+        Text("One step:", style="bold"),
+        Padding(step, (0, 0, 0, 2)),
+    ]
+    if trust:
+        body += [Text(""), Text("Taken on trust:", style="bold"), *trust]
+    return Panel(Group(*body), title="Projection", title_align="left", expand=False)

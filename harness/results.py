@@ -1,0 +1,283 @@
+"""ResultRow: the numbers that are said of a record, computed from its samples each time.
+
+    attainable time = max(flops / roof FLOP/s, bytes / roof bytes/s)
+    % of the roof   = attainable time / median time
+
+Source of the roofline: Williams, Waterman and Patterson, Roofline: An Insightful Visual
+Performance Model for Multicore Architectures, CACM 52(4), 2009.
+"""
+
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass
+from enum import StrEnum
+from functools import lru_cache
+
+from harness.record import Record, Status
+from harness.stats import Summary, geometric_mean, summarize
+from harness.units import duration, significant, with_prefix
+from kernels.op import Cost
+
+ROOF_ROLE = "roof"
+"""The role of the cases whose best rates are the measured roofs."""
+ALWAYS_MEMORY_BOUND = 1.0
+"""FLOPs per byte below which a problem is bound by memory, whatever its type's matrix rate.
+
+The lowest knee among the data sheets in `configs/chip/` is 5.9 FLOP/byte (fp32 of the Rubin), so
+an optimizer in fp32 has a roof even where only the bf16 matrix rate was measured.
+"""
+
+
+class Bound(StrEnum):
+    """Which of the two roofs is the lower one for a problem."""
+
+    MATRIX = "matrix"
+    MEMORY = "memory"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Roofs:
+    """The best rates a chip reached; what was not measured is absent, never guessed."""
+
+    flops_per_s: tuple[tuple[str, float], ...] = ()
+    """The best matrix product by data type."""
+    bytes_per_s: float | None = None
+    """The best copy: bytes read plus bytes written."""
+
+    def matrix(self, dtype: str) -> float | None:
+        """The matrix roof of that type in FLOP/s, or None when it was not measured."""
+        return dict(self.flops_per_s).get(dtype)
+
+    @property
+    def best_flops_per_s(self) -> float | None:
+        """The highest matrix roof of any type."""
+        return max((rate for _, rate in self.flops_per_s), default=None)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Attainable:
+    """The least time the roofs allow for a cost, and which roof it is."""
+
+    seconds: float
+    bound: Bound
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ResultRow:
+    """One record in numbers; None where there is none to give."""
+
+    case_id: str
+    problem_id: str
+    op: str
+    impl: str
+    dtype: str
+    mode: str
+    axes: tuple[tuple[str, int], ...]
+    shape: str
+    roles: tuple[str, ...]
+    status: Status
+    reason: str
+    flops: int | None
+    num_bytes: int | None
+    median_s: float | None
+    low_s: float | None
+    """Lower end of the 95 % interval of the median."""
+    high_s: float | None
+    num_samples: int
+    num_outliers: int
+    is_throttled: bool
+    """The device reported a reason for lower clocks after the samples were taken."""
+    bound: Bound | None
+    roof_share: float | None
+    """Achieved over attainable; above 1 when the roof was measured too low. None without a roof."""
+
+    @property
+    def group(self) -> str:
+        """The problem without its sizes: `gemm.bf16.forward`."""
+        return f"{self.op}.{self.dtype}.{self.mode}"
+
+    @property
+    def is_ok(self) -> bool:
+        """It has a time."""
+        return self.status is Status.OK
+
+    @property
+    def is_above_roof(self) -> bool:
+        """It beat the roof it is held against, so the roof is not the chip's best."""
+        return self.roof_share is not None and self.roof_share > 1
+
+    @property
+    def flops_per_s(self) -> float | None:
+        """FLOPs over the median; None for a problem that has none, as a copy."""
+        return self.flops / self.median_s if self.flops and self.median_s else None
+
+    @property
+    def bytes_per_s(self) -> float | None:
+        """Least traffic over the median."""
+        return self.num_bytes / self.median_s if self.num_bytes and self.median_s else None
+
+    @property
+    def intensity(self) -> float | None:
+        """FLOPs per byte of least traffic."""
+        if self.flops is None or not self.num_bytes:
+            return None
+        return self.flops / self.num_bytes
+
+    @property
+    def rate(self) -> str:
+        """The rate that matters, for people: FLOP/s where the matrix roof binds, else bytes/s."""
+        is_matrix = self.bound is Bound.MATRIX or (self.bound is None and self.flops)
+        if is_matrix and self.flops_per_s is not None:
+            return with_prefix(self.flops_per_s, "FLOP/s")
+        return "" if self.bytes_per_s is None else with_prefix(self.bytes_per_s, "B/s")
+
+
+@lru_cache(maxsize=8192)
+def _summary(samples_s: tuple[float, ...]) -> Summary:
+    """Kept, since the terminal, the report and MLflow all ask for the same bootstrap."""
+    return summarize(samples_s)
+
+
+def measured_roofs(records: Sequence[Record]) -> Roofs:
+    """The best median rates among the OK records whose case has the role of a roof.
+
+    A roof problem without FLOPs measures bandwidth; any other is a matrix product.
+    """
+    flops_per_s: dict[str, float] = {}
+    bytes_per_s: float | None = None
+    for record in records:
+        if record.status is not Status.OK or ROOF_ROLE not in record.case.roles:
+            continue
+        assert record.measurement is not None
+        if record.cost is None:
+            continue
+        median_s = _summary(record.measurement.samples_s).median
+        if median_s <= 0:
+            continue
+        dtype = record.case.problem.dtype
+        if record.cost.flops:
+            rate = record.cost.flops / median_s
+            flops_per_s[dtype] = max(rate, flops_per_s.get(dtype, 0.0))
+        else:
+            bytes_per_s = max(record.cost.num_bytes / median_s, bytes_per_s or 0.0)
+    return Roofs(flops_per_s=tuple(sorted(flops_per_s.items())), bytes_per_s=bytes_per_s)
+
+
+def attainable(cost: Cost, dtype: str, roofs: Roofs) -> Attainable | None:
+    """The least time the roofs allow, or None when a roof that could bind was not measured."""
+    bandwidth, matrix = roofs.bytes_per_s, roofs.matrix(dtype)
+    if bandwidth is None or cost.num_bytes == 0:
+        return None
+    memory_s = cost.num_bytes / bandwidth
+    if cost.flops < ALWAYS_MEMORY_BOUND * cost.num_bytes:
+        return Attainable(seconds=memory_s, bound=Bound.MEMORY)
+    if matrix is None:
+        return None
+    matrix_s = cost.flops / matrix
+    if matrix_s > memory_s:
+        return Attainable(seconds=matrix_s, bound=Bound.MATRIX)
+    return Attainable(seconds=memory_s, bound=Bound.MEMORY)
+
+
+def result_row(record: Record, roofs: Roofs) -> ResultRow:
+    """The row of one record, held against those roofs."""
+    problem, measurement, cost = record.case.problem, record.measurement, record.cost
+    is_ok = record.status is Status.OK and measurement is not None
+    summary = _summary(measurement.samples_s) if is_ok and measurement is not None else None
+    limit = attainable(cost, problem.dtype, roofs) if cost is not None else None
+    has_share = limit is not None and summary is not None and summary.median > 0
+    return ResultRow(
+        case_id=record.case.id,
+        problem_id=problem.id,
+        op=problem.op,
+        impl=record.case.impl,
+        dtype=problem.dtype,
+        mode=str(problem.mode),
+        axes=problem.axes,
+        shape=problem.shape,
+        roles=record.case.roles,
+        status=record.status,
+        reason=record.reason,
+        flops=cost.flops if cost else None,
+        num_bytes=cost.num_bytes if cost else None,
+        median_s=summary.median if summary else None,
+        low_s=summary.low if summary else None,
+        high_s=summary.high if summary else None,
+        num_samples=summary.num_samples if summary else 0,
+        num_outliers=summary.num_outliers if summary else 0,
+        is_throttled=bool(measurement and measurement.state_after.throttle_reasons),
+        bound=limit.bound if limit else None,
+        roof_share=limit.seconds / summary.median if has_share and limit and summary else None,
+    )
+
+
+def result_rows(records: Sequence[Record], roofs: Roofs | None = None) -> tuple[ResultRow, ...]:
+    """One row per case, in the order of the records; the roofs are theirs if none are given.
+
+    Where a case was run again, as after a resume, its last record counts.
+    """
+    roofs = measured_roofs(records) if roofs is None else roofs
+    last = {record.case.id: record for record in records}
+    return tuple(result_row(record, roofs) for record in last.values())
+
+
+def best_rows(rows: Sequence[ResultRow]) -> tuple[ResultRow, ...]:
+    """The fastest implementation of each problem that has a time, in first-seen order."""
+    best: dict[str, ResultRow] = {}
+    for row in rows:
+        if row.median_s is None:
+            continue
+        held = best.get(row.problem_id)
+        if held is None or held.median_s is None or row.median_s < held.median_s:
+            best[row.problem_id] = row
+    return tuple(best.values())
+
+
+def geomean_s(rows: Sequence[ResultRow]) -> float | None:
+    """Geometric mean over the problems of the fastest implementation's median."""
+    medians = [row.median_s for row in best_rows(rows) if row.median_s]
+    return geometric_mean(medians) if medians else None
+
+
+def geomean_roof_share(rows: Sequence[ResultRow]) -> float | None:
+    """Geometric mean over the problems of the fastest implementation's share of its roof."""
+    shares = [row.roof_share for row in best_rows(rows) if row.roof_share]
+    return geometric_mean(shares) if shares else None
+
+
+def num_failed(rows: Sequence[ResultRow]) -> int:
+    """Cases that should have had a time and have none; unsupported ones do not count."""
+    return sum(row.status not in (Status.OK, Status.UNSUPPORTED) for row in rows)
+
+
+def status_counts(rows: Sequence[ResultRow]) -> str:
+    """`41 ok, 3 unsupported, 1 timeout`, in the order statuses are declared."""
+    counts = Counter(row.status for row in rows)
+    words = [f"{counts[status]} {status.replace('_', ' ')}" for status in Status if counts[status]]
+    return ", ".join(words) or "no cases"
+
+
+def roofs_text(roofs: Roofs) -> str:
+    """`bf16 712 TFLOP/s, copy 3.98 TB/s`, or a sentence that there are none."""
+    words = [f"{dtype} {with_prefix(rate, 'FLOP/s')}" for dtype, rate in roofs.flops_per_s]
+    if roofs.bytes_per_s is not None:
+        words.append(f"copy {with_prefix(roofs.bytes_per_s, 'B/s')}")
+    return ", ".join(words) or "none, since the suite has no roof cases with a time"
+
+
+def headline(suite: str, chip: str, rows: Sequence[ResultRow]) -> str:
+    """The run in one plain sentence, failures first when there are any."""
+    failed = num_failed(rows)
+    num_ok = sum(row.is_ok for row in rows)
+    if not num_ok:
+        return f"{suite} on {chip}: nothing could be measured ({status_counts(rows)})."
+    share, mean = geomean_roof_share(rows), geomean_s(rows)
+    words = [f"{suite} on {chip}:"]
+    if failed:
+        words.append(f"{failed} of {len(rows)} cases failed;")
+    words.append(f"{num_ok} of {len(rows)} cases measured")
+    if share is not None:
+        words.append(f"at {significant(100 * share)} % of the measured roof")
+    if mean is not None:
+        words.append(f"({duration(mean)} per problem, geometric mean of the fastest)")
+    return " ".join(words) + "."

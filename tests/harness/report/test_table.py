@@ -1,0 +1,85 @@
+import dataclasses
+
+from rich.console import Console, RenderableType
+
+from harness.report.table import projection_view, results_view
+from harness.results import Roofs, measured_roofs, result_rows
+from tests.harness.sample_run import sample_projection, sample_records
+
+
+def text_of(view: RenderableType, width: int = 160) -> str:
+    console = Console(width=width, record=True, file=None, no_color=True, quiet=True)
+    with console.capture() as capture:
+        console.quiet = False
+        console.print(view)
+    return capture.get()
+
+
+def sample_view(width: int = 160) -> str:
+    records = sample_records()
+    roofs = measured_roofs(records)
+    return text_of(results_view(result_rows(records, roofs), roofs), width)
+
+
+def test_the_table_shows_time_interval_rate_share_and_status_of_a_case() -> None:
+    line = next(line for line in sample_view().splitlines() if "M=8192 N=8192 K=8192" in line)
+    for word in ("gemm forward", "bf16", "torch", "ms +/- ", "TFLOP/s", " %", "ok"):
+        assert word in line
+
+
+def test_sizes_are_written_once_per_problem() -> None:
+    assert sample_view().count("M=8192 N=8192 K=8192") == 1
+
+
+def test_cases_without_a_time_are_listed_with_their_reasons() -> None:
+    view = sample_view()
+    assert "1 unsupported" in view
+    assert "Triton has no back-end for the virtual device." in view
+    assert "gemm.bf16.forward" not in view.partition("No time, because:")[2]
+
+
+def test_roofs_and_counts_close_the_table() -> None:
+    view = sample_view()
+    assert "Measured roofs: bf16 37" in view
+    assert "Cases: 48 ok, 1 unsupported, 1 incorrect" in view
+
+
+def test_the_table_fits_a_narrow_terminal() -> None:
+    assert all(len(line) <= 100 for line in sample_view(100).splitlines())
+
+
+def test_a_case_above_its_roof_is_marked_and_explained() -> None:
+    roofs = Roofs(flops_per_s=(("bf16", 1e12),), bytes_per_s=1e9)
+    view = text_of(results_view(result_rows(sample_records(), roofs), roofs))
+    assert " % !" in view
+    assert "Faster than the roof" in view
+
+
+def test_a_run_without_roofs_shows_not_available() -> None:
+    view = text_of(results_view(result_rows(sample_records(), Roofs()), Roofs()))
+    assert "n/a" in view
+    assert "Measured roofs: none" in view
+
+
+def test_the_projection_names_chips_plan_time_tokens_memory_and_trust() -> None:
+    view = text_of(projection_view(sample_projection()), 120)
+    for words in (
+        "llama3_405b on 100,000 x imaginary_x1",
+        "TP8 PP16 DP781",
+        "12.0 s (11.1 s to 13.4 s)",
+        "tokens/s",
+        "25.6 %",
+        "n/a",
+        "71.5 GiB per chip of 96.0 GiB",
+        "62.0 % measured",
+        "pipeline bubble",
+        "Taken on trust:",
+    ):
+        assert words in view
+
+
+def test_long_lists_of_assumptions_are_cut_and_counted() -> None:
+    projection = dataclasses.replace(
+        sample_projection(), assumptions=tuple(f"Assumption {number}." for number in range(9))
+    )
+    assert "and 5 more in the report" in text_of(projection_view(projection))

@@ -1,0 +1,116 @@
+import dataclasses
+
+import pytest
+
+from harness.cases import Case
+from harness.record import Status
+from harness.results import (
+    Bound,
+    Roofs,
+    attainable,
+    best_rows,
+    headline,
+    measured_roofs,
+    result_rows,
+    roofs_text,
+    status_counts,
+)
+from kernels.op import Cost, problem
+from tests.harness.sample_run import failed_record, ok_record, sample_records
+
+ROOFS = Roofs(flops_per_s=(("bf16", 100e12),), bytes_per_s=1e12)
+
+
+def test_roofs_are_the_best_median_rates_of_the_roof_cases() -> None:
+    roofs = measured_roofs(sample_records())
+    bf16 = roofs.matrix("bf16")
+    assert bf16 is not None
+    assert bf16 == pytest.approx(400e12 * 0.94, rel=0.02)
+    assert roofs.bytes_per_s == pytest.approx(3e12 * 0.94, rel=0.05)
+    assert roofs.matrix("fp16") is None
+
+
+def test_cases_without_the_roof_role_never_set_a_roof() -> None:
+    record = ok_record(Case(problem=problem("gemm", "bf16", M=64, N=64, K=64), impl="torch"))
+    assert measured_roofs([record]) == Roofs()
+
+
+def test_the_lower_roof_binds() -> None:
+    matrix = attainable(Cost(flops=10**12, bytes_read=10, bytes_written=0), "bf16", ROOFS)
+    memory = attainable(Cost(flops=10**6, bytes_read=10**6, bytes_written=0), "bf16", ROOFS)
+    assert matrix is not None
+    assert memory is not None
+    assert (matrix.bound, matrix.seconds) == (Bound.MATRIX, 0.01)
+    assert (memory.bound, memory.seconds) == (Bound.MEMORY, 1e-6)
+
+
+def test_a_matrix_problem_of_a_type_without_a_roof_has_no_share() -> None:
+    assert attainable(Cost(flops=10**12, bytes_read=10, bytes_written=0), "fp16", ROOFS) is None
+
+
+def test_an_optimizer_has_a_memory_roof_in_any_type() -> None:
+    cost = Cost(flops=12, bytes_read=14, bytes_written=14)
+    limit = attainable(cost, "fp32", ROOFS)
+    assert limit is not None
+    assert limit.bound is Bound.MEMORY
+
+
+def test_a_share_above_one_is_kept_and_flagged() -> None:
+    (row, *_) = result_rows(sample_records(), Roofs(flops_per_s=(("bf16", 1e12),), bytes_per_s=1e9))
+    assert row.roof_share is not None
+    assert row.roof_share > 1
+    assert row.is_above_roof
+
+
+def test_a_failed_case_has_its_reason_and_no_numbers() -> None:
+    rows = [row for row in result_rows(sample_records()) if not row.is_ok]
+    assert {row.status for row in rows} == set(Status) - {Status.OK}
+    assert all(row.median_s is None and row.roof_share is None and row.reason for row in rows)
+
+
+def test_the_last_record_of_a_case_counts() -> None:
+    record = sample_records()[0]
+    retried = failed_record(record.case, Status.TIMEOUT, "Not done after 60 s.")
+    (row,) = result_rows([retried, record])
+    assert row.is_ok
+
+
+def test_the_fastest_implementation_stands_for_its_problem() -> None:
+    rows = best_rows(result_rows(sample_records()))
+    assert len({row.problem_id for row in rows}) == len(rows)
+    assert {row.impl for row in rows if row.group == "gemm.bf16.forward"} == {"triton"}
+
+
+def test_rates_are_flops_where_the_matrix_binds_and_bytes_elsewhere() -> None:
+    rows = result_rows(sample_records())
+    assert rows[0].rate.endswith("TFLOP/s")
+    assert next(row for row in rows if row.op == "copy").rate.endswith("TB/s")
+    assert next(row for row in rows if row.op == "rms_norm").rate.endswith("B/s")
+
+
+def test_the_headline_names_failures_before_successes() -> None:
+    rows = result_rows(sample_records())
+    text = headline("quick", "imaginary_x1", rows)
+    assert text.startswith("quick on imaginary_x1: 5 of ")
+    assert "% of the measured roof" in text
+    assert status_counts(rows).endswith("1 crashed, 1 timeout")
+
+
+def test_the_headline_of_a_run_without_times_says_so() -> None:
+    failed = [record for record in sample_records() if record.status is not Status.OK]
+    assert "nothing could be measured" in headline("quick", "x", result_rows(failed))
+    assert "nothing could be measured (no cases)" in headline("quick", "x", ())
+
+
+def test_roofs_are_written_with_their_units() -> None:
+    assert roofs_text(ROOFS) == "bf16 100 TFLOP/s, copy 1.00 TB/s"
+    assert roofs_text(Roofs()).startswith("none")
+
+
+def test_a_case_that_lowered_its_clocks_is_marked() -> None:
+    record = sample_records()[0]
+    assert record.measurement is not None
+    state = dataclasses.replace(record.measurement.state_after, throttle_reasons=("power cap",))
+    measurement = dataclasses.replace(record.measurement, state_after=state)
+    (row,) = result_rows([dataclasses.replace(record, measurement=measurement)])
+    assert row.is_throttled
