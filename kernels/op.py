@@ -13,9 +13,10 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     import torch
 
-    Inputs = Mapping[str, torch.Tensor]
-    Outputs = tuple[torch.Tensor, ...]
-    Run = Callable[[], Outputs]
+# Quoted, so that op files can import them while this file needs no torch.
+Inputs = Mapping[str, "torch.Tensor"]
+Outputs = tuple["torch.Tensor", ...]
+Run = Callable[[], Outputs]
 
 
 class Mode(StrEnum):

@@ -1,0 +1,117 @@
+"""Copy: y[N] = x[N], the yardstick of memory bandwidth.
+
+Shape letters: N elements.
+Counted: no FLOPs; N elements read and N written. `docs/conventions.md` has what bytes mean.
+Source: the Copy kernel of STREAM (McCalpin 1995, "Memory Bandwidth and Machine Balance in
+Current High Performance Computers", https://www.cs.virginia.edu/stream/).
+"""
+
+from typing import Any
+
+import torch
+
+from kernels import dtypes, triton_support
+from kernels.compiled import eager_impls
+from kernels.op import Cost, Impl, Inputs, Mode, Op, Outputs, Problem, Run, Tolerance
+from kernels.triton_support import AotKernel, cdiv, require_contiguous, require_dtype, tl, triton
+
+# 32 bytes per thread of 16-bit data: two 16-byte accesses in flight for each of 128 threads.
+_BLOCK = 2048
+_NUM_WARPS = 4
+
+
+@triton.jit
+def _copy_kernel(x_ptr, y_ptr, N, BLOCK: tl.constexpr):
+    offsets = tl.program_id(0).to(tl.int64) * BLOCK + tl.arange(0, BLOCK)
+    mask = offsets < N
+    tl.store(y_ptr + offsets, tl.load(x_ptr + offsets, mask=mask), mask=mask)
+
+
+@torch.library.custom_op("chipscale::copy", mutates_args=())
+def copy(x: torch.Tensor) -> torch.Tensor:
+    """A new tensor equal to x."""
+    require_contiguous("copy", x=x)
+    require_dtype("copy", x.dtype)
+    y = torch.empty_like(x)
+    _copy_kernel[(cdiv(x.numel(), _BLOCK),)](x, y, x.numel(), BLOCK=_BLOCK, num_warps=_NUM_WARPS)
+    return y
+
+
+@copy.register_fake
+def _(x: torch.Tensor) -> torch.Tensor:
+    return torch.empty_like(x)
+
+
+def _backward(ctx: Any, dy: torch.Tensor) -> torch.Tensor:
+    del ctx
+    dx: torch.Tensor = copy(dy.contiguous())
+    return dx
+
+
+copy.register_autograd(_backward)
+
+
+def _eager(x: torch.Tensor) -> torch.Tensor:
+    return x.clone()
+
+
+def reference(problem: Problem, inputs: Inputs) -> Outputs:
+    """(y,)."""
+    del problem
+    return (inputs["x"].clone(),)
+
+
+def cost(problem: Problem) -> Cost:
+    """One read and one write of N elements."""
+    num_bytes = problem["N"] * dtypes.size_bytes(problem.dtype)
+    return Cost(flops=0, bytes_read=num_bytes, bytes_written=num_bytes)
+
+
+def make_inputs(problem: Problem, generator: torch.Generator) -> dict[str, torch.Tensor]:
+    """x[N], standard normal."""
+    dtype = dtypes.torch_dtype(problem.dtype)
+    device = generator.device
+    return {"x": torch.randn(problem["N"], generator=generator, device=device, dtype=dtype)}
+
+
+def tolerance(problem: Problem) -> Tolerance:
+    """A copy is exact."""
+    del problem
+    return Tolerance(relative_error=0.0, max_error=0.0)
+
+
+def _prepare_triton(problem: Problem, inputs: Inputs) -> Run:
+    del problem
+    x = inputs["x"]
+    return lambda: (copy(x),)
+
+
+def _unsupported(problem: Problem, device: torch.device) -> str | None:
+    del problem
+    return triton_support.unsupported(device)
+
+
+AOT = (
+    AotKernel(
+        label="copy bf16",
+        kernel=_copy_kernel,
+        signature={"x_ptr": "*bf16", "y_ptr": "*bf16", "N": "i64", "BLOCK": "constexpr"},
+        constexprs={"BLOCK": _BLOCK},
+        num_warps=_NUM_WARPS,
+        num_stages=1,
+    ),
+)
+
+OP = Op(
+    name="copy",
+    formula="y[N] = x[N]",
+    source="STREAM Copy, https://www.cs.virginia.edu/stream/",
+    axes=("N",),
+    dtypes=dtypes.ALL,
+    modes=(Mode.FORWARD,),
+    make_inputs=make_inputs,
+    reference=reference,
+    cost=cost,
+    tolerance=tolerance,
+    impls=(*eager_impls(_eager, ("x",)), Impl("triton", _prepare_triton, _unsupported)),
+)

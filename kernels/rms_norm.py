@@ -1,0 +1,290 @@
+"""RMS norm: y[T,H] = x * rsqrt(mean(x^2 over H) + eps) * w[H].
+
+Shape letters: T tokens, H hidden size.
+Backward, with r = rsqrt(mean(x^2) + eps), n = x * r and g = dy * w:
+    dx = r * (g - n * mean(g * n)),  dw = sum over T of dy * n.
+r is computed again in the backward pass: x is read there anyway, so nothing is saved by keeping it.
+Counted: forward 4 FLOPs per element (square, add, two multiplies); backward 11 (square, add, n, g,
+g * n, add, its multiply with n, subtract, multiply by r, dy * n, add). Per-token scalars are not
+counted. Bytes: x and w read, y written; backward dy, x and w read, dx and dw written.
+Source: Zhang and Sennrich 2019, "Root Mean Square Layer Normalization", equation 4,
+https://arxiv.org/abs/1910.07467; eps as in Llama 3, https://arxiv.org/abs/2407.21783.
+"""
+
+from typing import Any
+
+import torch
+
+from kernels import dtypes, triton_support
+from kernels.compiled import eager_impls, reference_from
+from kernels.op import Cost, Impl, Inputs, Mode, Op, Problem, Run, Tolerance
+from kernels.triton_support import (
+    AotKernel,
+    cdiv,
+    next_power_of_2,
+    require_contiguous,
+    require_dtype,
+    tl,
+    triton,
+)
+
+EPS = 1e-5
+
+# A row is held in registers: 65536 fp32 values are 64 per thread at 1024 threads, the most before
+# they spill. The widest published model has H = 18432.
+_MAX_BLOCK_H = 65536
+
+# Rows are dealt to this many programs in the backward pass, each of which keeps its own sum for dw
+# and writes it once. Two for each of an H100's 132 SMs; on MI300 (304) most units get one.
+_NUM_STRIPS = 264
+
+# Columns and strips of the partial sums that one program of the second step reads at a time:
+# 128 bytes of fp32 per row, a full cache line.
+_SUM_BLOCK_H = 32
+_SUM_BLOCK_P = 64
+
+
+def _num_warps(block_h: int) -> int:
+    """16 elements per thread, so that a 16-bit row is loaded in two 16-byte accesses."""
+    return min(max(block_h // 512, 1), 16)
+
+
+@triton.jit
+def _forward_kernel(x_ptr, w_ptr, y_ptr, H, eps, BLOCK_H: tl.constexpr):
+    row = tl.program_id(0).to(tl.int64)
+    columns = tl.arange(0, BLOCK_H)
+    mask = columns < H
+    x = tl.load(x_ptr + row * H + columns, mask=mask, other=0.0).to(tl.float32)
+    w = tl.load(w_ptr + columns, mask=mask, other=0.0).to(tl.float32)
+    r = 1.0 / tl.sqrt(tl.sum(x * x, axis=0) / H + eps)
+    y = x * r * w
+    tl.store(y_ptr + row * H + columns, y.to(y_ptr.dtype.element_ty), mask=mask)
+
+
+@triton.jit
+def _backward_kernel(
+    dy_ptr, x_ptr, w_ptr, dx_ptr, partial_ptr, T, H, strip_rows, eps, BLOCK_H: tl.constexpr
+):
+    strip = tl.program_id(0).to(tl.int64)
+    columns = tl.arange(0, BLOCK_H)
+    mask = columns < H
+    w = tl.load(w_ptr + columns, mask=mask, other=0.0).to(tl.float32)
+    dw = tl.zeros([BLOCK_H], dtype=tl.float32)
+    first = strip * strip_rows
+    for row in range(first, tl.minimum(first + strip_rows, T)):
+        start = row * H
+        x = tl.load(x_ptr + start + columns, mask=mask, other=0.0).to(tl.float32)
+        dy = tl.load(dy_ptr + start + columns, mask=mask, other=0.0).to(tl.float32)
+        r = 1.0 / tl.sqrt(tl.sum(x * x, axis=0) / H + eps)
+        n = x * r
+        g = dy * w
+        dx = r * (g - n * (tl.sum(g * n, axis=0) / H))
+        tl.store(dx_ptr + start + columns, dx.to(dx_ptr.dtype.element_ty), mask=mask)
+        dw += dy * n
+    tl.store(partial_ptr + strip * H + columns, dw, mask=mask)
+
+
+@triton.jit
+def _sum_strips_kernel(partial_ptr, dw_ptr, P, H, BLOCK_P: tl.constexpr, BLOCK_H: tl.constexpr):
+    columns = tl.program_id(0) * BLOCK_H + tl.arange(0, BLOCK_H)
+    total = tl.zeros([BLOCK_P, BLOCK_H], dtype=tl.float32)
+    for first in range(0, P, BLOCK_P):
+        strips = first + tl.arange(0, BLOCK_P)
+        mask = (strips < P)[:, None] & (columns < H)[None, :]
+        offsets = strips[:, None].to(tl.int64) * H + columns[None, :]
+        total += tl.load(partial_ptr + offsets, mask=mask, other=0.0)
+    dw = tl.sum(total, axis=0)
+    tl.store(dw_ptr + columns, dw.to(dw_ptr.dtype.element_ty), mask=columns < H)
+
+
+def _check(x: torch.Tensor, w: torch.Tensor, **others: torch.Tensor) -> None:
+    require_contiguous("rms_norm", x=x, w=w, **others)
+    require_dtype("rms_norm", x.dtype, w=w, **others)
+    if x.ndim != 2 or w.shape != x.shape[1:]:
+        raise ValueError(
+            f"rms_norm: x[T,H] and w[H] are expected, not {tuple(x.shape)} and {tuple(w.shape)}."
+        )
+
+
+@torch.library.custom_op("chipscale::rms_norm", mutates_args=())
+def rms_norm(x: torch.Tensor, w: torch.Tensor) -> torch.Tensor:
+    """y[T,H] from x[T,H] and w[H]."""
+    _check(x, w)
+    T, H = x.shape
+    y = torch.empty_like(x)
+    block_h = next_power_of_2(H)
+    _forward_kernel[(T,)](x, w, y, H, EPS, BLOCK_H=block_h, num_warps=_num_warps(block_h))
+    return y
+
+
+@rms_norm.register_fake
+def _(x: torch.Tensor, w: torch.Tensor) -> torch.Tensor:
+    del w
+    return torch.empty_like(x)
+
+
+@torch.library.custom_op("chipscale::rms_norm_backward", mutates_args=())
+def rms_norm_backward(
+    dy: torch.Tensor, x: torch.Tensor, w: torch.Tensor
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """(dx[T,H], dw[H]); dw is summed in fp32 in a fixed order."""
+    _check(x, w, dy=dy)
+    T, H = x.shape
+    strip_rows = cdiv(T, _NUM_STRIPS)
+    num_strips = cdiv(T, strip_rows)
+    dx, dw = torch.empty_like(x), torch.empty_like(w)
+    partial = torch.empty(num_strips, H, dtype=torch.float32, device=x.device)
+    block_h = next_power_of_2(H)
+    _backward_kernel[(num_strips,)](
+        dy, x, w, dx, partial, T, H, strip_rows, EPS,
+        BLOCK_H=block_h, num_warps=_num_warps(block_h),
+    )  # fmt: skip
+    _sum_strips_kernel[(cdiv(H, _SUM_BLOCK_H),)](
+        partial, dw, num_strips, H, BLOCK_P=_SUM_BLOCK_P, BLOCK_H=_SUM_BLOCK_H, num_warps=4
+    )
+    return dx, dw
+
+
+@rms_norm_backward.register_fake
+def _(dy: torch.Tensor, x: torch.Tensor, w: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+    del dy
+    return torch.empty_like(x), torch.empty_like(w)
+
+
+def _save(
+    ctx: Any,
+    inputs: tuple[torch.Tensor, torch.Tensor],
+    output: torch.Tensor,
+) -> None:
+    del output
+    ctx.save_for_backward(*inputs)
+
+
+def _backward(ctx: Any, dy: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+    dx, dw = rms_norm_backward(dy.contiguous(), *ctx.saved_tensors)
+    return dx, dw
+
+
+rms_norm.register_autograd(_backward, setup_context=_save)
+
+
+def _eager(x: torch.Tensor, w: torch.Tensor) -> torch.Tensor:
+    return torch.nn.functional.rms_norm(x, w.shape, w, EPS)
+
+
+def _formula(x: torch.Tensor, w: torch.Tensor) -> torch.Tensor:
+    return x * torch.rsqrt(x.square().mean(dim=-1, keepdim=True) + EPS) * w
+
+
+reference = reference_from(_formula, ("x", "w"), "dy")
+
+
+def cost(problem: Problem) -> Cost:
+    """As the head of this file counts."""
+    num_elements = problem["T"] * problem["H"]
+    size = dtypes.size_bytes(problem.dtype)
+    weight_bytes = problem["H"] * size
+    if problem.mode == Mode.FORWARD:
+        return Cost(
+            flops=4 * num_elements,
+            bytes_read=num_elements * size + weight_bytes,
+            bytes_written=num_elements * size,
+        )
+    return Cost(
+        flops=11 * num_elements,
+        bytes_read=2 * num_elements * size + weight_bytes,
+        bytes_written=num_elements * size + weight_bytes,
+    )
+
+
+def make_inputs(problem: Problem, generator: torch.Generator) -> dict[str, torch.Tensor]:
+    """x[T,H] and w[H], and for the backward mode dy[T,H]; standard normal."""
+    T, H = problem["T"], problem["H"]
+    shapes = {"x": (T, H), "w": (H,)}
+    if problem.mode == Mode.BACKWARD:
+        shapes["dy"] = (T, H)
+    dtype = dtypes.torch_dtype(problem.dtype)
+    device = generator.device
+    return {
+        name: torch.randn(shape, generator=generator, device=device, dtype=dtype)
+        for name, shape in shapes.items()
+    }
+
+
+def tolerance(problem: Problem) -> Tolerance:
+    """Each output rounded, and in eager code n rounded before it is multiplied by w.
+
+    The backward mode adds the growth of an fp32 sum over T or H terms.
+    """
+    epsilon = dtypes.epsilon(problem.dtype)
+    length = max(problem["T"], problem["H"])
+    growth = dtypes.epsilon("fp32") * length**0.5
+    return Tolerance(relative_error=2 * epsilon + growth, max_error=16 * (epsilon + growth))
+
+
+def _prepare_triton(problem: Problem, inputs: Inputs) -> Run:
+    x, w = inputs["x"], inputs["w"]
+    if problem.mode == Mode.FORWARD:
+        return lambda: (rms_norm(x, w),)
+    dy = inputs["dy"]
+    return lambda: rms_norm_backward(dy, x, w)
+
+
+def _unsupported(problem: Problem, device: torch.device) -> str | None:
+    if next_power_of_2(problem["H"]) > _MAX_BLOCK_H:
+        return f"A row is held in registers, which ends at H={_MAX_BLOCK_H}; H={problem['H']}."
+    return triton_support.unsupported(device)
+
+
+_AOT_BLOCK_H = 4096
+
+AOT = (
+    AotKernel(
+        label="rms_norm forward bf16",
+        kernel=_forward_kernel,
+        signature={
+            "x_ptr": "*bf16", "w_ptr": "*bf16", "y_ptr": "*bf16",
+            "H": "i32", "eps": "fp32", "BLOCK_H": "constexpr",
+        },
+        constexprs={"BLOCK_H": _AOT_BLOCK_H},
+        num_warps=_num_warps(_AOT_BLOCK_H),
+        num_stages=3,
+    ),
+    AotKernel(
+        label="rms_norm backward bf16",
+        kernel=_backward_kernel,
+        signature={
+            "dy_ptr": "*bf16", "x_ptr": "*bf16", "w_ptr": "*bf16", "dx_ptr": "*bf16",
+            "partial_ptr": "*fp32", "T": "i32", "H": "i32", "strip_rows": "i32", "eps": "fp32",
+            "BLOCK_H": "constexpr",
+        },
+        constexprs={"BLOCK_H": _AOT_BLOCK_H},
+        num_warps=_num_warps(_AOT_BLOCK_H),
+        num_stages=3,
+    ),
+    AotKernel(
+        label="rms_norm dw sum bf16",
+        kernel=_sum_strips_kernel,
+        signature={
+            "partial_ptr": "*fp32", "dw_ptr": "*bf16", "P": "i32", "H": "i32",
+            "BLOCK_P": "constexpr", "BLOCK_H": "constexpr",
+        },
+        constexprs={"BLOCK_P": _SUM_BLOCK_P, "BLOCK_H": _SUM_BLOCK_H},
+        num_warps=4,
+        num_stages=3,
+    ),
+)  # fmt: skip
+
+OP = Op(
+    name="rms_norm",
+    formula="y[T,H] = x[T,H] * rsqrt(mean(x^2 over H) + eps) * w[H]",
+    source="Zhang and Sennrich 2019, equation 4, https://arxiv.org/abs/1910.07467",
+    axes=("T", "H"),
+    dtypes=dtypes.ALL,
+    modes=(Mode.FORWARD, Mode.BACKWARD),
+    make_inputs=make_inputs,
+    reference=reference,
+    cost=cost,
+    tolerance=tolerance,
+    impls=(*eager_impls(_eager, ("x", "w"), "dy"), Impl("triton", _prepare_triton, _unsupported)),
+)

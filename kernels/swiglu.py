@@ -1,0 +1,211 @@
+"""SwiGLU: y[T,F] = silu(gate) * up, with gate_up[T,2F] holding gate and then up in each row.
+
+Shape letters: T tokens, F hidden size of the feed-forward layer.
+Backward, with s = sigmoid(gate):
+    d_gate = dy * up * s * (1 + gate * (1 - s)),  d_up = dy * gate * s.
+Counted: every addition, multiplication, division and exponential is 1 FLOP, a change of sign none.
+Forward 5 per element of y (s is 3: exp, add, divide), backward 11 (s 3, d_up 2, d_gate 6).
+Bytes: gate_up read and y written; backward dy and gate_up read, d_gate_up written.
+Source: Shazeer 2020, "GLU Variants Improve Transformer", equation 6,
+https://arxiv.org/abs/2002.05202.
+"""
+
+from typing import Any
+
+import torch
+
+from kernels import dtypes, triton_support
+from kernels.compiled import eager_impls, reference_from
+from kernels.op import Cost, Impl, Inputs, Mode, Op, Problem, Run, Tolerance
+from kernels.triton_support import AotKernel, cdiv, require_contiguous, require_dtype, tl, triton
+
+# 8 elements per thread: one 16-byte access each of gate and up in a 16-bit type.
+_BLOCK_F = 1024
+_NUM_WARPS = 4
+
+
+@triton.jit
+def _forward_kernel(gate_up_ptr, y_ptr, F, BLOCK_F: tl.constexpr):
+    row = tl.program_id(0).to(tl.int64)
+    columns = tl.program_id(1) * BLOCK_F + tl.arange(0, BLOCK_F)
+    mask = columns < F
+    gate_ptrs = gate_up_ptr + row * 2 * F + columns
+    gate = tl.load(gate_ptrs, mask=mask, other=0.0).to(tl.float32)
+    up = tl.load(gate_ptrs + F, mask=mask, other=0.0).to(tl.float32)
+    y = gate * tl.sigmoid(gate) * up
+    tl.store(y_ptr + row * F + columns, y.to(y_ptr.dtype.element_ty), mask=mask)
+
+
+@triton.jit
+def _backward_kernel(dy_ptr, gate_up_ptr, d_gate_up_ptr, F, BLOCK_F: tl.constexpr):
+    row = tl.program_id(0).to(tl.int64)
+    columns = tl.program_id(1) * BLOCK_F + tl.arange(0, BLOCK_F)
+    mask = columns < F
+    gate_offsets = row * 2 * F + columns
+    gate = tl.load(gate_up_ptr + gate_offsets, mask=mask, other=0.0).to(tl.float32)
+    up = tl.load(gate_up_ptr + gate_offsets + F, mask=mask, other=0.0).to(tl.float32)
+    dy = tl.load(dy_ptr + row * F + columns, mask=mask, other=0.0).to(tl.float32)
+    s = tl.sigmoid(gate)
+    d_up = dy * gate * s
+    d_gate = dy * up * s * (1.0 + gate * (1.0 - s))
+    dtype = d_gate_up_ptr.dtype.element_ty
+    tl.store(d_gate_up_ptr + gate_offsets, d_gate.to(dtype), mask=mask)
+    tl.store(d_gate_up_ptr + gate_offsets + F, d_up.to(dtype), mask=mask)
+
+
+def _check(gate_up: torch.Tensor, **others: torch.Tensor) -> None:
+    require_contiguous("swiglu", gate_up=gate_up, **others)
+    require_dtype("swiglu", gate_up.dtype, **others)
+    if gate_up.ndim != 2 or gate_up.shape[1] % 2:
+        raise ValueError(f"swiglu: gate_up[T,2F] is expected, not {tuple(gate_up.shape)}.")
+
+
+def _grid(gate_up: torch.Tensor) -> tuple[int, int]:
+    T, width = gate_up.shape
+    return T, cdiv(width // 2, _BLOCK_F)
+
+
+@torch.library.custom_op("chipscale::swiglu", mutates_args=())
+def swiglu(gate_up: torch.Tensor) -> torch.Tensor:
+    """y[T,F] from gate_up[T,2F]."""
+    _check(gate_up)
+    T, width = gate_up.shape
+    y = gate_up.new_empty(T, width // 2)
+    _forward_kernel[_grid(gate_up)](gate_up, y, width // 2, BLOCK_F=_BLOCK_F, num_warps=_NUM_WARPS)
+    return y
+
+
+@swiglu.register_fake
+def _(gate_up: torch.Tensor) -> torch.Tensor:
+    return gate_up.new_empty(gate_up.shape[0], gate_up.shape[1] // 2)
+
+
+@torch.library.custom_op("chipscale::swiglu_backward", mutates_args=())
+def swiglu_backward(dy: torch.Tensor, gate_up: torch.Tensor) -> torch.Tensor:
+    """d_gate_up[T,2F] from dy[T,F] and gate_up[T,2F]."""
+    _check(gate_up, dy=dy)
+    d_gate_up = torch.empty_like(gate_up)
+    _backward_kernel[_grid(gate_up)](
+        dy, gate_up, d_gate_up, gate_up.shape[1] // 2, BLOCK_F=_BLOCK_F, num_warps=_NUM_WARPS
+    )
+    return d_gate_up
+
+
+@swiglu_backward.register_fake
+def _(dy: torch.Tensor, gate_up: torch.Tensor) -> torch.Tensor:
+    del dy
+    return torch.empty_like(gate_up)
+
+
+def _save(
+    ctx: Any,
+    inputs: tuple[torch.Tensor],
+    output: torch.Tensor,
+) -> None:
+    del output
+    ctx.save_for_backward(*inputs)
+
+
+def _backward(ctx: Any, dy: torch.Tensor) -> torch.Tensor:
+    (gate_up,) = ctx.saved_tensors
+    d_gate_up: torch.Tensor = swiglu_backward(dy.contiguous(), gate_up)
+    return d_gate_up
+
+
+swiglu.register_autograd(_backward, setup_context=_save)
+
+
+def _eager(gate_up: torch.Tensor) -> torch.Tensor:
+    gate, up = gate_up.chunk(2, dim=-1)
+    return torch.nn.functional.silu(gate) * up
+
+
+def _formula(gate_up: torch.Tensor) -> torch.Tensor:
+    gate, up = gate_up.chunk(2, dim=-1)
+    return gate * torch.sigmoid(gate) * up
+
+
+reference = reference_from(_formula, ("gate_up",), "dy")
+
+
+def cost(problem: Problem) -> Cost:
+    """As the head of this file counts."""
+    num_elements = problem["T"] * problem["F"]
+    num_bytes = num_elements * dtypes.size_bytes(problem.dtype)
+    if problem.mode == Mode.FORWARD:
+        return Cost(flops=5 * num_elements, bytes_read=2 * num_bytes, bytes_written=num_bytes)
+    return Cost(flops=11 * num_elements, bytes_read=3 * num_bytes, bytes_written=2 * num_bytes)
+
+
+def make_inputs(problem: Problem, generator: torch.Generator) -> dict[str, torch.Tensor]:
+    """gate_up[T,2F], and for the backward mode dy[T,F]; standard normal."""
+    shapes = {"gate_up": (problem["T"], 2 * problem["F"])}
+    if problem.mode == Mode.BACKWARD:
+        shapes["dy"] = (problem["T"], problem["F"])
+    dtype = dtypes.torch_dtype(problem.dtype)
+    device = generator.device
+    return {
+        name: torch.randn(shape, generator=generator, device=device, dtype=dtype)
+        for name, shape in shapes.items()
+    }
+
+
+def tolerance(problem: Problem) -> Tolerance:
+    """Each output rounded once, and in eager code each intermediate product too.
+
+    A product of two standard normals reaches 30 times its root mean square in a large tensor.
+    """
+    epsilon = dtypes.epsilon(problem.dtype)
+    return Tolerance(relative_error=2 * epsilon, max_error=48 * epsilon)
+
+
+def _prepare_triton(problem: Problem, inputs: Inputs) -> Run:
+    gate_up = inputs["gate_up"]
+    if problem.mode == Mode.FORWARD:
+        return lambda: (swiglu(gate_up),)
+    dy = inputs["dy"]
+    return lambda: (swiglu_backward(dy, gate_up),)
+
+
+def _unsupported(problem: Problem, device: torch.device) -> str | None:
+    del problem
+    return triton_support.unsupported(device)
+
+
+AOT = (
+    AotKernel(
+        label="swiglu forward bf16",
+        kernel=_forward_kernel,
+        signature={
+            "gate_up_ptr": "*bf16", "y_ptr": "*bf16", "F": "i32", "BLOCK_F": "constexpr",
+        },
+        constexprs={"BLOCK_F": _BLOCK_F},
+        num_warps=_NUM_WARPS,
+        num_stages=3,
+    ),
+    AotKernel(
+        label="swiglu backward bf16",
+        kernel=_backward_kernel,
+        signature={
+            "dy_ptr": "*bf16", "gate_up_ptr": "*bf16", "d_gate_up_ptr": "*bf16", "F": "i32",
+            "BLOCK_F": "constexpr",
+        },
+        constexprs={"BLOCK_F": _BLOCK_F},
+        num_warps=_NUM_WARPS,
+        num_stages=3,
+    ),
+)  # fmt: skip
+
+OP = Op(
+    name="swiglu",
+    formula="y[T,F] = silu(gate[T,F]) * up[T,F], gate_up[T,2F]",
+    source="Shazeer 2020, equation 6, https://arxiv.org/abs/2002.05202",
+    axes=("T", "F"),
+    dtypes=dtypes.ALL,
+    modes=(Mode.FORWARD, Mode.BACKWARD),
+    make_inputs=make_inputs,
+    reference=reference,
+    cost=cost,
+    tolerance=tolerance,
+    impls=(*eager_impls(_eager, ("gate_up",), "dy"), Impl("triton", _prepare_triton, _unsupported)),
+)

@@ -1,0 +1,121 @@
+"""Triton where it is installed, why it cannot run where it cannot, and what can be built ahead.
+
+Op files import `triton` and `tl` from here, so that they load, with their reference, cost and
+torch implementations, on a system for which Triton is not published.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from types import SimpleNamespace
+from typing import Any
+
+import torch
+
+try:
+    import triton
+    import triton.language as tl
+except ImportError:
+    # Enough for the op files to be imported; no kernel is ever launched with it, since
+    # `unsupported` answers first.
+    triton = SimpleNamespace(jit=lambda kernel: kernel)
+    tl = SimpleNamespace(constexpr=int)
+
+__all__ = [
+    "INTERPRETED",
+    "AotKernel",
+    "is_amd",
+    "next_power_of_2",
+    "require_contiguous",
+    "tl",
+    "triton",
+    "unsupported",
+]
+
+IS_INSTALLED = not isinstance(triton, SimpleNamespace)
+
+INTERPRETED: bool = IS_INSTALLED and bool(triton.knobs.runtime.interpret)
+"""Whether kernels run in Triton's interpreter: right numbers on any device, no meaningful time.
+
+Read once, as `triton.jit` does when it decorates a kernel.
+"""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class AotKernel:
+    """A kernel with everything that `triton.compile` needs when there is no GPU to ask."""
+
+    label: str
+    kernel: Any
+    """The function decorated with `triton.jit`."""
+    signature: Mapping[str, str]
+    """Triton type of each argument in order: `*bf16`, `i32`, or `constexpr`."""
+    constexprs: Mapping[str, object]
+    """Values of the arguments whose type is `constexpr`."""
+    num_warps: int
+    num_stages: int
+    backends: tuple[str, ...] = ("cuda", "hip")
+    """Triton's names of the vendors it is launched on with these sizes."""
+
+
+def unsupported(device: torch.device) -> str | None:
+    """Why no Triton kernel can run on the device, or None if one can."""
+    if not IS_INSTALLED:
+        return "Triton is not installed; `pip install triton` (published for Linux only)."
+    if INTERPRETED:
+        return None
+    if device.type == "cpu":
+        return (
+            "Triton has no CPU back-end; TRITON_INTERPRET=1 interprets the kernels, "
+            "for their numbers and not for their speed."
+        )
+    try:
+        triton.runtime.driver.active.get_current_target()
+    except RuntimeError as error:
+        return f"Triton finds no driver for {device.type}: {error}"
+    return None
+
+
+def bf16_dot_unsupported(dtype: str) -> str | None:
+    """Why a kernel with a bf16 `tl.dot` cannot run, or None if it can.
+
+    Triton 3.7.1's interpreter multiplies the bit patterns of bf16 as integers: the product of two
+    16 x 16 standard normal matrices is off by 2.7e10. fp16 and fp32 are exact there.
+    """
+    if INTERPRETED and dtype == "bf16":
+        return "Triton's interpreter computes bf16 matrix products wrongly; use fp16 or fp32."
+    return None
+
+
+def is_amd() -> bool:
+    """Whether this build of torch drives AMD GPUs, which need tiles for 64 KiB of LDS."""
+    return torch.version.hip is not None
+
+
+def cdiv(number: int, divisor: int) -> int:
+    """The quotient rounded up."""
+    return -(-number // divisor)
+
+
+def next_power_of_2(number: int) -> int:
+    """The least power of two that is not below a positive number."""
+    return 1 << (number - 1).bit_length()
+
+
+def require_contiguous(op: str, /, **tensors: torch.Tensor) -> None:
+    """Raises ValueError for a tensor that is not row-major and dense."""
+    for name, tensor in tensors.items():
+        if not tensor.is_contiguous():
+            raise ValueError(
+                f"{op}: {name} of shape {tuple(tensor.shape)} has strides {tensor.stride()}; "
+                f"the kernel reads contiguous tensors only, pass {name}.contiguous()."
+            )
+
+
+def require_dtype(op: str, dtype: torch.dtype, /, **tensors: torch.Tensor) -> None:
+    """Raises ValueError for a type that is not an operand type, or a tensor of another type."""
+    allowed = (torch.bfloat16, torch.float16, torch.float32)
+    if dtype not in allowed:
+        raise ValueError(f"{op}: {dtype} is not supported; use bfloat16, float16 or float32.")
+    for name, tensor in tensors.items():
+        if tensor.dtype != dtype:
+            raise ValueError(f"{op}: {name} is {tensor.dtype}, but must be {dtype}.")
