@@ -1,0 +1,1 @@
+"""From what a user writes to the frozen types the program works with."""

@@ -1,0 +1,1 @@
+"""From the time of each op on one chip to a step on a whole cluster."""

@@ -1,0 +1,1 @@
+"""Models, and the problems one chip computes for a part of one."""

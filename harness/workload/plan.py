@@ -1,0 +1,34 @@
+"""ParallelSpec: what is asked of a training plan; a degree that is None is searched."""
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ParallelSpec:
+    """The work of one step and how it may be spread over the chips."""
+
+    global_batch_tokens: int
+    """Tokens of one optimizer step over the whole cluster."""
+    sequence_length: int
+    dtype: str
+    """Type of the matrix products: `bf16`, `fp16` or `fp32`."""
+    tensor: int | None = None
+    pipeline: int | None = None
+    data: int | None = None
+    expert: int | None = None
+    context: int | None = None
+    virtual_stages: int | None = None
+    microbatch_size: int | None = None
+    zero_stage: int | None = None
+    """What the data-parallel group shares: 0 nothing, 1 optimizer, 2 gradients, 3 weights."""
+    recompute: str | None = None
+    """What is computed again backward: `none`, `selective` (attention core) or `full`."""
+    max_tensor: int | None = None
+    """Most chips of a tensor group when searched; None is the scale-up domain."""
+    source: str = ""
+    """Why the batch is what it is."""
+
+    @property
+    def global_batch_sequences(self) -> int:
+        """Sequences of one step, at least one."""
+        return max(1, self.global_batch_tokens // self.sequence_length)

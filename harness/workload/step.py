@@ -1,0 +1,433 @@
+"""What one chip computes for a model and a shard of it: problems with counts, by phase.
+
+A suite measures these problems, and the projection sums their times; there is no other list.
+What the ops cannot say yet (rotary positions, residual sums, gathers) is a `copy` that moves the
+same bytes, with a role that says so.
+
+Assumptions: routing to experts is balanced; the sequence is cut so that each chip of a context
+group has the same number of query-key pairs; projections from one input are one matrix product.
+"""
+
+import math
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, replace
+from enum import StrEnum
+
+from harness.errors import PlanError
+from harness.workload.model import ModelSpec
+from kernels.op import Cost, Mode, Problem, problem
+
+
+class Phase(StrEnum):
+    """What the chip is doing."""
+
+    TRAINING = "training"
+    PREFILL = "prefill"
+    DECODE = "decode"
+
+
+class Direction(StrEnum):
+    """When in a step the work is done."""
+
+    FORWARD = "forward"
+    BACKWARD = "backward"
+    UPDATE = "update"
+    """Once per step, after all microbatches."""
+
+
+class LayerKind(StrEnum):
+    """Which feed-forward part a layer has."""
+
+    DENSE = "dense"
+    MOE = "moe"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Shard:
+    """The part of a model and of a batch that one chip works on at a time."""
+
+    tensor: int = 1
+    """Chips that share each matrix; norms and residuals are cut along the sequence instead."""
+    expert: int = 1
+    """Chips that share the experts; they are taken from the data, context and tensor groups."""
+    context: int = 1
+    """Chips that share one sequence."""
+    microbatch_size: int = 1
+    """Sequences at a time; in decoding, sequences that are each given one token."""
+    sequence_length: int = 4096
+    """Tokens per sequence; in decoding, tokens already in the cache with the new one."""
+    dtype: str = "bf16"
+
+
+@dataclass(frozen=True, slots=True)
+class WorkItem:
+    """A problem, how often it is computed, and what it is in the model."""
+
+    problem: Problem
+    count: int
+    role: str
+    """`attention qkv`, `mlp down`, `optimizer` ...; one that ends in `as copy` stands for bytes."""
+    phase: Phase
+    direction: Direction = Direction.FORWARD
+
+
+def check_shard(model: ModelSpec, shard: Shard, key: str = "shard") -> None:
+    """Refuse a shard that cuts the model unevenly.
+
+    Raises:
+        PlanError: with the arithmetic and the nearest degree that divides.
+    """
+    for axis, size, what in (
+        ("tensor", model.num_heads, "query heads"),
+        ("tensor", model.ffn, "columns of the feed-forward network"),
+        ("tensor", model.experts.expert_ffn if model.experts else 0, "columns of an expert"),
+        ("expert", model.experts.num_experts if model.experts else 1, "experts"),
+        ("context", shard.sequence_length, "tokens of a sequence"),
+    ):
+        degree = getattr(shard, axis)
+        if degree < 1 or size % degree:
+            fits = max(d for d in range(1, max(1, min(degree, size)) + 1) if size % d == 0)
+            raise PlanError(
+                f"{key}.{axis}: {degree} does not divide the {size} {what} of {model.name}. "
+                f"Set {key}.{axis}={fits}, or another divisor of {size}."
+            )
+    kv_heads = model.num_kv_heads
+    if model.latent_attention is None and kv_heads % shard.tensor and shard.tensor % kv_heads:
+        raise PlanError(
+            f"{key}.tensor: {shard.tensor} and the {kv_heads} key-value heads of {model.name} do "
+            f"not divide each other. Set {key}.tensor={math.gcd(shard.tensor, kv_heads)}."
+        )
+
+
+def _ceil(value: float) -> int:
+    return max(1, math.ceil(value))
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Layer:
+    """One layer of one chip's shard: the sizes that every item is made of."""
+
+    model: ModelSpec
+    shard: Shard
+    phase: Phase
+
+    @property
+    def tokens(self) -> int:
+        """Tokens that the matrices of this chip see at a time."""
+        shard = self.shard
+        if self.phase is Phase.DECODE:
+            return shard.microbatch_size
+        return _ceil(shard.microbatch_size * shard.sequence_length / shard.context)
+
+    @property
+    def own_tokens(self) -> int:
+        """Tokens of this chip where work is cut along the sequence."""
+        return _ceil(self.tokens / self.shard.tensor)
+
+    @property
+    def heads(self) -> int:
+        return self.model.num_heads // self.shard.tensor
+
+    @property
+    def kv_heads(self) -> int:
+        return max(1, self.model.num_kv_heads // self.shard.tensor)
+
+    def item(
+        self,
+        op: str,
+        role: str,
+        /,
+        count: int = 1,
+        mode: Mode = Mode.FORWARD,
+        direction: Direction = Direction.FORWARD,
+        **axes: int,
+    ) -> WorkItem:
+        made = problem(op, self.shard.dtype, mode, **axes)
+        return WorkItem(made, count, role, self.phase, direction)
+
+    def gemm(self, role: str, rows: int, columns: int, depth: int, count: int = 1) -> WorkItem:
+        return self.item("gemm", role, count, M=rows, N=columns, K=depth)
+
+    def copied(self, role: str, num_elements: float, count: int = 1) -> WorkItem:
+        return self.item("copy", f"{role}, as copy", count, N=_ceil(num_elements))
+
+    def norm(self, role: str, rows: int, width: int) -> WorkItem:
+        return self.item("rms_norm", role, T=rows, H=width)
+
+    def residual(self, role: str) -> WorkItem:
+        # Two reads and one write per element, where a copy has one of each.
+        return self.copied(role, 1.5 * self.own_tokens * self.model.hidden)
+
+    def attention(self) -> list[WorkItem]:
+        if self.model.latent_attention is not None:
+            return self._latent_attention()
+        model, heads, kv_heads = self.model, self.heads, self.kv_heads
+        width = model.head_dim
+        items = [
+            self.norm("attention norm", self.own_tokens, model.hidden),
+            self.gemm("attention qkv", self.tokens, (heads + 2 * kv_heads) * width, model.hidden),
+        ]
+        if model.has_qk_norm:
+            items.append(self.norm("query norm", self.tokens * heads, width))
+            items.append(self.norm("key norm", self.tokens * kv_heads, width))
+        if not model.num_learned_positions:
+            items.append(self.copied("rope", self.tokens * (heads + kv_heads) * width))
+        if self.phase is not Phase.TRAINING:
+            items.append(self.copied("kv cache write", self.tokens * 2 * kv_heads * width))
+        return [
+            *items,
+            self._core(heads, kv_heads, width, width),
+            self.gemm("attention out", self.tokens, model.hidden, heads * width),
+            self.residual("attention residual"),
+        ]
+
+    def _core(self, heads: int, kv_heads: int, query_dim: int, value_dim: int) -> WorkItem:
+        shard = self.shard
+        queries, keys = 1, shard.sequence_length
+        if self.phase is not Phase.DECODE:
+            queries = _ceil(shard.sequence_length / shard.context)
+            # The bottom-right causal problem with this many keys has exactly 1/context of the
+            # sequence's query-key pairs: queries * (length + 1) / 2.
+            keys = (shard.sequence_length + queries) // 2
+        return self.item(
+            "attention",
+            "attention core",
+            B=shard.microbatch_size,
+            Q=queries,
+            S=keys,
+            H=heads,
+            G=kv_heads,
+            D=query_dim,
+            E=value_dim,
+        )
+
+    def _latent_attention(self) -> list[WorkItem]:
+        model, latent, heads = self.model, self.model.latent_attention, self.heads
+        assert latent is not None
+        nope, rope, value = latent.qk_nope_head_dim, latent.qk_rope_head_dim, latent.v_head_dim
+        kv_rank, q_rank = latent.kv_lora_rank, latent.q_lora_rank
+        # The projections down are small and whole on every chip, so each does its own tokens.
+        items = [self.norm("attention norm", self.own_tokens, model.hidden)]
+        if q_rank:
+            items += [
+                self.gemm("query down", self.own_tokens, q_rank, model.hidden),
+                self.norm("query norm", self.own_tokens, q_rank),
+            ]
+        items += [
+            self.gemm("query up", self.tokens, heads * (nope + rope), q_rank or model.hidden),
+            self.gemm("key-value down", self.own_tokens, kv_rank + rope, model.hidden),
+            self.norm("key-value norm", self.own_tokens, kv_rank),
+            self.copied("rope", self.tokens * (heads + 1) * rope),
+        ]
+        if self.phase is not Phase.TRAINING:
+            items.append(self.copied("kv cache write", self.tokens * (kv_rank + rope)))
+        if self.phase is Phase.DECODE:
+            # Absorbed form (DeepSeek-V2, arXiv 2405.04434 section 2.1.2): the keys and values stay
+            # compressed. The products per head are one product with as many FLOPs and weights.
+            items += [
+                self.gemm("query absorb, heads as one", self.tokens, kv_rank * heads, nope),
+                self._core(heads, 1, kv_rank + rope, kv_rank),
+                self.gemm("value absorb, heads as one", self.tokens, value * heads, kv_rank),
+            ]
+        else:
+            items += [
+                self.gemm("key-value up", self.tokens, heads * (nope + value), kv_rank),
+                self._core(heads, heads, nope + rope, value),
+            ]
+        return [
+            *items,
+            self.gemm("attention out", self.tokens, model.hidden, heads * value),
+            self.residual("attention residual"),
+        ]
+
+    def _network(
+        self, role: str, rows: int, width: int, hidden: int, count: int = 1
+    ) -> list[WorkItem]:
+        """A feed-forward network of that width on so many rows, `count` of them."""
+        gated = self.model.is_ffn_gated
+        activation = (
+            self.item("swiglu", f"{role} activation", count, T=rows, F=width)
+            if gated
+            else self.copied(f"{role} gelu", rows * width, count)
+        )
+        up = f"{role} gate up" if gated else f"{role} up"
+        return [
+            self.gemm(up, rows, (2 if gated else 1) * width, hidden, count),
+            activation,
+            self.gemm(f"{role} down", rows, hidden, width, count),
+        ]
+
+    def feed_forward(self, kind: LayerKind) -> list[WorkItem]:
+        model, tensor = self.model, self.shard.tensor
+        items = [self.norm("mlp norm", self.own_tokens, model.hidden)]
+        if kind is LayerKind.DENSE:
+            items += self._network("mlp", self.tokens, model.ffn // tensor, model.hidden)
+        else:
+            items += self._mixture()
+        return [*items, self.residual("mlp residual")]
+
+    def _mixture(self) -> list[WorkItem]:
+        experts, hidden = self.model.experts, self.model.hidden
+        assert experts is not None
+        top_k = experts.num_experts_per_token
+        sent = self.own_tokens * top_k
+        # Tokens that the chips of one expert group route at once. In decoding few tokens may
+        # leave experts untouched: E (1 - (1 - K/E)^T) of E are expected to be reached.
+        routed = self.own_tokens * self.shard.expert
+        reached = experts.num_experts * (1 - (1 - top_k / experts.num_experts) ** routed)
+        local = _ceil(round(reached / self.shard.expert, 6))
+        rows = _ceil(sent / local)
+        items = [
+            self.gemm("router", self.own_tokens, experts.num_experts, hidden),
+            # Gather to send order and out of arrival order; the weighted sum reads K rows each.
+            self.copied("expert dispatch", sent * hidden),
+            *self._network("expert", rows, experts.expert_ffn, hidden, local),
+            self.copied("expert combine", self.own_tokens * (top_k + 1) / 2 * hidden),
+        ]
+        if experts.num_shared_experts:
+            width = experts.num_shared_experts * experts.expert_ffn // self.shard.tensor
+            items += self._network("shared expert", self.tokens, width, hidden)
+        return items
+
+    def head(self) -> list[WorkItem]:
+        """The output matrix and, in training, the loss; the vocabulary is cut by tensor."""
+        model, columns = self.model, _ceil(self.model.vocab / self.shard.tensor)
+        rows = self.tokens
+        if self.phase is Phase.PREFILL:
+            rows = self.shard.microbatch_size  # Only the last token of a prompt is continued.
+        items = [
+            self.norm("final norm", min(self.own_tokens, rows), model.hidden),
+            self.gemm("head", rows, columns, model.hidden),
+        ]
+        if self.phase is Phase.TRAINING:
+            items.append(self.item("cross_entropy", "loss", T=rows, V=columns))
+        return items
+
+    def embedding(self) -> list[WorkItem]:
+        return [self.copied("embedding", self.tokens * self.model.hidden)]
+
+
+def backward(items: Iterable[WorkItem]) -> tuple[WorkItem, ...]:
+    """The gradients of forward work, in reverse order.
+
+    A matrix product has one for its activations and one for its weights; a `copy` that stands
+    for an elementwise op moves as many bytes back, and half as many again where a sum or an
+    activation needs its input too.
+    """
+    found: list[WorkItem] = []
+    for item in reversed(tuple(items)):
+        base = replace(item, direction=Direction.BACKWARD)
+        if item.problem.op == "gemm":
+            for mode in (Mode.DGRAD, Mode.WGRAD):
+                found.append(replace(base, problem=replace(item.problem, mode=mode)))
+        elif item.problem.op == "copy":
+            needs_more = item.role.startswith(("embedding", "mlp gelu", "expert gelu"))
+            size = _ceil(item.problem["N"] * (1.5 if needs_more else 1.0))
+            found.append(replace(base, problem=replace(item.problem, axes=(("N", size),))))
+        else:
+            found.append(replace(base, problem=replace(item.problem, mode=Mode.BACKWARD)))
+    return tuple(found)
+
+
+def layer_work(
+    model: ModelSpec, shard: Shard, kind: LayerKind, phase: Phase = Phase.TRAINING
+) -> tuple[WorkItem, ...]:
+    """One layer of one microbatch on one chip; in training with its backward pass."""
+    layer = _Layer(model=model, shard=shard, phase=phase)
+    forward = (*layer.attention(), *layer.feed_forward(kind))
+    return (*forward, *backward(forward)) if phase is Phase.TRAINING else forward
+
+
+def head_work(
+    model: ModelSpec, shard: Shard, phase: Phase = Phase.TRAINING
+) -> tuple[WorkItem, ...]:
+    """The output head and loss of one microbatch, on a chip of the last stage."""
+    forward = tuple(_Layer(model=model, shard=shard, phase=phase).head())
+    return (*forward, *backward(forward)) if phase is Phase.TRAINING else forward
+
+
+def embedding_work(
+    model: ModelSpec, shard: Shard, phase: Phase = Phase.TRAINING
+) -> tuple[WorkItem, ...]:
+    """The embedding of one microbatch, on a chip of the first stage."""
+    forward = tuple(_Layer(model=model, shard=shard, phase=phase).embedding())
+    return (*forward, *backward(forward)) if phase is Phase.TRAINING else forward
+
+
+def optimizer_work(num_parameters: int, dtype: str) -> tuple[WorkItem, ...]:
+    """The update of so many parameters on one chip, once per step."""
+    made = problem("adamw", dtype, N=_ceil(num_parameters))
+    return (WorkItem(made, 1, "optimizer", Phase.TRAINING, Direction.UPDATE),)
+
+
+def layer_parameters_per_chip(model: ModelSpec, shard: Shard, kind: LayerKind) -> tuple[int, int]:
+    """Weights of one layer on one chip: those every chip of the group has, and its experts.
+
+    Query, output and feed-forward matrices are cut by tensor; the narrow projections of latent
+    attention, norms and routers are whole on every chip.
+    """
+    tensor = shard.tensor
+    latent = model.latent_attention
+    whole = model.vector_parameters_per_layer
+    cut = model.attention_matrix_parameters
+    if latent is not None:
+        down = model.hidden * (latent.q_lora_rank + latent.kv_lora_rank + latent.qk_rope_head_dim)
+        whole, cut = whole + down, cut - down
+    elif tensor > model.num_kv_heads:
+        # Fewer key-value heads than chips: each chip still holds one.
+        kv = 2 * model.hidden * model.head_dim
+        cut += kv * (tensor - model.num_kv_heads)
+    if kind is LayerKind.DENSE:
+        return whole + (cut + model.dense_ffn_matrix_parameters) // tensor, 0
+    experts = model.experts
+    assert experts is not None
+    router = model.hidden * experts.num_experts
+    shared = model.shared_ffn_matrix_parameters - router
+    own = experts.num_experts // shard.expert * model.expert_parameters
+    return whole + router + (cut + shared) // tensor, own
+
+
+def phase_problems(model: ModelSpec, shard: Shard, phase: Phase) -> tuple[WorkItem, ...]:
+    """Every distinct piece of work of a phase: one layer of each kind, head, loss, optimizer.
+
+    Counts are those of one layer; a whole step is built in `extrapolate`, which multiplies by the
+    layers of a stage. Decoding gives one token to each of `microbatch_size` sequences with a
+    cache of `sequence_length`.
+
+    Raises:
+        PlanError: when the shard does not divide the model.
+    """
+    check_shard(model, shard)
+    kinds = []
+    if model.num_dense_layers:
+        kinds.append(LayerKind.DENSE)
+    if model.num_moe_layers:
+        kinds.append(LayerKind.MOE)
+    items = list(embedding_work(model, shard, phase))
+    for kind in kinds:
+        items += layer_work(model, shard, kind, phase)
+    items += head_work(model, shard, phase)
+    if phase is Phase.TRAINING:
+        largest = max(sum(layer_parameters_per_chip(model, shard, kind)) for kind in kinds)
+        items += optimizer_work(largest, shard.dtype)
+    return merged(items)
+
+
+def merged(items: Iterable[WorkItem]) -> tuple[WorkItem, ...]:
+    """Work with the same problem, role and direction once, its counts added."""
+    counts: dict[WorkItem, int] = {}
+    for item in items:
+        key = replace(item, count=1)
+        counts[key] = counts.get(key, 0) + item.count
+    return tuple(replace(key, count=count) for key, count in counts.items())
+
+
+def total_cost(items: Iterable[WorkItem], cost: Callable[[Problem], Cost]) -> Cost:
+    """The cost of all items together, each times its count."""
+    flops = read = written = 0
+    for item in items:
+        one = cost(item.problem)
+        flops += item.count * one.flops
+        read += item.count * one.bytes_read
+        written += item.count * one.bytes_written
+    return Cost(flops=flops, bytes_read=read, bytes_written=written)
