@@ -6,6 +6,7 @@ libraries that do this elsewhere (cattrs, msgspec) cannot be used where records 
 
 import dataclasses
 import json
+import math
 import types
 import typing
 from collections.abc import Mapping
@@ -30,12 +31,15 @@ def to_data(value: object) -> Any:
         return [to_data(item) for item in value]
     if isinstance(value, Mapping):
         return {str(key): to_data(item) for key, item in value.items()}
+    if isinstance(value, float) and not math.isfinite(value):
+        # JSON has no such numbers; as text, every reader of the file understands the line.
+        return str(value)
     return value
 
 
 def to_json(value: object) -> str:
     """One line of JSON."""
-    return json.dumps(to_data(value), ensure_ascii=True, separators=(",", ":"))
+    return json.dumps(to_data(value), ensure_ascii=True, allow_nan=False, separators=(",", ":"))
 
 
 @cache
@@ -79,7 +83,9 @@ def from_data(kind: Any, data: Any, where: str = "record") -> Any:
         except ValueError:
             allowed = ", ".join(kind)
             raise RecordError(f"{where}: {data!r} is not one of {allowed}.") from None
-    if kind is float and isinstance(data, int) and not isinstance(data, bool):
+    if kind is float and (
+        data in ("inf", "-inf", "nan") or (isinstance(data, int) and not isinstance(data, bool))
+    ):
         return float(data)
     if kind is Any or (isinstance(data, kind) and not (kind is int and isinstance(data, bool))):
         return data

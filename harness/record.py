@@ -90,4 +90,4 @@ class Record:
     started_at: str = ""
     """UTC, ISO 8601."""
     protocol_hash: str = ""
-    """Equal hashes mean equal work: op definition, sizes, seed, tolerance, cache, stop rule, timer."""
+    """Equal hashes mean equal work under equal rules: see `harness/measure/protocol.py`."""

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 import numpy as np
 
 NUM_RESAMPLES = 1000
-"""Efron and Tibshirani, An Introduction to the Bootstrap (1993), section 14.3: 1000 for intervals."""
+"""Efron and Tibshirani, An Introduction to the Bootstrap (1993), section 14.3."""
 BOOTSTRAP_SEED = 20231
 """Fixed, so that the same samples always give the same interval."""
 CONFIDENCE = 0.95

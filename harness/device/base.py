@@ -61,6 +61,9 @@ class Device(Protocol):
     def state(self) -> DeviceState:
         """Clocks, power, temperature and throttling now."""
 
+    def now_s(self) -> float:
+        """The clock that time-outs are counted on, in seconds from an arbitrary moment."""
+
     def synchronize(self) -> None:
         """Wait until the device has finished everything."""
 

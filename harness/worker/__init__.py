@@ -1,0 +1,1 @@
+"""Measures in child processes, so that a crash, a hang or a lack of memory costs one case."""

@@ -1,0 +1,275 @@
+"""The composed configuration into the frozen types the program works with; done once."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from omegaconf import DictConfig, OmegaConf
+
+from harness.cases import Case, distinct
+from harness.config.specs import cluster_spec, load_chip, model_spec, parallel_spec
+from harness.device.chip import ChipSpec
+from harness.device.request import DeviceRequest, FakeOptions, Fault
+from harness.errors import ConfigError, did_you_mean, unknown_name
+from harness.extrapolate.cluster import ClusterSpec
+from harness.measure.policy import Cache, MeasurePolicy
+from harness.workload.model import ModelSpec
+from harness.workload.plan import ParallelSpec
+from harness.workload.step import Phase, Shard, phase_problems
+from kernels import registry
+from kernels.op import Mode, Problem
+
+IMPLS = ("torch", "compile", "triton")
+DTYPES = ("bf16", "fp16", "fp32")
+ROOF_ROLE = "roof"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TrackingRequest:
+    """Whether and how long MLflow is waited for."""
+
+    is_enabled: bool
+    is_required: bool
+    timeout_s: float
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RunRequest:
+    """Everything `chipscale run` was asked for."""
+
+    suite: str
+    model: ModelSpec
+    device: DeviceRequest
+    policy: MeasurePolicy
+    cases: tuple[Case, ...]
+    cluster: ClusterSpec
+    parallel: ParallelSpec
+    results_dir: Path
+    resume: str | None
+    plan_file: Path | None
+    tags: tuple[tuple[str, str], ...]
+    is_projected: bool
+    is_strict: bool
+    tracking: TrackingRequest
+    config_yaml: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ProjectRequest:
+    """Everything `chipscale project` was asked for."""
+
+    model: ModelSpec
+    cluster: ClusterSpec
+    parallel: ParallelSpec
+    chip: ChipSpec | None
+    """The cluster's chip by its data sheet; None when it is `this`, the chip measured."""
+    runs: tuple[str, ...]
+    is_strict: bool
+    results_dir: Path
+    html_file: Path | None
+    tracking: TrackingRequest
+
+
+def _plain(config: DictConfig) -> dict[str, Any]:
+    data = OmegaConf.to_container(config, resolve=True, enum_to_str=True)
+    assert isinstance(data, dict)
+    return {str(key): value for key, value in data.items()}
+
+
+def run_request(config: DictConfig) -> RunRequest:
+    """The request in a composed `run` configuration.
+
+    Raises:
+        ConfigError: naming the key, its value and what is allowed.
+    """
+    data = _plain(config)
+    model = model_spec(data["model"])
+    plan = data["plan"]
+    return RunRequest(
+        suite=str(data["suite"]["name"]),
+        model=model,
+        device=_device(data["device"]),
+        policy=_policy(data["measure"]),
+        cases=_cases(data["suite"], model, _impls(data["impls"])),
+        cluster=cluster_spec(data["cluster"]),
+        parallel=parallel_spec(data["parallel"]),
+        results_dir=Path(data["results_dir"]).resolve(),
+        resume=data["resume"],
+        plan_file=Path(plan) if plan else None,
+        tags=tuple(sorted((str(key), str(value)) for key, value in data["tags"].items())),
+        is_projected=bool(data["projection"]),
+        is_strict=bool(data["strict"]),
+        tracking=_tracking(data["tracking"]),
+        config_yaml=OmegaConf.to_yaml(config, resolve=True),
+    )
+
+
+def project_request(config: DictConfig, config_dirs: Sequence[Path] = ()) -> ProjectRequest:
+    """The request in a composed `project` configuration.
+
+    Raises:
+        ConfigError: naming the key, its value and what is allowed.
+    """
+    data = _plain(config)
+    cluster = cluster_spec(data["cluster"])
+    return ProjectRequest(
+        model=model_spec(data["model"]),
+        cluster=cluster,
+        parallel=parallel_spec(data["parallel"]),
+        chip=None if cluster.chip == "this" else load_chip(cluster.chip, config_dirs),
+        runs=tuple(data["runs"]),
+        is_strict=bool(data["strict"]),
+        results_dir=Path(data["results_dir"]).resolve(),
+        html_file=Path(data["html"]) if data["html"] else None,
+        tracking=_tracking(data["tracking"]),
+    )
+
+
+def _tracking(data: Mapping[str, Any]) -> TrackingRequest:
+    return TrackingRequest(
+        is_enabled=bool(data["enabled"]),
+        is_required=bool(data["required"]),
+        timeout_s=float(data["timeout_s"]),
+    )
+
+
+def _device(data: Mapping[str, Any]) -> DeviceRequest:
+    fake = dict(data["fake"])
+    faults = fake.pop("faults") or {}
+    for op in faults:
+        _check_op(f"device.fake.faults.{op}", str(op))
+    return DeviceRequest(
+        name=str(data["name"]),
+        index=int(data["index"]),
+        fake=FakeOptions(
+            **fake,
+            faults=tuple((str(op), Fault(str(fault).lower())) for op, fault in faults.items()),
+        ),
+    )
+
+
+def _policy(data: Mapping[str, Any]) -> MeasurePolicy:
+    policy = MeasurePolicy(**{**data, "cache": Cache(str(data["cache"]).lower())})
+    for name in ("relative_half_width", "timeout_s", "case_timeout_s", "warmup_tolerance"):
+        if not getattr(policy, name) > 0:
+            raise ConfigError(f"measure.{name}: {getattr(policy, name)} is not greater than 0.")
+    for name in ("min_samples", "max_samples", "min_samples_at_timeout", "warmup_window"):
+        if getattr(policy, name) < 1:
+            raise ConfigError(f"measure.{name}: {getattr(policy, name)} is less than 1.")
+    if policy.max_samples < policy.min_samples:
+        raise ConfigError(
+            f"measure.max_samples: {policy.max_samples} is less than measure.min_samples, "
+            f"which is {policy.min_samples}. Set it to {policy.min_samples} or more."
+        )
+    return policy
+
+
+def _impls(names: Sequence[Any]) -> tuple[str, ...]:
+    for index, name in enumerate(names):
+        if name not in IMPLS:
+            raise ConfigError(
+                f"impls[{index}]: no implementation named '{name}'. "
+                f"{did_you_mean(str(name), IMPLS)}Allowed are {', '.join(IMPLS)}."
+            )
+    if not names:
+        raise ConfigError(f"impls: the list is empty. Allowed are {', '.join(IMPLS)}.")
+    return tuple(str(name) for name in names)
+
+
+def _check_op(key: str, name: str) -> None:
+    if name not in registry.names():
+        raise unknown_name(key, "op", name, registry.names())
+
+
+def _problem(data: Any, key: str) -> Problem:
+    """A problem written out in a suite: `{op: gemm, dtype: bf16, axes: {M: 1, N: 2, K: 3}}`."""
+    if not isinstance(data, Mapping):
+        raise ConfigError(f"{key}: {data!r} is not a table with op, dtype, mode and axes.")
+    allowed = {"op", "dtype", "mode", "axes"}
+    for name in data:
+        if name not in allowed:
+            raise ConfigError(
+                f"{key}.{name}: no such key. {did_you_mean(str(name), allowed)}"
+                f"Allowed are {', '.join(sorted(allowed))}."
+            )
+    op = str(data.get("op", ""))
+    _check_op(f"{key}.op", op)
+    mode = str(data.get("mode", Mode.FORWARD))
+    if mode not in list(Mode):
+        raise ConfigError(f"{key}.mode: '{mode}' is not one of {', '.join(Mode)}.")
+    axes = data.get("axes")
+    if not isinstance(axes, Mapping) or not axes:
+        raise ConfigError(f"{key}.axes: {axes!r} is not a table of sizes, as {{M: 512, N: 768}}.")
+    for name, size in axes.items():
+        if isinstance(size, bool) or not isinstance(size, int) or size < 1:
+            raise ConfigError(f"{key}.axes.{name}: {size!r} is not a whole number of at least 1.")
+    return Problem(
+        op=op,
+        axes=tuple((str(name), size) for name, size in axes.items()),
+        dtype=_dtype(data.get("dtype", "bf16"), f"{key}.dtype"),
+        mode=Mode(mode),
+    )
+
+
+def _dtype(name: Any, key: str) -> str:
+    if name not in DTYPES:
+        raise ConfigError(
+            f"{key}: '{name}' is not one of {', '.join(DTYPES)}. "
+            f"{did_you_mean(str(name), DTYPES)}".strip()
+        )
+    return str(name)
+
+
+def _shard(data: Any, dtype: str, key: str) -> tuple[Phase, Shard]:
+    allowed = {"phase", "tensor", "expert", "microbatch_size", "sequence_length"}
+    if not isinstance(data, Mapping):
+        raise ConfigError(f"{key}: {data!r} is not a table of {', '.join(sorted(allowed))}.")
+    for name, value in data.items():
+        if name not in allowed:
+            raise ConfigError(
+                f"{key}.{name}: no such key. {did_you_mean(str(name), allowed)}"
+                f"Allowed are {', '.join(sorted(allowed))}."
+            )
+        if name != "phase" and (not isinstance(value, int) or isinstance(value, bool) or value < 1):
+            raise ConfigError(f"{key}.{name}: {value!r} is not a whole number of at least 1.")
+    phase = data.get("phase")
+    if phase not in list(Phase):
+        raise ConfigError(f"{key}.phase: '{phase}' is not one of {', '.join(Phase)}.")
+    sizes = {name: value for name, value in data.items() if name != "phase"}
+    return Phase(phase), Shard(dtype=dtype, **sizes)
+
+
+def _cases(suite: Any, model: ModelSpec, impls: Sequence[str]) -> tuple[Case, ...]:
+    """The suite's roofs, the model's problems in each phase, and further problems, in order."""
+    allowed = {"name", "description", "dtype", "ops", "phases", "roofs", "problems"}
+    for name in suite:
+        if name not in allowed:
+            raise ConfigError(
+                f"suite.{name}: no such key. {did_you_mean(str(name), allowed)}"
+                f"Allowed are {', '.join(sorted(allowed))}."
+            )
+    ops = suite.get("ops")
+    for index, name in enumerate(ops or ()):
+        _check_op(f"suite.ops[{index}]", str(name))
+    wanted: list[tuple[Problem, str]] = [
+        (_problem(data, f"suite.roofs[{index}]"), ROOF_ROLE)
+        for index, data in enumerate(suite.get("roofs") or ())
+    ]
+    dtype = _dtype(suite.get("dtype", "bf16"), "suite.dtype")
+    for index, data in enumerate(suite.get("phases") or ()):
+        phase, shard = _shard(data, dtype, f"suite.phases[{index}]")
+        wanted += [(item.problem, phase) for item in phase_problems(model, shard, phase)]
+    wanted += [
+        (_problem(data, f"suite.problems[{index}]"), "extra")
+        for index, data in enumerate(suite.get("problems") or ())
+    ]
+    cases = distinct(
+        Case(problem=problem, impl=impl, roles=(role,))
+        for problem, role in wanted
+        for impl in impls
+        if role == ROOF_ROLE or not ops or problem.op in ops
+    )
+    if not cases:
+        raise ConfigError("suite: it asks for no case. Add phases, roofs or problems.")
+    return cases

@@ -1,0 +1,146 @@
+"""From overrides on a command line to one composed configuration, with errors made for people."""
+
+import contextlib
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import hydra
+from hydra.core.global_hydra import GlobalHydra
+from hydra.core.override_parser.overrides_parser import OverridesParser
+from hydra.core.override_parser.types import Override
+from hydra.errors import HydraException
+from omegaconf import DictConfig, OmegaConf
+from omegaconf.errors import OmegaConfBaseException
+
+from harness.config import schema
+from harness.config.specs import list_names
+from harness.errors import ConfigError, did_you_mean, unknown_name
+
+GROUPS = ("suite", "model", "device", "measure", "cluster", "parallel", "chip")
+
+
+@contextlib.contextmanager
+def _hydra() -> Iterator[None]:
+    """Hydra set up for our configuration files, whatever was set up before."""
+    GlobalHydra.instance().clear()
+    schema.register()
+    arguments: dict[str, Any] = {}
+    if hydra.__version__.startswith("1.3"):
+        arguments["version_base"] = "1.3"  # Later releases warn that they no longer need it.
+    with hydra.initialize_config_module("configs", **arguments):
+        yield
+
+
+def compose(
+    config_name: str, overrides: Sequence[str], config_dirs: Sequence[Path] = ()
+) -> DictConfig:
+    """The configuration of that name with the overrides applied.
+
+    Args:
+        config_name: `run` or `project`.
+        overrides: as Hydra writes them: `suite=training`, `measure.timeout_s=2`.
+        config_dirs: folders whose groups are searched before the packaged ones.
+
+    Raises:
+        ConfigError: for anything that is wrong with an override, naming the nearest right one.
+    """
+    for folder in config_dirs:
+        if not folder.is_dir():
+            raise ConfigError(f"--config-dir: {folder} is not a folder.")
+    search_path = ",".join(f"file://{folder.resolve()}" for folder in config_dirs)
+    search = [f"hydra.searchpath=[{search_path}]"] if config_dirs else []
+    with _hydra():
+        parsed = _parse(overrides)
+        _check_groups(parsed, config_dirs)
+        try:
+            selected = [override.input_line for override in parsed if _is_group(override)]
+            base = hydra.compose(config_name, [*search, *selected])
+            _check_keys(parsed, base)
+            return hydra.compose(config_name, [*search, *overrides])
+        except (HydraException, OmegaConfBaseException) as error:
+            raise ConfigError(_explained(error)) from None
+
+
+def _parse(overrides: Sequence[str]) -> list[Override]:
+    parser = OverridesParser.create()
+    parsed = []
+    for text in overrides:
+        if text.startswith("-"):
+            raise ConfigError(
+                f"{text}: options go before overrides and overrides have no dashes. "
+                "`chipscale run --help` shows both."
+            )
+        if "=" not in text and not text.startswith("~"):
+            raise ConfigError(
+                f"'{text}' is not an override: it needs a key and a value, as suite=training "
+                "or measure.timeout_s=2."
+            )
+        try:
+            override = parser.parse_override(text)
+        except HydraException as error:
+            raise ConfigError(f"'{text}' is not an override: {_explained(error)}") from None
+        if override.is_sweep_override():
+            raise ConfigError(
+                f"{text}: several values are a sweep; `chipscale run -m {text}` runs one after "
+                "the other. A list is written key=[a,b]."
+            )
+        parsed.append(override)
+    return parsed
+
+
+def _is_group(override: Override) -> bool:
+    return override.key_or_group in GROUPS and isinstance(override.value(), str)
+
+
+def _check_groups(overrides: Sequence[Override], config_dirs: Sequence[Path]) -> None:
+    for override in overrides:
+        if _is_group(override):
+            group, name = override.key_or_group, str(override.value())
+            names = list_names(group, config_dirs)
+            if name not in names:
+                raise unknown_name(group, group, name, names)
+
+
+def _check_keys(overrides: Sequence[Override], base: DictConfig) -> None:
+    """Refuse a key that is not there, with the nearest that is."""
+    known = set(_dotted(OmegaConf.to_container(base, resolve=False)))
+    for override in overrides:
+        key = override.key_or_group
+        if override.is_add() or override.is_force_add() or key.startswith("hydra."):
+            continue
+        if key in GROUPS or key in known or _is_in_open_table(key, base):
+            continue
+        raise ConfigError(
+            f"{key}: no such key. {did_you_mean(key, known | set(GROUPS))}"
+            "`chipscale run --cfg job` shows all of them."
+        )
+
+
+OPEN_TABLES = ("tags", "device.fake.faults")
+"""Tables whose keys the user makes up."""
+
+
+def _is_in_open_table(key: str, base: DictConfig) -> bool:
+    return any(
+        key.startswith(f"{table}.") and OmegaConf.select(base, table) is not None
+        for table in OPEN_TABLES
+    )
+
+
+def _dotted(node: Any, prefix: str = "") -> Iterator[str]:
+    if isinstance(node, dict):
+        for name, value in node.items():
+            yield f"{prefix}{name}"
+            yield from _dotted(value, f"{prefix}{name}.")
+
+
+def _explained(error: BaseException) -> str:
+    """What went wrong in one line: the innermost cause says it best."""
+    cause: BaseException = error
+    while cause.__cause__ is not None:
+        cause = cause.__cause__
+    lines = [line.strip() for line in str(cause).splitlines() if line.strip()]
+    key = next((line.partition(":")[2] for line in lines if line.startswith("full_key")), "")
+    text = lines[0] if lines else type(cause).__name__
+    return f"{key.strip()}: {text}" if key.strip() else text

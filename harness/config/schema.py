@@ -1,0 +1,103 @@
+"""What `run.yaml` and `project.yaml` may say, as Hydra structured configs.
+
+Plain dataclasses, because a frozen one fails on every merge; `build.py` turns them into the
+frozen types that everything else uses. Groups that are data about the world (suite, model,
+cluster, parallel) are checked there, by the reader that also checks the files themselves.
+"""
+
+from dataclasses import dataclass, field
+from typing import Any
+
+from hydra.core.config_store import ConfigStore
+from omegaconf import MISSING
+
+from harness.device.request import Fault
+from harness.measure.policy import Cache
+
+
+@dataclass
+class FakeSchema:
+    """See `harness/device/request.py`."""
+
+    seed: int = 0
+    noise: float = 0.005
+    drift_per_s: float = 0.0
+    throttle_after_s: float | None = None
+    throttle_factor: float = 1.5
+    faults: dict[str, Fault] = field(default_factory=dict)
+
+
+@dataclass
+class DeviceSchema:
+    """See `harness/device/request.py`."""
+
+    name: str = MISSING
+    index: int = 0
+    fake: FakeSchema = field(default_factory=FakeSchema)
+
+
+@dataclass
+class MeasureSchema:
+    """See `harness/measure/policy.py`."""
+
+    cache: Cache = Cache.COLD
+    relative_half_width: float = MISSING
+    min_samples: int = MISSING
+    max_samples: int = MISSING
+    timeout_s: float = MISSING
+    min_samples_at_timeout: int = MISSING
+    warmup_window: int = MISSING
+    warmup_tolerance: float = MISSING
+    warmup_timeout_s: float = MISSING
+    case_timeout_s: float = MISSING
+    seed: int = MISSING
+
+
+@dataclass
+class TrackingSchema:
+    """Whether and how long MLflow is waited for; where it is, `MLFLOW_TRACKING_URI` says."""
+
+    enabled: bool = True
+    required: bool = False
+    timeout_s: float = 30.0
+
+
+@dataclass
+class RunSchema:
+    """`chipscale run`."""
+
+    suite: Any = MISSING
+    model: Any = MISSING
+    device: DeviceSchema = field(default_factory=DeviceSchema)
+    measure: MeasureSchema = field(default_factory=MeasureSchema)
+    cluster: Any = MISSING
+    parallel: Any = MISSING
+    impls: list[str] = MISSING
+    results_dir: str = MISSING
+    resume: str | None = None
+    plan: str | None = None
+    tags: dict[str, str] = field(default_factory=dict)
+    projection: bool = True
+    strict: bool = False
+    tracking: TrackingSchema = field(default_factory=TrackingSchema)
+
+
+@dataclass
+class ProjectSchema:
+    """`chipscale project`."""
+
+    model: Any = MISSING
+    cluster: Any = MISSING
+    parallel: Any = MISSING
+    runs: list[str] = field(default_factory=list)
+    strict: bool = False
+    results_dir: str = MISSING
+    html: str | None = None
+    tracking: TrackingSchema = field(default_factory=TrackingSchema)
+
+
+def register() -> None:
+    """Make the schemas known to Hydra; doing so again changes nothing."""
+    store = ConfigStore.instance()
+    store.store(name="run_schema", node=RunSchema)
+    store.store(name="project_schema", node=ProjectSchema)

@@ -1,0 +1,100 @@
+"""A chip that is not there: a virtual clock with seeded noise, drift, throttling and faults.
+
+The whole command line runs on it in a fraction of the time that real work takes, so every path,
+failures included, can be tried and tested anywhere. Its numbers mean nothing and are named so.
+"""
+
+import numpy as np
+import torch
+
+from harness.device.base import DeviceInfo, DeviceState
+from harness.device.request import FakeOptions
+
+
+class VirtualTimer:
+    """Reads the fake chip's own clock."""
+
+    kind = "virtual_clock"
+    resolution_s = 1e-9
+
+    def __init__(self, device: "FakeDevice") -> None:
+        self._device = device
+        self._started_s = 0.0
+
+    def start(self) -> None:
+        """Read the clock."""
+        self._started_s = self._device.now_s()
+
+    def stop(self) -> float:
+        """Seconds of virtual time since the start."""
+        return self._device.now_s() - self._started_s
+
+
+class FakeDevice:
+    """Behaves as FakeOptions say; advances its clock in place of computing."""
+
+    def __init__(self, options: FakeOptions) -> None:
+        self.options = options
+        self.torch_device = torch.device("cpu")
+        self._now_s = 0.0
+        self.timer = VirtualTimer(self)
+        self._generator = np.random.default_rng(options.seed)
+        self.info = DeviceInfo(
+            name="chipscale fake chip",
+            torch_device_type="fake",
+            uuid=f"fake-{options.seed}",
+            memory_bytes=options.memory_bytes,
+            last_level_cache_bytes=64 * 2**20,
+            num_compute_units=100,
+            driver="none",
+            runtime="virtual clock",
+        )
+
+    @property
+    def is_throttled(self) -> bool:
+        """Whether the virtual time is past the throttling point."""
+        after_s = self.options.throttle_after_s
+        return after_s is not None and self._now_s >= after_s
+
+    def advance(self, ideal_s: float) -> None:
+        """Let the time pass that work of `ideal_s` seconds takes on this chip."""
+        seconds = self.options.launch_s + ideal_s
+        seconds *= 1.0 + self.options.drift_per_s * self._now_s
+        if self.is_throttled:
+            seconds *= self.options.throttle_factor
+        self._now_s += seconds * float(np.exp(self._generator.normal(0.0, self.options.noise)))
+
+    def state(self) -> DeviceState:
+        """A made-up state that shows whether it throttles."""
+        return DeviceState(
+            clock_hz=1e9 if self.is_throttled else 1.5e9,
+            power_w=400.0,
+            temperature_c=60.0,
+            throttle_reasons=("virtual throttling",) if self.is_throttled else (),
+        )
+
+    def now_s(self) -> float:
+        """Virtual time."""
+        return self._now_s
+
+    def synchronize(self) -> None:
+        """Nothing is under way."""
+
+    def flush_cache(self) -> None:
+        """A flush takes time between samples, not within them."""
+        self._now_s += 2 * 64 * 2**20 / self.options.memory_bandwidth_bytes_per_s
+
+    @property
+    def flush_bytes(self) -> int:
+        """How many bytes one flush would write."""
+        return 2 * 64 * 2**20
+
+    def reset_peak_memory(self) -> None:
+        """No memory is used."""
+
+    def peak_memory_bytes(self) -> int | None:
+        """No memory is used, so none can be told."""
+        return None
+
+    def release_memory(self) -> None:
+        """No memory is used."""

@@ -1,0 +1,45 @@
+"""When enough samples have been taken, and why in words."""
+
+from harness.measure.policy import MeasurePolicy
+from harness.stats import summarize
+
+CHECK_GROWTH = 1.2
+"""The rule is asked again after this factor of samples: asked after each, the first lucky interval
+would end the run, and 1000 resamples each time would cost more than a short kernel."""
+
+
+class MedianIntervalRule:
+    """Stops when the bootstrap interval of the median is narrow enough, or at a limit."""
+
+    def __init__(self, policy: MeasurePolicy) -> None:
+        self._policy = policy
+        self._samples_s: list[float] = []
+        self._next_check = policy.min_samples
+
+    def add(self, sample_s: float) -> None:
+        """Take one more sample into account."""
+        self._samples_s.append(sample_s)
+
+    def reason_to_stop(self, elapsed_s: float) -> str | None:
+        """Why sampling is over after `elapsed_s` seconds, or None to go on."""
+        policy = self._policy
+        num_samples = len(self._samples_s)
+        if num_samples >= self._next_check:
+            self._next_check = max(num_samples + 1, int(num_samples * CHECK_GROWTH))
+            half_width = summarize(self._samples_s).relative_half_width
+            if half_width <= policy.relative_half_width:
+                return (
+                    f"interval half-width {half_width:.2%} reached the "
+                    f"{policy.relative_half_width:.2%} wanted"
+                )
+        if num_samples >= policy.max_samples:
+            return f"{self._state()} at the limit of {policy.max_samples} samples"
+        if elapsed_s >= policy.timeout_s and num_samples >= policy.min_samples_at_timeout:
+            return f"timed out after {policy.timeout_s:g} s: {self._state()}"
+        return None
+
+    def _state(self) -> str:
+        half_width = summarize(self._samples_s).relative_half_width
+        return (
+            f"interval half-width {half_width:.2%}, {self._policy.relative_half_width:.2%} wanted"
+        )

@@ -1,0 +1,159 @@
+"""A case made ready: what to run, what to restore, how to check it."""
+
+import os
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Protocol
+
+import torch
+
+from harness.device.base import Device
+from harness.device.fake import FakeDevice
+from harness.device.request import Fault
+from harness.errors import ChipscaleError
+from harness.measure.correctness import compare
+from harness.record import Correctness
+from kernels.op import Cost, Inputs, Op, Outputs, Problem, Tolerance
+
+
+class UnsupportedHere(ChipscaleError):  # noqa: N818 - it is a state, told as one
+    """The implementation cannot run on this device; the text says why."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Subject:
+    """One implementation of one problem, ready to be checked and timed."""
+
+    run: Callable[[], object]
+    """The timed work; may be called any number of times."""
+    restore: Callable[[], None]
+    """Puts back what a run overwrote; called before every run, outside the timed part."""
+    check: Callable[[], Correctness]
+    """Runs once and compares with the fp64 reference."""
+
+
+class Workbench(Protocol):
+    """Everything the implementations of one problem share: inputs and reference."""
+
+    cost: Cost
+
+    def subject(self, impl: str) -> Subject:
+        """The implementation made ready; raises UnsupportedHere."""
+
+
+class TorchWorkbench:
+    """Real tensors on a real device."""
+
+    def __init__(self, op: Op, problem: Problem, device: Device, seed: int) -> None:
+        self.cost = op.cost(problem)
+        self._op = op
+        self._problem = problem
+        self._device = device
+        generator = torch.Generator(device=device.torch_device).manual_seed(seed)
+        self._inputs = op.make_inputs(problem, generator)
+        self._originals = {name: self._inputs[name].clone() for name in op.mutates}
+        self._reference: Outputs | None = None
+
+    def subject(self, impl: str) -> Subject:
+        """The implementation made ready; compiles, where it compiles."""
+        found = self._op.impl(impl)
+        reason = found.unsupported(self._problem, self._device.torch_device)
+        if reason is not None:
+            raise UnsupportedHere(reason)
+        run = found.prepare(self._problem, self._inputs)
+
+        def check() -> Correctness:
+            self._restore()
+            outputs = run()
+            self._device.synchronize()
+            return compare(outputs, self._expected(), self._op.tolerance(self._problem))
+
+        return Subject(run=run, restore=self._restore, check=check)
+
+    def _restore(self) -> None:
+        for name, original in self._originals.items():
+            self._inputs[name].copy_(original)
+
+    def _expected(self) -> Outputs:
+        """The fp64 reference, computed once and shared by all implementations."""
+        if self._reference is None:
+            self._restore()
+            device = self._device.torch_device
+            # Only these are known to compute in fp64; elsewhere the host's processor does.
+            where = device if device.type in ("cpu", "cuda") else torch.device("cpu")
+            self._reference = self._op.reference(self._problem, in_fp64(self._inputs, where))
+        return self._reference
+
+
+def in_fp64(inputs: Inputs, device: torch.device) -> dict[str, torch.Tensor]:
+    """Copies with every floating tensor in fp64; integers stay as they are."""
+    return {
+        name: tensor.detach().to(device, torch.float64)
+        if tensor.is_floating_point()
+        else tensor.detach().to(device)
+        for name, tensor in inputs.items()
+    }
+
+
+IMPL_EFFICIENCY = {"torch": 0.70, "compile": 0.75, "triton": 0.80}
+"""Share of the fake chip's roof that each implementation reaches: made up, and ordered so that
+tables and plots show a difference."""
+
+
+class FakeWorkbench:
+    """No tensors: the cost model advances the fake chip's clock, or a fault is acted out."""
+
+    def __init__(self, op: Op, problem: Problem, device: FakeDevice) -> None:
+        self.cost = op.cost(problem)
+        self._op = op
+        self._problem = problem
+        self._device = device
+
+    def subject(self, impl: str) -> Subject:
+        """The implementation's stand-in."""
+        self._op.impl(impl)
+        fault = dict(self._device.options.faults).get(self._problem.op)
+        if fault is not None:
+            _act_out(fault)
+        options = self._device.options
+        ideal_s = max(
+            self.cost.flops / options.peak_flops_per_s,
+            self.cost.num_bytes / options.memory_bandwidth_bytes_per_s,
+        ) / IMPL_EFFICIENCY.get(impl, 0.5)
+        tolerance = self._op.tolerance(self._problem)
+        return Subject(
+            run=lambda: self._device.advance(ideal_s),
+            restore=lambda: None,
+            check=lambda: _fake_correctness(tolerance, fault),
+        )
+
+
+def _act_out(fault: Fault) -> None:
+    """Do what the fault says a broken chip does, for those that end a case at once."""
+    if fault is Fault.OUT_OF_MEMORY:
+        raise torch.OutOfMemoryError("the fake chip is out of memory, as it was asked to be")
+    if fault is Fault.ERROR:
+        raise RuntimeError("the fake chip failed, as it was asked to")
+    if fault is Fault.HANG:
+        while True:
+            time.sleep(3600)
+    if fault is Fault.CRASH:
+        os.abort()
+
+
+def _fake_correctness(tolerance: Tolerance, fault: Fault | None) -> Correctness:
+    error = {Fault.WRONG: 1.0, Fault.NAN: float("nan")}.get(fault) if fault is not None else None
+    return Correctness(
+        relative_error=tolerance.relative_error / 2 if error is None else error,
+        max_error=tolerance.max_error / 2 if error is None else error,
+        tolerance=tolerance,
+        reference="none: the fake chip computes nothing",
+    )
+
+
+def open_workbench(op: Op, problem: Problem, device: Device, seed: int) -> Workbench:
+    """The workbench for that device."""
+    if isinstance(device, FakeDevice):
+        return FakeWorkbench(op, problem, device)
+    return TorchWorkbench(op, problem, device, seed)

@@ -1,0 +1,92 @@
+"""`python -m harness.worker CASES OUT`: measure on a bare host, with no Hydra and no MLflow."""
+
+import argparse
+import sys
+from collections import Counter
+from dataclasses import replace
+from datetime import UTC, datetime
+from pathlib import Path
+
+from harness.cases import Case
+from harness.codec import to_json
+from harness.environment import Environment
+from harness.errors import ChipscaleError
+from harness.record import Record, Status
+from harness.stats import summarize
+from harness.store.folder import RUN, RunFolder, write_atomically
+from harness.units import duration
+from harness.worker.job import read_job
+from harness.worker.supervisor import Watcher, supervise
+
+INTERRUPTED_EXIT_CODE = 130
+"""As shells report a program ended by Ctrl-C."""
+
+
+class PlainPrinter(Watcher):
+    """One line per case, for logs and plain terminals."""
+
+    def __init__(self, num_cases: int) -> None:
+        self._num_cases = num_cases
+        self._num_done = 0
+
+    def on_environment(self, environment: Environment) -> None:
+        """Say what is measured."""
+        print(f"device: {environment.device.name}, torch {environment.version('torch')}")
+
+    def on_start(self, case: Case) -> None:
+        """A case is told of when it is over."""
+
+    def on_record(self, record: Record) -> None:
+        """Say what became of the case."""
+        self._num_done += 1
+        shown = record.reason
+        if record.measurement is not None:
+            shown = duration(summarize(record.measurement.samples_s).median)
+        print(
+            f"[{self._num_done}/{self._num_cases}] {record.case.id}: {record.status} {shown}",
+            flush=True,
+        )
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Measure the cases of a file into a folder; exit 0 when all were settled."""
+    parser = argparse.ArgumentParser(
+        prog="python -m harness.worker",
+        description="Measure the cases of a file on this host. Needs torch, triton and numpy only.",
+        epilog="Bring the folder home with `chipscale sync OUT`.",
+    )
+    parser.add_argument("cases", type=Path, help="written by `chipscale run ... plan=cases.json`")
+    parser.add_argument("out", type=Path, help="a folder for the records; made if it is not there")
+    options = parser.parse_args(arguments)
+    try:
+        job = read_job(options.cases)
+        # A copy of one cases file may be measured on many hosts: each folder is a run of its own.
+        started_at = datetime.now(UTC).isoformat(timespec="seconds")
+        folder = RunFolder(options.out)
+        info = (
+            folder.info
+            if (options.out / RUN).exists()
+            else replace(
+                job.run,
+                started_at=started_at,
+                run_id=f"{job.run.run_id}-{options.out.resolve().name}",
+            )
+        )
+        job = replace(job, run=info)
+        supervise(job, options.out, PlainPrinter(len(job.cases)))
+        ended_at = datetime.now(UTC).isoformat(timespec="seconds")
+        write_atomically(options.out / RUN, to_json(replace(info, ended_at=ended_at)) + "\n")
+    except ChipscaleError as error:
+        print(f"chipscale: {error}", file=sys.stderr)
+        return error.exit_code
+    except KeyboardInterrupt:
+        print("Stopped; the same command goes on where it was.", file=sys.stderr)
+        return INTERRUPTED_EXIT_CODE
+    statuses = Counter(record.status for record in folder.records())
+    print("  ".join(f"{statuses[status]} {status}" for status in Status if statuses[status]))
+    print(f"`chipscale sync {options.out}` brings the results home.")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

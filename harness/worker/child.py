@@ -1,0 +1,174 @@
+"""The process that measures: `python -m harness.worker.child JOB`, case numbers on its input.
+
+A crash, a hang or a poisoned device context ends this process and costs one case; the supervisor
+starts another. Imports nothing beyond torch, triton, numpy and the standard library.
+"""
+
+import json
+import os
+import sys
+import time
+from collections.abc import Callable
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import TextIO
+
+import torch
+
+from harness.cases import Case
+from harness.codec import to_json
+from harness.device.base import Device
+from harness.device.open import open_device
+from harness.environment import num_usable_cores, processor_name, read_environment
+from harness.errors import ChipscaleError
+from harness.measure.loop import measure
+from harness.measure.protocol import protocol_hash
+from harness.measure.subject import UnsupportedHere, Workbench, open_workbench
+from harness.record import Record, Status
+from harness.worker.events import Event, Stage
+from harness.worker.job import Job, read_job
+from kernels import registry
+from kernels.op import Cost, Problem
+
+POISONED_EXIT_CODE = 75
+"""The device context is unusable after this case; a fresh process goes on (EX_TEMPFAIL)."""
+_POISON = ("CUDA error", "HIP error", "device-side assert", "an illegal memory access")
+"""Words of errors after which a context answers nothing but errors."""
+_NO_MEMORY = ("out of memory", "can't allocate memory", "not enough memory")
+MAX_REASON_CHARACTERS = 500
+"""Compilers print pages; the first lines say what went wrong."""
+
+
+class CaseRunner:
+    """Runs cases one after the other, keeping the workbench of the last problem."""
+
+    def __init__(self, job: Job, device: Device, tell: Callable[[Event], None]) -> None:
+        self._job = job
+        self._device = device
+        self._tell = tell
+        self._problem: Problem | None = None
+        self._workbench: Workbench | None = None
+
+    def run(self, case: Case) -> Record:
+        """The record of the case, whatever becomes of it."""
+        started_at = datetime.now(UTC).isoformat(timespec="milliseconds")
+        op = registry.load(case.problem.op)
+        identity = protocol_hash(op, case.problem, self._job.policy, self._device.timer.kind)
+
+        def outcome(status: Status, reason: str, cost: Cost | None = None) -> Record:
+            return Record(
+                run_id=self._job.run.run_id,
+                case=case,
+                status=status,
+                reason=reason[:MAX_REASON_CHARACTERS],
+                cost=cost,
+                started_at=started_at,
+                protocol_hash=identity,
+            )
+
+        cost = op.cost(case.problem)
+        try:
+            return self._measured(case, outcome(Status.OK, "", cost))
+        except UnsupportedHere as reason:
+            return outcome(Status.UNSUPPORTED, str(reason), cost)
+        except (torch.OutOfMemoryError, MemoryError) as error:
+            return outcome(Status.OUT_OF_MEMORY, _first_words(error), cost)
+        except Exception as error:  # an implementation may raise anything; it becomes the reason
+            words = _first_words(error)
+            if any(sign in words.lower() for sign in _NO_MEMORY):
+                return outcome(Status.OUT_OF_MEMORY, words, cost)
+            return outcome(Status.ERROR, words, cost)
+
+    def _measured(self, case: Case, identity: Record) -> Record:
+        """Check, then time; raises what the implementation raises."""
+        self._tell(Event(stage=Stage.PREPARE))
+        workbench = self._workbench_of(case.problem)
+        started_s = time.perf_counter()
+        subject = workbench.subject(case.impl)
+        subject.restore()
+        subject.run()
+        self._device.synchronize()
+        prepare_s = time.perf_counter() - started_s
+        self._tell(Event(stage=Stage.CHECK))
+        correctness = subject.check()
+        verdict = {
+            "schema_version": identity.schema_version,
+            "run_id": identity.run_id,
+            "case": case,
+            "cost": identity.cost,
+            "correctness": correctness,
+            "started_at": identity.started_at,
+            "protocol_hash": identity.protocol_hash,
+        }
+        if not correctness.is_right:
+            return Record(
+                **verdict,
+                status=Status.INCORRECT,
+                reason=(
+                    f"relative error {correctness.relative_error:.3g} (at most "
+                    f"{correctness.tolerance.relative_error:.3g} allowed), largest element error "
+                    f"{correctness.max_error:.3g} of the rms "
+                    f"(at most {correctness.tolerance.max_error:.3g})"
+                ),
+            )
+        self._tell(Event(stage=Stage.MEASURE))
+        measurement = measure(subject, self._device, self._job.policy, prepare_s)
+        return Record(**verdict, status=Status.OK, measurement=measurement)
+
+    def _workbench_of(self, problem: Problem) -> Workbench:
+        if self._workbench is None or self._problem != problem:
+            # The old tensors go before the new ones come, so that the larger of two problems
+            # decides whether the memory is enough, not their sum.
+            self._workbench = None
+            self._device.release_memory()
+            self._workbench = open_workbench(
+                registry.load(problem.op), problem, self._device, self._job.policy.seed
+            )
+            self._problem = problem
+        return self._workbench
+
+
+def _first_words(error: BaseException) -> str:
+    """The error's type and the first line it says."""
+    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+    return f"{type(error).__name__}: {lines[0] if lines else 'no message'}"
+
+
+def _claim_output() -> TextIO:
+    """The pipe to the supervisor, with the ordinary output turned to the log.
+
+    What a library or a kernel prints must not end up between two events.
+    """
+    pipe = os.fdopen(os.dup(1), "w", encoding="utf-8")
+    os.dup2(2, 1)
+    return pipe
+
+
+def main(job_file: str) -> int:
+    """Measure the cases whose numbers come on the standard input, as one JSON list."""
+    pipe = _claim_output()
+
+    def tell(event: Event) -> None:
+        pipe.write(to_json(event) + "\n")
+        pipe.flush()
+
+    job = read_job(Path(job_file))
+    wanted = json.loads(sys.stdin.readline())
+    try:
+        device = open_device(job.device, processor_name(), num_usable_cores())
+    except ChipscaleError as error:
+        tell(Event(refusal=str(error)))
+        return error.exit_code
+    tell(Event(environment=read_environment(device.info)))
+    runner = CaseRunner(job, device, tell)
+    for index in wanted:
+        tell(Event(started_case=index))
+        record = runner.run(job.cases[index])
+        tell(Event(record=record))
+        if record.status is Status.ERROR and any(sign in record.reason for sign in _POISON):
+            return POISONED_EXIT_CODE
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1]))

@@ -1,0 +1,252 @@
+"""Runs a job's cases in child processes and appends every record as it comes.
+
+The only writer of a run's records. Needs nothing but the standard library, so that the same
+supervision works on a bare host.
+"""
+
+import contextlib
+import os
+import queue
+import signal
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Iterator
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import TextIO
+
+from harness.cases import Case
+from harness.codec import from_json, to_json
+from harness.environment import Environment
+from harness.errors import ConfigError, RecordError
+from harness.record import Record, Status
+from harness.store.folder import (
+    CASES,
+    CONFIG,
+    ENVIRONMENT,
+    RECORDS,
+    RUN,
+    RunFolder,
+    write_atomically,
+)
+from harness.worker.events import Event, Stage
+from harness.worker.job import Job
+
+START_TIMEOUT_S = 300.0
+"""A cold import of torch from a network file system has been seen to take minutes."""
+MAX_FRUITLESS_STARTS = 3
+"""A child that dies this often in a row before its first case will not live the next time."""
+LOG = "worker.log"
+"""Where the children's own output goes, in the run's folder."""
+_POLL_S = 0.2
+
+
+class Watcher:
+    """Is told what happens; does nothing unless overridden."""
+
+    def on_environment(self, environment: Environment) -> None:
+        """The worker is up."""
+
+    def on_start(self, case: Case) -> None:
+        """A case begins."""
+
+    def on_stage(self, stage: Stage) -> None:
+        """The case that began last has reached that stage."""
+
+    def on_record(self, record: Record) -> None:
+        """A case is over and its record is on disk."""
+
+
+def supervise(job: Job, folder: Path, watcher: Watcher) -> None:
+    """Measure the cases of the job that the folder has no record of yet.
+
+    Args:
+        job: what to measure.
+        folder: the run's folder; made if it is not there.
+        watcher: is told of every event.
+
+    Raises:
+        ConfigError: when the device asked for is not there.
+        RecordError: when the worker cannot be started, or old records cannot be read.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    cut_incomplete_line(folder / RECORDS)
+    write_atomically(folder / CASES, to_json(job) + "\n")
+    if job.config_yaml:
+        write_atomically(folder / CONFIG, job.config_yaml)
+    write_atomically(folder / RUN, to_json(job.run) + "\n")
+    done = {record.case.id for record in RunFolder(folder).records()}
+    todo = [index for index, case in enumerate(job.cases) if case.id not in done]
+    with (
+        (folder / RECORDS).open("a", encoding="utf-8") as records,
+        (folder / LOG).open("a", encoding="utf-8") as log,
+    ):
+        _Supervisor(job, folder, watcher, records, log).run(todo)
+
+
+def cut_incomplete_line(path: Path) -> None:
+    """Remove a last line that a crash cut short: it is not a record, and the next would join it."""
+    if not path.exists():
+        return
+    data = path.read_bytes()
+    if data and not data.endswith(b"\n"):
+        with path.open("rb+") as file:
+            file.truncate(data.rfind(b"\n") + 1)
+
+
+class _Supervisor:
+    def __init__(
+        self, job: Job, folder: Path, watcher: Watcher, records: TextIO, log: TextIO
+    ) -> None:
+        self._job = job
+        self._folder = folder
+        self._watcher = watcher
+        self._records = records
+        self._log = log
+
+    def run(self, todo: list[int]) -> None:
+        """Start children until every case has a record."""
+        fruitless = 0
+        while todo:
+            finished = self._run_child(todo)
+            fruitless = 0 if finished else fruitless + 1
+            if fruitless == MAX_FRUITLESS_STARTS:
+                raise RecordError(
+                    f"The worker died {fruitless} times before its first case; "
+                    f"{self._folder / LOG} has its last words."
+                )
+            todo = todo[finished:]
+
+    def _run_child(self, todo: list[int]) -> int:
+        """How many of the cases, from the front, one child settled."""
+        child = subprocess.Popen(
+            [sys.executable, "-m", "harness.worker.child", str(self._folder / CASES)],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=self._log,
+            text=True,
+            env=_child_environment(),
+            # Its own session: Ctrl-C reaches the supervisor alone, which then stops the child.
+            start_new_session=True,
+        )
+        try:
+            return self._follow(child, todo)
+        finally:
+            _stop(child)
+
+    def _follow(self, child: "subprocess.Popen[str]", todo: list[int]) -> int:
+        assert child.stdin is not None
+        with contextlib.suppress(BrokenPipeError):
+            child.stdin.write(str(todo) + "\n")
+            child.stdin.flush()
+        running: Case | None = None
+        started_at = ""
+        deadline_s = time.monotonic() + START_TIMEOUT_S
+        finished = 0
+        for event in _events(child):
+            if event is None:
+                if time.monotonic() > deadline_s:
+                    if running is None:
+                        return finished
+                    self._append(self._timed_out(running, started_at))
+                    return finished + 1
+            elif event.refusal is not None:
+                raise ConfigError(event.refusal)
+            elif event.environment is not None:
+                write_atomically(self._folder / ENVIRONMENT, to_json(event.environment) + "\n")
+                self._watcher.on_environment(event.environment)
+            elif event.started_case is not None:
+                running = self._job.cases[event.started_case]
+                started_at = datetime.now(UTC).isoformat(timespec="milliseconds")
+                deadline_s = time.monotonic() + self._job.policy.case_timeout_s
+                self._watcher.on_start(running)
+            elif event.stage is not None:
+                self._watcher.on_stage(event.stage)
+            elif event.record is not None:
+                self._append(event.record)
+                running = None
+                deadline_s = time.monotonic() + START_TIMEOUT_S
+                finished += 1
+        if running is not None:
+            self._append(self._crashed(running, started_at, child.wait()))
+            finished += 1
+        return finished
+
+    def _append(self, record: Record) -> None:
+        """Write the record and make sure that it is on disk before it is told of."""
+        self._records.write(to_json(record) + "\n")
+        self._records.flush()
+        os.fsync(self._records.fileno())
+        self._watcher.on_record(record)
+
+    def _timed_out(self, case: Case, started_at: str) -> Record:
+        limit_s = self._job.policy.case_timeout_s
+        return Record(
+            run_id=self._job.run.run_id,
+            case=case,
+            status=Status.TIMEOUT,
+            reason=f"no end after {limit_s:g} s (measure.case_timeout_s); its worker was stopped",
+            started_at=started_at,
+        )
+
+    def _crashed(self, case: Case, started_at: str, exit_code: int) -> Record:
+        return Record(
+            run_id=self._job.run.run_id,
+            case=case,
+            status=Status.CRASHED,
+            reason=f"the worker {_cause_of_death(exit_code)}; {LOG} has its last words",
+            started_at=started_at,
+        )
+
+
+def _child_environment() -> dict[str, str]:
+    """This environment, with the package importable however the parent found it."""
+    root = str(Path(__file__).parents[2])
+    paths = [root, *filter(None, [os.environ.get("PYTHONPATH")])]
+    return {**os.environ, "PYTHONPATH": os.pathsep.join(paths), "PYTHONUNBUFFERED": "1"}
+
+
+def _events(child: "subprocess.Popen[str]") -> Iterator[Event | None]:
+    """The child's events as they come, and None whenever a moment passes without one."""
+    lines: queue.Queue[str | None] = queue.Queue()
+
+    def read() -> None:
+        assert child.stdout is not None
+        for line in child.stdout:
+            lines.put(line)
+        lines.put(None)
+
+    threading.Thread(target=read, daemon=True).start()
+    while True:
+        try:
+            line = lines.get(timeout=_POLL_S)
+        except queue.Empty:
+            yield None
+            continue
+        if line is None or not line.endswith("\n"):
+            return
+        yield from_json(Event, line, "worker event")
+
+
+def _stop(child: "subprocess.Popen[str]") -> None:
+    """End the child and whatever it has started; nothing happens to one that has ended."""
+    with contextlib.suppress(ProcessLookupError, PermissionError):
+        os.killpg(child.pid, signal.SIGKILL)
+    child.wait()
+    for pipe in (child.stdin, child.stdout):
+        if pipe is not None:
+            with contextlib.suppress(BrokenPipeError, ValueError):
+                pipe.close()
+
+
+def _cause_of_death(exit_code: int) -> str:
+    if exit_code >= 0:
+        return f"ended with exit code {exit_code}"
+    try:
+        name = signal.Signals(-exit_code).name
+    except ValueError:
+        name = f"signal {-exit_code}"
+    hint = ", often sent by the host when memory runs out" if name == "SIGKILL" else ""
+    return f"was ended by {name}{hint}"
