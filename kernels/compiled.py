@@ -5,6 +5,7 @@ import shutil
 import sys
 from collections.abc import Callable
 from types import FunctionType
+from typing import TypeVar, cast
 
 import torch
 import torch._functorch.config as functorch_config
@@ -13,6 +14,7 @@ from kernels import triton_support
 from kernels.op import Impl, Inputs, Mode, Outputs, Problem, Run
 
 Eager = Callable[..., torch.Tensor]
+Function = TypeVar("Function", bound=Callable[..., object])
 
 
 def gradients(function: Eager, tensors: tuple[torch.Tensor, ...], gradient: torch.Tensor) -> Run:
@@ -34,7 +36,7 @@ def forward(function: Eager, tensors: tuple[torch.Tensor, ...]) -> Run:
     return lambda: (function(*tensors),)
 
 
-def compiled(function: Eager) -> Eager:
+def compiled(function: Function) -> Function:
     """The function through torch.compile, specialised to the shapes it is first called with.
 
     Dynamo keeps its specialisations on the code object and gives up after eight, so each call
@@ -48,8 +50,7 @@ def compiled(function: Eager) -> Eager:
         function.__defaults__,
         function.__closure__,
     )
-    result: Eager = torch.compile(copy, dynamic=False, fullgraph=True)
-    return result
+    return cast(Function, torch.compile(copy, dynamic=False, fullgraph=True))
 
 
 def prepare_eager(
