@@ -11,7 +11,7 @@ from harness.cases import Case, distinct
 from harness.config.specs import cluster_spec, load_chip, model_spec, parallel_spec
 from harness.device.chip import ChipSpec
 from harness.device.request import DeviceRequest, FakeOptions, Fault
-from harness.errors import ConfigError, did_you_mean, unknown_name
+from harness.errors import ConfigError, PlanError, did_you_mean, unknown_name
 from harness.extrapolate.cluster import ClusterSpec
 from harness.measure.policy import Cache, MeasurePolicy
 from harness.workload.model import ModelSpec
@@ -144,13 +144,17 @@ def _device(data: Mapping[str, Any]) -> DeviceRequest:
         index=int(data["index"]),
         fake=FakeOptions(
             **fake,
-            faults=tuple((str(op), Fault(str(fault).lower())) for op, fault in faults.items()),
+            faults=tuple(
+                (str(op), Fault(_one_of(fault, list(Fault), f"device.fake.faults.{op}")))
+                for op, fault in faults.items()
+            ),
         ),
     )
 
 
 def _policy(data: Mapping[str, Any]) -> MeasurePolicy:
-    policy = MeasurePolicy(**{**data, "cache": Cache(str(data["cache"]).lower())})
+    cache = Cache(_one_of(data["cache"], list(Cache), "measure.cache"))
+    policy = MeasurePolicy(**{**data, "cache": cache})
     for name in ("relative_half_width", "timeout_s", "case_timeout_s", "warmup_tolerance"):
         if not getattr(policy, name) > 0:
             raise ConfigError(f"measure.{name}: {getattr(policy, name)} is not greater than 0.")
@@ -167,11 +171,7 @@ def _policy(data: Mapping[str, Any]) -> MeasurePolicy:
 
 def _impls(names: Sequence[Any]) -> tuple[str, ...]:
     for index, name in enumerate(names):
-        if name not in IMPLS:
-            raise ConfigError(
-                f"impls[{index}]: no implementation named '{name}'. "
-                f"{did_you_mean(str(name), IMPLS)}Allowed are {', '.join(IMPLS)}."
-            )
+        _one_of(name, IMPLS, f"impls[{index}]")
     if not names:
         raise ConfigError(f"impls: the list is empty. Allowed are {', '.join(IMPLS)}.")
     return tuple(str(name) for name in names)
@@ -184,20 +184,11 @@ def _check_op(key: str, name: str) -> None:
 
 def _problem(data: Any, key: str) -> Problem:
     """A problem written out in a suite: `{op: gemm, dtype: bf16, axes: {M: 1, N: 2, K: 3}}`."""
-    if not isinstance(data, Mapping):
-        raise ConfigError(f"{key}: {data!r} is not a table with op, dtype, mode and axes.")
-    allowed = {"op", "dtype", "mode", "axes"}
-    for name in data:
-        if name not in allowed:
-            raise ConfigError(
-                f"{key}.{name}: no such key. {did_you_mean(str(name), allowed)}"
-                f"Allowed are {', '.join(sorted(allowed))}."
-            )
+    data = _check_keys(data, ("op", "dtype", "mode", "axes"), key)
     op = str(data.get("op", ""))
     _check_op(f"{key}.op", op)
     mode = str(data.get("mode", Mode.FORWARD))
-    if mode not in list(Mode):
-        raise ConfigError(f"{key}.mode: '{mode}' is not one of {', '.join(Mode)}.")
+    _one_of(mode, list(Mode), f"{key}.mode")
     axes = data.get("axes")
     if not isinstance(axes, Mapping) or not axes:
         raise ConfigError(f"{key}.axes: {axes!r} is not a table of sizes, as {{M: 512, N: 768}}.")
@@ -207,59 +198,66 @@ def _problem(data: Any, key: str) -> Problem:
     return Problem(
         op=op,
         axes=tuple((str(name), size) for name, size in axes.items()),
-        dtype=_dtype(data.get("dtype", "bf16"), f"{key}.dtype"),
+        dtype=_one_of(data.get("dtype", "bf16"), DTYPES, f"{key}.dtype"),
         mode=Mode(mode),
     )
 
 
-def _dtype(name: Any, key: str) -> str:
-    if name not in DTYPES:
+def _one_of(value: Any, allowed: Sequence[str], key: str) -> str:
+    """The value as text if it is allowed."""
+    if value not in allowed:
         raise ConfigError(
-            f"{key}: '{name}' is not one of {', '.join(DTYPES)}. "
-            f"{did_you_mean(str(name), DTYPES)}".strip()
+            f"{key}: '{value}' is not allowed. {did_you_mean(str(value), allowed)}"
+            f"Allowed are {', '.join(allowed)}."
         )
-    return str(name)
+    return str(value)
 
 
-def _shard(data: Any, dtype: str, key: str) -> tuple[Phase, Shard]:
-    allowed = {"phase", "tensor", "expert", "microbatch_size", "sequence_length"}
+def _check_keys(data: Any, allowed: Sequence[str], key: str) -> Mapping[str, Any]:
+    """The value as a table, all of whose keys are allowed."""
     if not isinstance(data, Mapping):
-        raise ConfigError(f"{key}: {data!r} is not a table of {', '.join(sorted(allowed))}.")
-    for name, value in data.items():
+        raise ConfigError(f"{key}: {data!r} is not a table of {', '.join(allowed)}.")
+    for name in data:
         if name not in allowed:
             raise ConfigError(
                 f"{key}.{name}: no such key. {did_you_mean(str(name), allowed)}"
-                f"Allowed are {', '.join(sorted(allowed))}."
+                f"Allowed are {', '.join(allowed)}."
             )
+    return data
+
+
+def _shard(data: Any, dtype: str, key: str) -> tuple[Phase, Shard]:
+    degrees = ("tensor", "expert", "microbatch_size", "sequence_length")
+    for name, value in _check_keys(data, ("phase", *degrees), key).items():
         if name != "phase" and (not isinstance(value, int) or isinstance(value, bool) or value < 1):
             raise ConfigError(f"{key}.{name}: {value!r} is not a whole number of at least 1.")
-    phase = data.get("phase")
-    if phase not in list(Phase):
-        raise ConfigError(f"{key}.phase: '{phase}' is not one of {', '.join(Phase)}.")
+    phase = _one_of(data.get("phase"), list(Phase), f"{key}.phase")
     sizes = {name: value for name, value in data.items() if name != "phase"}
     return Phase(phase), Shard(dtype=dtype, **sizes)
 
 
 def _cases(suite: Any, model: ModelSpec, impls: Sequence[str]) -> tuple[Case, ...]:
     """The suite's roofs, the model's problems in each phase, and further problems, in order."""
-    allowed = {"name", "description", "dtype", "ops", "phases", "roofs", "problems"}
-    for name in suite:
-        if name not in allowed:
-            raise ConfigError(
-                f"suite.{name}: no such key. {did_you_mean(str(name), allowed)}"
-                f"Allowed are {', '.join(sorted(allowed))}."
-            )
+    _check_keys(
+        suite, ("name", "description", "dtype", "ops", "phases", "roofs", "problems"), "suite"
+    )
     ops = suite.get("ops")
+    if ops is not None and not isinstance(ops, list):
+        raise ConfigError(f"suite.ops: '{ops}' is not a list. Write suite.ops=[{ops}].")
     for index, name in enumerate(ops or ()):
         _check_op(f"suite.ops[{index}]", str(name))
     wanted: list[tuple[Problem, str]] = [
         (_problem(data, f"suite.roofs[{index}]"), ROOF_ROLE)
         for index, data in enumerate(suite.get("roofs") or ())
     ]
-    dtype = _dtype(suite.get("dtype", "bf16"), "suite.dtype")
+    dtype = _one_of(suite.get("dtype", "bf16"), DTYPES, "suite.dtype")
     for index, data in enumerate(suite.get("phases") or ()):
         phase, shard = _shard(data, dtype, f"suite.phases[{index}]")
-        wanted += [(item.problem, phase) for item in phase_problems(model, shard, phase)]
+        try:
+            items = phase_problems(model, shard, phase)
+        except PlanError as error:
+            raise ConfigError(f"suite.phases[{index}]: {error}") from None
+        wanted += [(item.problem, phase) for item in items]
     wanted += [
         (_problem(data, f"suite.problems[{index}]"), "extra")
         for index, data in enumerate(suite.get("problems") or ())

@@ -57,7 +57,7 @@ def compose(
             selected = [override.input_line for override in parsed if _is_group(override)]
             base = hydra.compose(config_name, [*search, *selected])
             _check_keys(parsed, base)
-            return hydra.compose(config_name, [*search, *overrides])
+            return hydra.compose(config_name, [*search, *map(_opened, parsed)])
         except (HydraException, OmegaConfBaseException) as error:
             raise ConfigError(_explained(error)) from None
 
@@ -107,9 +107,10 @@ def _check_keys(overrides: Sequence[Override], base: DictConfig) -> None:
     known = set(_dotted(OmegaConf.to_container(base, resolve=False)))
     for override in overrides:
         key = override.key_or_group
-        if override.is_add() or override.is_force_add() or key.startswith("hydra."):
+        is_added = override.is_add() or override.is_force_add()
+        if (is_added and key.partition(".")[0] in known) or key.startswith("hydra."):
             continue
-        if key in GROUPS or key in known or _is_in_open_table(key, base):
+        if key in GROUPS or key in known or _is_in_open_table(key):
             continue
         raise ConfigError(
             f"{key}: no such key. {did_you_mean(key, known | set(GROUPS))}"
@@ -121,11 +122,16 @@ OPEN_TABLES = ("tags", "device.fake.faults")
 """Tables whose keys the user makes up."""
 
 
-def _is_in_open_table(key: str, base: DictConfig) -> bool:
-    return any(
-        key.startswith(f"{table}.") and OmegaConf.select(base, table) is not None
-        for table in OPEN_TABLES
-    )
+def _is_in_open_table(key: str) -> bool:
+    return any(key == table or key.startswith(f"{table}.") for table in OPEN_TABLES)
+
+
+def _opened(override: Override) -> str:
+    """The override as Hydra takes it: `++` allows the new keys of an open table."""
+    text = str(override.input_line)
+    if _is_in_open_table(override.key_or_group) and not text.startswith(("+", "~")):
+        return f"++{text}"
+    return text
 
 
 def _dotted(node: Any, prefix: str = "") -> Iterator[str]:
@@ -136,11 +142,11 @@ def _dotted(node: Any, prefix: str = "") -> Iterator[str]:
 
 
 def _explained(error: BaseException) -> str:
-    """What went wrong in one line: the innermost cause says it best."""
-    cause: BaseException = error
-    while cause.__cause__ is not None:
-        cause = cause.__cause__
-    lines = [line.strip() for line in str(cause).splitlines() if line.strip()]
-    key = next((line.partition(":")[2] for line in lines if line.startswith("full_key")), "")
-    text = lines[0] if lines else type(cause).__name__
-    return f"{key.strip()}: {text}" if key.strip() else text
+    """What went wrong in one line: the innermost cause says it best, another may know the key."""
+    chain = [error]
+    while (deeper := chain[-1].__cause__ or chain[-1].__context__) is not None:
+        chain.append(deeper)
+    lines = [line.strip() for line in str(chain[-1]).splitlines() if line.strip()]
+    text = lines[0] if lines else type(chain[-1]).__name__
+    keys = [str(found) for link in chain if (found := getattr(link, "full_key", None))]
+    return f"{keys[-1]}: {text}" if keys else text

@@ -11,9 +11,6 @@ from typing import Any
 from hydra.core.config_store import ConfigStore
 from omegaconf import MISSING
 
-from harness.device.request import Fault
-from harness.measure.policy import Cache
-
 
 @dataclass
 class FakeSchema:
@@ -24,7 +21,7 @@ class FakeSchema:
     drift_per_s: float = 0.0
     throttle_after_s: float | None = None
     throttle_factor: float = 1.5
-    faults: dict[str, Fault] = field(default_factory=dict)
+    faults: dict[str, str] = field(default_factory=dict)
 
 
 @dataclass
@@ -40,7 +37,7 @@ class DeviceSchema:
 class MeasureSchema:
     """See `harness/measure/policy.py`."""
 
-    cache: Cache = Cache.COLD
+    cache: str = MISSING
     relative_half_width: float = MISSING
     min_samples: int = MISSING
     max_samples: int = MISSING

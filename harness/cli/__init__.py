@@ -1,0 +1,1 @@
+"""The command line: verbs, wiring and exit codes; nothing is computed here."""

@@ -1,0 +1,160 @@
+"""`chipscale list WHAT`: what there is to choose from."""
+
+import argparse
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+from rich.console import Console
+from rich.table import Table
+
+from harness.cli.main import LISTABLE
+from harness.config.specs import list_names, load_chip, load_cluster, load_data, load_model
+from harness.errors import ConfigError, did_you_mean
+from harness.run import RUNS
+from harness.store.folder import run_folders
+from harness.units import GIBI, GIGA, TERA, significant
+from kernels import registry
+
+NOT_KNOWN = "n/a"
+Rows = list[tuple[str, ...]]
+
+
+def _number(value: float | None, scale: float) -> str:
+    return NOT_KNOWN if value is None else significant(value / scale)
+
+
+def _models(folders: Sequence[Path]) -> tuple[tuple[str, ...], Rows]:
+    rows: Rows = []
+    for name in list_names("model", folders):
+        model = load_model(name, folders)
+        rows.append(
+            (
+                name,
+                model.title,
+                f"{significant(model.num_parameters / GIGA)} B",
+                str(model.num_layers),
+                str(model.hidden),
+            )
+        )
+    return ("model", "title", "parameters", "layers", "hidden"), rows
+
+
+def _chips(folders: Sequence[Path]) -> tuple[tuple[str, ...], Rows]:
+    rows: Rows = []
+    for name in list_names("chip", folders):
+        chip = load_chip(name, folders)
+        rows.append(
+            (
+                name,
+                chip.vendor,
+                _number(chip.peak("bf16"), TERA),
+                _number(chip.achievable("bf16"), TERA),
+                _number(chip.memory_bytes, GIBI),
+                _number(chip.memory_bandwidth_bytes_per_s, GIGA),
+                _number(chip.power_w, 1),
+            )
+        )
+    return (
+        "chip",
+        "vendor",
+        "bf16 TFLOP/s dense",
+        "achieved, published",
+        "memory GiB",
+        "GB/s",
+        "W",
+    ), rows
+
+
+def _clusters(folders: Sequence[Path]) -> tuple[tuple[str, ...], Rows]:
+    rows: Rows = []
+    for name in list_names("cluster", folders):
+        cluster = load_cluster(name, folders)
+        tiers = " | ".join(f"{tier.name} {tier.chips:,}" for tier in cluster.tiers)
+        rows.append((name, cluster.chip, f"{cluster.num_chips:,}", tiers))
+    return ("cluster", "chip", "chips", "tiers"), rows
+
+
+def _ops(folders: Sequence[Path]) -> tuple[tuple[str, ...], Rows]:
+    rows: Rows = []
+    for name in registry.names():
+        op = registry.load(name)
+        rows.append(
+            (
+                name,
+                " ".join(op.axes),
+                " ".join(op.modes),
+                " ".join(impl.name for impl in op.impls),
+                op.formula,
+            )
+        )
+    return ("op", "axes", "modes", "implementations", "formula"), rows
+
+
+def _runs_of(results_dir: Path) -> tuple[tuple[str, ...], Rows]:
+    rows: Rows = []
+    for folder in run_folders(results_dir / RUNS):
+        info = folder.info
+        num_records = len(folder.records())
+        state = "ended" if info.ended_at else f"stopped; resume={info.run_id} goes on"
+        rows.append(
+            (
+                info.run_id,
+                info.suite,
+                info.chip or info.device,
+                f"{num_records}/{info.num_cases}",
+                state,
+            )
+        )
+    return ("run", "suite", "chip", "records", "state"), rows
+
+
+def _described(group: str) -> Callable[[Sequence[Path]], tuple[tuple[str, ...], Rows]]:
+    def table(folders: Sequence[Path]) -> tuple[tuple[str, ...], Rows]:
+        rows: Rows = []
+        for name in list_names(group, folders):
+            data = load_data(group, name, folders)
+            told = (
+                data.get("description")
+                or data.get("source")
+                or ", ".join(
+                    f"{key}={value}" for key, value in data.items() if not isinstance(value, dict)
+                )
+            )
+            rows.append((name, str(told)))
+        return (group, "what it is"), rows
+
+    return table
+
+
+TABLES = {
+    "models": _models,
+    "chips": _chips,
+    "clusters": _clusters,
+    "ops": _ops,
+    "suites": _described("suite"),
+    "devices": _described("device"),
+    "measures": _described("measure"),
+    "parallels": _described("parallel"),
+}
+
+
+def main(options: argparse.Namespace) -> int:
+    """Print the table asked for."""
+    what = str(options.what)
+    wanted = what if what in LISTABLE else f"{what}s"
+    if wanted == "runs":
+        header, rows = _runs_of(options.results_dir.resolve())
+    elif wanted in TABLES:
+        header, rows = TABLES[wanted](options.config_dir)
+    else:
+        raise ConfigError(
+            f"list: nothing called '{what}'. {did_you_mean(what, LISTABLE)}"
+            f"There are {', '.join(LISTABLE)}."
+        )
+    table = Table(box=None, header_style="bold", pad_edge=False, padding=(0, 2, 0, 0))
+    for index, name in enumerate(header):
+        table.add_column(name, overflow="fold", no_wrap=index == 0)
+    for row in rows:
+        table.add_row(*row)
+    Console(highlight=False, markup=False).print(table)
+    return 0

@@ -1,0 +1,122 @@
+"""`chipscale run`: measure, project, report, log; and say what to type next."""
+
+import argparse
+import os
+import shlex
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+from omegaconf import DictConfig, OmegaConf
+from rich.console import Console
+
+from harness.cli.finish import finish_run
+from harness.cli.progress import RunProgress
+from harness.codec import to_json
+from harness.config.build import RunRequest, run_request
+from harness.config.compose import compose
+from harness.config.this_chip import chip_name
+from harness.errors import ConfigError
+from harness.run import RUNS, job_to_resume, measure_run, new_job
+from harness.store.folder import RunFolder, write_atomically
+from harness.worker.job import Job
+
+INTERRUPTED_EXIT_CODE = 130
+"""As shells report a program ended by Ctrl-C."""
+
+
+def main(options: argparse.Namespace) -> int:
+    """Run what the overrides ask for."""
+    if options.multirun:
+        return _hand_to_hydra(options.overrides, options.config_dir)
+    config = compose("run", options.overrides, options.config_dir)
+    if options.cfg is not None:
+        print(OmegaConf.to_yaml(config, resolve=True), end="")
+        return 0
+    return run_composed(config, options.config_dir)
+
+
+def run_composed(config: DictConfig, config_dirs: Sequence[Path] = ()) -> int:
+    """Run a composed configuration, from our command line or from Hydra's."""
+    request = run_request(config)
+    console = Console(highlight=False)
+    job = new_job(
+        suite=request.suite,
+        model=request.model.name,
+        device=request.device,
+        policy=request.policy,
+        cases=request.cases,
+        tags=request.tags,
+        config_yaml=request.config_yaml,
+    )
+    if request.plan_file is not None:
+        return _write_plan(job, request.plan_file, console)
+    if request.resume is not None:
+        job = job_to_resume(request.resume, job, request.results_dir)
+    folder = _measure(job, request, console, config_dirs)
+    if folder is None:
+        return INTERRUPTED_EXIT_CODE
+    return finish_run(folder, request, console, config_dirs)
+
+
+def _measure(
+    job: Job, request: RunRequest, console: Console, config_dirs: Sequence[Path]
+) -> RunFolder | None:
+    """The measured run, or None when it was stopped by Ctrl-C."""
+    path = request.results_dir / RUNS / job.run.run_id
+    num_done = len(RunFolder(path).records()) if path.exists() else 0
+    console.print(
+        f"chipscale: suite {request.suite}, model {request.model.name}, {len(job.cases)} cases, "
+        f"run {job.run.run_id}",
+        markup=False,
+        soft_wrap=True,
+    )
+    try:
+        with RunProgress(console, len(job.cases), num_done) as progress:
+            return measure_run(
+                job,
+                request.results_dir,
+                progress,
+                lambda environment: chip_name(environment, config_dirs),
+            )
+    except KeyboardInterrupt:
+        kept = len(RunFolder(path).records()) if path.exists() else 0
+        console.print(
+            f"Stopped. {kept} of {len(job.cases)} records are kept in {path}; go on with\n"
+            f"  {_resume_command(job)}",
+            markup=False,
+            soft_wrap=True,
+        )
+        return None
+
+
+def _resume_command(job: Job) -> str:
+    words = [word for word in shlex.split(job.run.command) if not word.startswith("resume=")]
+    return " ".join([*words, f"resume={job.run.run_id}"])
+
+
+def _write_plan(job: Job, path: Path, console: Console) -> int:
+    if not path.resolve().parent.is_dir():
+        raise ConfigError(f"plan: {path.resolve().parent} is not a folder. Make it first.")
+    write_atomically(path.resolve(), to_json(job) + "\n")
+    console.print(
+        f"{len(job.cases)} cases written to {path}. On a host with torch, triton and numpy, and "
+        "the folders harness/ and kernels/ of this repository:\n"
+        f"  python -m harness.worker {path.name} OUT\n"
+        "Then here:\n"
+        "  chipscale sync OUT",
+        markup=False,
+        soft_wrap=True,
+    )
+    return 0
+
+
+def _hand_to_hydra(overrides: Sequence[str], config_dirs: Sequence[Path]) -> int:
+    """Replace this process by a real Hydra application, for its sweepers and launchers."""
+    command = [sys.executable, "-m", "harness.hydra_app", "--multirun"]
+    if len(config_dirs) > 1:
+        raise ConfigError("--config-dir: Hydra's own command line takes one such folder.")
+    for folder in config_dirs:
+        command += ["--config-dir", str(folder.resolve())]
+    sys.stdout.flush()
+    os.execv(sys.executable, [*command, *overrides])

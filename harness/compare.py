@@ -1,0 +1,158 @@
+"""Two sets of records of equal work -> a ratio with its interval and a verdict for each case.
+
+The interval speaks of the samples of these two runs. Two sessions on one chip differ by more than
+their samples tell (1.5 % is common), which is why a difference inside the tolerance is `same`.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from enum import StrEnum
+
+import numpy as np
+
+from harness.errors import RecordError
+from harness.record import Record, Status
+from harness.stats import BOOTSTRAP_SEED, CONFIDENCE, NUM_RESAMPLES, geometric_mean
+
+TOLERANCE = 0.03
+"""Smaller differences are called `same`: between sessions, medians of one chip move by 1 to 3 %
+though nothing changed (A/A measurements of 12 kernels in 160 processes)."""
+
+
+class Verdict(StrEnum):
+    """How the second run stands to the first."""
+
+    FASTER = "faster"
+    SLOWER = "slower"
+    SAME = "same"
+    AMBIGUOUS = "ambiguous"
+    """The interval holds both a difference that matters and none."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Comparison:
+    """One case in two runs."""
+
+    case_id: str
+    op: str
+    first_s: float
+    second_s: float
+    speedup: float
+    """First time over second time: above 1, the second is faster."""
+    low: float
+    high: float
+    verdict: Verdict
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ComparedRuns:
+    """All that two runs have in common, and what they have not."""
+
+    comparisons: tuple[Comparison, ...]
+    only_first: tuple[str, ...]
+    """Cases with a time in the first run alone."""
+    only_second: tuple[str, ...]
+    different_protocol: tuple[str, ...]
+    """Cases whose protocol hashes differ; compared only when that was forced."""
+
+    @property
+    def geomean_speedup(self) -> float | None:
+        """Geometric mean of the speedups, or None without a common case."""
+        speedups = [comparison.speedup for comparison in self.comparisons]
+        return geometric_mean(speedups) if speedups else None
+
+
+def compare_records(
+    first: Sequence[Record],
+    second: Sequence[Record],
+    tolerance: float = TOLERANCE,
+    is_forced: bool = False,
+) -> ComparedRuns:
+    """Every case both runs have a time for.
+
+    Raises:
+        RecordError: when a case was measured by different protocols and that is not forced.
+    """
+    ours, theirs = _timed(first), _timed(second)
+    common = [case_id for case_id in ours if case_id in theirs]
+    different = tuple(
+        case_id
+        for case_id in common
+        if ours[case_id].protocol_hash != theirs[case_id].protocol_hash
+    )
+    if different and not is_forced:
+        raise RecordError(
+            f"{len(different)} of {len(common)} common cases were measured by different protocols "
+            f"({_protocol_difference(ours[different[0]], theirs[different[0]])}), so their times "
+            "are not of equal work. --force compares them all the same and labels them."
+        )
+    return ComparedRuns(
+        comparisons=tuple(
+            _compare(ours[case_id], theirs[case_id], tolerance) for case_id in common
+        ),
+        only_first=tuple(case_id for case_id in ours if case_id not in theirs),
+        only_second=tuple(case_id for case_id in theirs if case_id not in ours),
+        different_protocol=different,
+    )
+
+
+def _timed(records: Sequence[Record]) -> dict[str, Record]:
+    return {record.case.id: record for record in records if record.status is Status.OK}
+
+
+def _protocol_difference(first: Record, second: Record) -> str:
+    """The parts of the protocol that a record shows and that differ."""
+    assert first.measurement is not None
+    assert second.measurement is not None
+    assert first.correctness is not None
+    assert second.correctness is not None
+    parts = {
+        "timer": (first.measurement.timer, second.measurement.timer),
+        "cache": (first.measurement.cache, second.measurement.cache),
+        "tolerance": (first.correctness.tolerance, second.correctness.tolerance),
+        "cost": (first.cost, second.cost),
+    }
+    found = [f"{name}: {a} and {b}" for name, (a, b) in parts.items() if a != b]
+    return "; ".join(found) or "the op's definition, the seed or the stop rule"
+
+
+def _compare(first: Record, second: Record, tolerance: float) -> Comparison:
+    assert first.measurement is not None
+    assert second.measurement is not None
+    generator = np.random.default_rng(BOOTSTRAP_SEED)
+    first_s, second_s = (
+        np.asarray(record.measurement.samples_s)
+        for record in (first, second)
+        if record.measurement is not None
+    )
+    ratios = _resampled_medians(first_s, generator) / _resampled_medians(second_s, generator)
+    tail = (1 - CONFIDENCE) / 2
+    low, high = (float(end) for end in np.quantile(ratios, [tail, 1 - tail]))
+    return Comparison(
+        case_id=first.case.id,
+        op=first.case.problem.op,
+        first_s=float(np.median(first_s)),
+        second_s=float(np.median(second_s)),
+        speedup=float(np.median(first_s) / np.median(second_s)),
+        low=low,
+        high=high,
+        verdict=verdict(low, high, tolerance),
+    )
+
+
+def _resampled_medians(
+    samples: "np.ndarray[tuple[int], np.dtype[np.float64]]", generator: np.random.Generator
+) -> "np.ndarray[tuple[int], np.dtype[np.float64]]":
+    resamples = generator.choice(samples, size=(NUM_RESAMPLES, samples.size))
+    return np.asarray(np.median(resamples, axis=1), dtype=np.float64)
+
+
+def verdict(low: float, high: float, tolerance: float) -> Verdict:
+    """What an interval of the speedup says, given the difference that matters."""
+    if low > 1 + tolerance:
+        return Verdict.FASTER
+    if high < 1 / (1 + tolerance):
+        return Verdict.SLOWER
+    if low >= 1 / (1 + tolerance) and high <= 1 + tolerance:
+        return Verdict.SAME
+    return Verdict.AMBIGUOUS

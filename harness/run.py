@@ -1,0 +1,138 @@
+"""One run: a job measured into a folder of its own, or gone on with."""
+
+import secrets
+import sys
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from datetime import UTC, datetime
+from pathlib import Path
+
+from harness.cases import Case
+from harness.codec import to_json
+from harness.device.request import DeviceRequest
+from harness.environment import Environment
+from harness.errors import NothingMeasured, RecordError, did_you_mean
+from harness.measure.policy import MeasurePolicy
+from harness.record import Record, Status
+from harness.store.folder import CASES, RUN, RunFolder, RunInfo, run_folders, write_atomically
+from harness.worker.job import Job, read_job
+from harness.worker.supervisor import Watcher, supervise
+
+RUNS = "runs"
+"""The folder of all runs, inside the results folder."""
+
+
+def new_job(
+    *,
+    suite: str,
+    model: str,
+    device: DeviceRequest,
+    policy: MeasurePolicy,
+    cases: Sequence[Case],
+    tags: tuple[tuple[str, str], ...],
+    config_yaml: str,
+) -> Job:
+    """A job with a run id of its own, which begins with the time so that names sort by age."""
+    now = datetime.now(UTC)
+    return Job(
+        run=RunInfo(
+            run_id=f"{now:%Y%m%dT%H%M%S}-{suite}-{model}-{secrets.token_hex(3)}",
+            suite=suite,
+            model=model,
+            device=device.name,
+            chip="",
+            num_cases=len(cases),
+            started_at=now.isoformat(timespec="seconds"),
+            command=" ".join(["chipscale", *sys.argv[1:]]),
+            tags=tags,
+        ),
+        device=device,
+        policy=policy,
+        cases=tuple(cases),
+        config_yaml=config_yaml,
+    )
+
+
+def job_to_resume(run_id: str, job: Job, results_dir: Path) -> Job:
+    """The unfinished run of that id, provided that it measures what `job` asks for.
+
+    Raises:
+        RecordError: when there is no such run, or it measures something else.
+    """
+    folder = find_run(run_id, results_dir)
+    earlier = read_job(folder.path / CASES)
+    if earlier.cases != job.cases or earlier.policy != job.policy:
+        raise RecordError(
+            f"resume: run {run_id} has other cases or another measuring policy than this "
+            "command. Repeat the command it was started with and add resume=: "
+            f"{earlier.run.command or 'see its run.json'}"
+        )
+    if earlier.device != job.device:
+        raise RecordError(
+            f"resume: run {run_id} is on device '{earlier.device.name}', this command on "
+            f"'{job.device.name}'. A run is of one device."
+        )
+    return replace(job, run=replace(earlier.run, ended_at=""))
+
+
+def measure_run(
+    job: Job, results_dir: Path, watcher: Watcher, chip_name: Callable[[Environment], str]
+) -> RunFolder:
+    """Measure what the run has no record of yet, and close the run.
+
+    Raises:
+        NothingMeasured: when every case ended without a time.
+    """
+    folder = RunFolder(results_dir / RUNS / job.run.run_id)
+    supervise(job, folder.path, watcher)
+    close_run(folder, chip_name)
+    records = folder.records()
+    if not any(record.status is Status.OK for record in records):
+        raise NothingMeasured(
+            f"None of the {len(records)} cases could be measured; the first says: "
+            f"{_first_reason(records)}. {folder.path} has them all."
+        )
+    return folder
+
+
+def close_run(folder: RunFolder, chip_name: Callable[[Environment], str]) -> None:
+    """Write down which chip it was, and that the run has ended."""
+    info = folder.info
+    ended_at = info.ended_at or datetime.now(UTC).isoformat(timespec="seconds")
+    chip = chip_name(folder.environment)
+    if (chip, ended_at) != (info.chip, info.ended_at):
+        closed = replace(info, chip=chip, ended_at=ended_at)
+        write_atomically(folder.path / RUN, to_json(closed) + "\n")
+
+
+def find_run(name: str, results_dir: Path) -> RunFolder:
+    """A run by folder, by id or a part of it that only one run has, or `latest`.
+
+    Raises:
+        RecordError: when none is meant, or several.
+    """
+    if (Path(name) / RUN).exists():
+        return RunFolder(Path(name))
+    folders = run_folders(results_dir / RUNS)
+    if not folders:
+        raise RecordError(
+            f"{results_dir / RUNS}: no runs there yet. `chipscale run` makes the first."
+        )
+    if name == "latest":
+        return folders[-1]
+    found = [folder for folder in folders if name in folder.path.name]
+    exact = [folder for folder in found if folder.path.name == name]
+    if len(exact or found) == 1:
+        return (exact or found)[0]
+    if found:
+        ids = ", ".join(folder.path.name for folder in found[:5])
+        raise RecordError(f"{name}: {len(found)} runs have that in their name ({ids} ...).")
+    near = did_you_mean(name, (folder.path.name for folder in folders))
+    raise RecordError(
+        f"{name}: no run of that name in {results_dir / RUNS}. {near}"
+        "`chipscale list runs` shows all."
+    )
+
+
+def _first_reason(records: Sequence[Record]) -> str:
+    return next((f"{record.status}, {record.reason}" for record in records), "nothing")
