@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from enum import StrEnum
 from functools import lru_cache
 
+from harness.projection import Projection
 from harness.record import Record, Status
 from harness.stats import Summary, geometric_mean, summarize
 from harness.units import duration, significant, with_prefix
@@ -281,3 +282,14 @@ def headline(suite: str, chip: str, rows: Sequence[ResultRow]) -> str:
     if mean is not None:
         words.append(f"({duration(mean)} per problem, geometric mean of the fastest)")
     return " ".join(words) + "."
+
+
+def projection_headline(projection: Projection) -> str:
+    """The projection in one plain sentence."""
+    point = projection.headline
+    mfu = f" at {significant(100 * projection.mfu)} % MFU" if projection.mfu is not None else ""
+    return (
+        f"{projection.model} on {point.num_chips:,} x {projection.chip}: "
+        f"{with_prefix(point.tokens_per_second.value, 'tokens/s')}{mfu}, "
+        f"one step in {duration(point.step_time_s.value)}."
+    )

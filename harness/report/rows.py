@@ -2,8 +2,10 @@
 
 from collections.abc import Sequence
 
+from harness.environment import Environment
 from harness.projection import Interval, Projection, ScalePoint
 from harness.results import ResultRow
+from harness.store.folder import RunInfo
 from harness.units import capacity, duration, significant, with_prefix
 
 NOT_AVAILABLE = "n/a"
@@ -66,17 +68,6 @@ def confidence_text(projection: Projection) -> str:
     return f"{100 * projection.interval_confidence:g} % interval"
 
 
-def projection_headline(projection: Projection) -> str:
-    """The projection in one plain sentence."""
-    point = projection.headline
-    mfu = "" if projection.mfu is None else f" at {percent_text(projection.mfu)} MFU"
-    return (
-        f"{projection.model} on {point.num_chips:,} x {projection.chip}: "
-        f"{with_prefix(point.tokens_per_second.value, 'tokens/s')}{mfu}, "
-        f"one step in {duration(point.step_time_s.value)}."
-    )
-
-
 def projection_facts(projection: Projection) -> tuple[tuple[str, str], ...]:
     """The projection as names and values, most wanted first."""
     point = projection.headline
@@ -123,3 +114,63 @@ def reasons(rows: Sequence[ResultRow]) -> tuple[tuple[str, str, tuple[str, ...]]
             found.setdefault((status_text(row), row.reason), []).append(row.case_id)
     ordered = sorted(found.items(), key=lambda item: -len(item[1]))
     return tuple((status, reason, tuple(cases)) for (status, reason), cases in ordered)
+
+
+def environment_warnings(
+    environment: Environment | None, rows: Sequence[ResultRow]
+) -> tuple[str, ...]:
+    """What a reader should know before trusting the numbers, one sentence each."""
+    warnings = list(environment.warnings) if environment is not None else []
+    if environment is not None and environment.has_local_changes:
+        warnings.append("The checkout had local changes, so its commit does not tell the code.")
+    throttled = sum(row.is_throttled for row in rows)
+    if throttled:
+        warnings.append(f"The device lowered its clocks during {throttled} of {len(rows)} cases.")
+    above = sum(row.is_above_roof for row in rows)
+    if above:
+        warnings.append(
+            f"{above} of {len(rows)} cases were faster than their measured roof, "
+            "so the roof cases did not reach this chip's best."
+        )
+    return tuple(warnings)
+
+
+def environment_facts(
+    info: RunInfo | None, environment: Environment | None
+) -> tuple[tuple[str, str], ...]:
+    """Run and environment as names and values; what is unknown is left out."""
+    facts: list[tuple[str, str]] = []
+    if info is not None:
+        facts += [
+            ("run", info.run_id),
+            ("command", info.command),
+            ("model", info.model),
+            ("started", info.started_at),
+            ("ended", info.ended_at or "not ended"),
+            *info.tags,
+        ]
+    if environment is not None:
+        device = environment.device
+        memory = capacity(device.memory_bytes) if device.memory_bytes else ""
+        units = str(device.num_compute_units) if device.num_compute_units else ""
+        changed = " with local changes" if environment.has_local_changes else ""
+        facts += [
+            ("device", device.name),
+            ("memory", memory),
+            ("compute units", units),
+            ("driver", device.driver),
+            ("runtime", device.runtime),
+            ("host", environment.host),
+            ("processor", f"{environment.processor}, {environment.num_cores} cores"),
+            ("operating system", environment.operating_system),
+            ("python", environment.python),
+            *environment.versions,
+            (
+                "commit",
+                f"{environment.commit} on {environment.branch}{changed}"
+                if environment.commit
+                else "",
+            ),
+            *environment.variables,
+        ]
+    return tuple((name, value) for name, value in facts if value)

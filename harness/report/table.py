@@ -14,12 +14,18 @@ from harness.report.rows import (
     median_text,
     part_shares,
     projection_facts,
-    projection_headline,
     reasons,
     roof_text,
     status_text,
 )
-from harness.results import ResultRow, Roofs, best_rows, roofs_text, status_counts
+from harness.results import (
+    ResultRow,
+    Roofs,
+    best_rows,
+    projection_headline,
+    roofs_text,
+    status_counts,
+)
 from harness.units import duration, significant
 
 BAR_WIDTH = 24

@@ -1,0 +1,1 @@
+"""Run folders, and MLflow as a view of them."""

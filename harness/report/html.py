@@ -1,0 +1,308 @@
+"""One self-contained HTML file: what was measured, against which roof, and the projection.
+
+Every text goes through `escape`, since names and reasons come from configs, kernels and drivers.
+"""
+
+import re
+from collections.abc import Sequence
+from html import escape
+
+import plotly.graph_objects as go
+from plotly.offline import get_plotlyjs
+
+from harness.device.chip import ChipSpec
+from harness.environment import Environment
+from harness.projection import Projection
+from harness.record import Record, Status
+from harness.report import (
+    breakdown_plot,
+    ops_plot,
+    roof_share_plot,
+    roofline_plot,
+    scaling_plot,
+)
+from harness.report.page import SCRIPT, STYLE
+from harness.report.rows import (
+    NOT_AVAILABLE,
+    confidence_text,
+    environment_facts,
+    environment_warnings,
+    percent_text,
+    projection_facts,
+    roof_text,
+    spread_text,
+    status_text,
+)
+from harness.results import (
+    ResultRow,
+    Roofs,
+    best_rows,
+    geomean_roof_share,
+    headline,
+    measured_roofs,
+    projection_headline,
+    result_rows,
+    roofs_text,
+    status_counts,
+)
+from harness.store.folder import RunInfo
+from harness.units import capacity, duration, with_prefix
+
+PLOT_CONFIG = {"displaylogo": False, "responsive": True}
+COLUMNS = (
+    ("op", ""),
+    ("shape", ""),
+    ("type", ""),
+    ("implementation", ""),
+    ("median", "number"),
+    ("interval", "number"),
+    ("rate", "number"),
+    ("of roof", "number"),
+    ("status", ""),
+)
+
+
+def _plot(figure: go.Figure, name: str, summary: str) -> str:
+    html = figure.to_html(
+        full_html=False, include_plotlyjs=False, config=PLOT_CONFIG, div_id=f"plot-{name}"
+    )
+    return f'<figure role="figure" aria-label="{escape(summary)}">{html}</figure>'
+
+
+def _section(name: str, title: str, note: str, body: str) -> str:
+    return (
+        f'<section id="{name}" aria-labelledby="{name}-title">'
+        f'<h2 id="{name}-title">{escape(title)}</h2>'
+        f'<p class="note">{escape(note)}</p>{body}</section>'
+    )
+
+
+def _definitions(facts: Sequence[tuple[str, str]]) -> str:
+    items = "".join(f"<dt>{escape(name)}</dt><dd>{escape(value)}</dd>" for name, value in facts)
+    return f"<dl>{items}</dl>"
+
+
+def _together(sentence: str) -> str:
+    """The sentence with its numbers and units on one line."""
+    return re.sub(r"(?<=\d) (?=%|[A-Za-z]+/s|us|ms|s\b)", "&nbsp;", escape(sentence))
+
+
+def _list(sentences: Sequence[str]) -> str:
+    return "<ul>" + "".join(f"<li>{escape(sentence)}</li>" for sentence in sentences) + "</ul>"
+
+
+def _cell(text: str, kind: str = "", value: float | None = None, style: str = "") -> str:
+    sort = f' data-value="{"" if value is None else repr(value)}"' if "number" in kind else ""
+    look = f' style="{style}"' if style else ""
+    name = f' class="{kind}"' if kind else ""
+    return f"<td{name}{sort}{look}>{escape(text)}</td>"
+
+
+def _table_row(row: ResultRow, is_best: bool) -> str:
+    best = " best" if is_best else ""
+    share = min(row.roof_share or 0.0, 1.0)
+    kind = "ok" if row.is_ok else "" if row.status is Status.UNSUPPORTED else "bad"
+    median, interval, width = "", "", None
+    if row.median_s and row.low_s is not None and row.high_s is not None:
+        median = duration(row.median_s)
+        interval = spread_text(row.median_s, row.low_s, row.high_s)
+        width = (row.high_s - row.low_s) / row.median_s
+    has_share = row.roof_share is not None
+    reason = f'<div class="reason">{escape(row.reason)}</div>' if row.reason else ""
+    cells = (
+        _cell(f"{row.op} {row.mode}"),
+        _cell(row.shape, "shape"),
+        _cell(row.dtype),
+        _cell(row.impl, best.strip()),
+        _cell(median, f"number{best}", row.median_s),
+        _cell(interval, "number", width),
+        _cell(row.rate, "number", row.flops_per_s or row.bytes_per_s),
+        _cell(
+            roof_text(row),
+            "number share" if has_share else "number",
+            row.roof_share,
+            f"--share: {100 * share:.1f}%" if has_share else "",
+        ),
+        f'<td><span class="{kind}">{escape(status_text(row))}</span>{reason}</td>',
+    )
+    title = ""
+    if row.is_ok:
+        title = f' title="{row.num_samples} samples, {row.num_outliers} of them outliers"'
+    return f"<tr{title}>{''.join(cells)}</tr>"
+
+
+def _cases(rows: Sequence[ResultRow]) -> str:
+    best = {row.case_id for row in best_rows(rows)}
+    heads = "".join(
+        f'<th scope="col"{" class=" + kind if kind else ""}>'
+        f'<button type="button">{escape(name)}</button></th>'
+        for name, kind in COLUMNS
+    )
+    body = "".join(_table_row(row, row.case_id in best) for row in rows)
+    table = (
+        '<input type="search" id="filter" placeholder="Filter: gemm triton ..." '
+        'aria-label="Show only cases with all of these words">'
+        '<div class="scroll"><table data-sortable data-filter="filter">'
+        f"<caption>{escape(status_counts(rows))}</caption><thead><tr>{heads}</tr></thead>"
+        f"<tbody>{body}</tbody></table></div>"
+    )
+    note = (
+        "Median of the samples with the half-width of its 95 % bootstrap interval. "
+        "Of roof: the attainable time over the median; n/a where no roof was measured, "
+        "! where the case beat its roof. The fastest implementation of each problem is bold; "
+        "a heading sorts."
+    )
+    return _section("cases", "All cases", note, table)
+
+
+def _figures(rows: Sequence[ResultRow], roofs: Roofs, projection: Projection | None) -> str:
+    figures: list[tuple[str, str]] = []
+    if rows:
+        num_ok = sum(row.is_ok for row in rows)
+        figures.append((f"{num_ok} of {len(rows)}", "cases measured"))
+        figures.append((percent_text(geomean_roof_share(rows)), "of the measured roof"))
+        for dtype, rate in roofs.flops_per_s:
+            figures.append((with_prefix(rate, "FLOP/s"), f"measured {dtype} matrix roof"))
+        if roofs.bytes_per_s is not None:
+            figures.append((with_prefix(roofs.bytes_per_s, "B/s"), "measured memory roof"))
+    if projection is not None:
+        point = projection.headline
+        tokens = with_prefix(point.tokens_per_second.value, "tokens/s")
+        figures.append((tokens, f"projected on {point.num_chips:,} chips"))
+        figures.append((percent_text(projection.mfu), "projected MFU"))
+    items = "".join(
+        f"<li><b>{escape(value)}</b><span>{escape(name)}</span></li>" for value, name in figures
+    )
+    return f'<ul class="figures">{items}</ul>'
+
+
+def _projection(projection: Projection) -> str:
+    point = projection.headline
+    scaling = _plot(
+        scaling_plot.figure(projection),
+        "scaling",
+        f"Throughput against the number of chips, up to {point.num_chips} chips: "
+        f"{projection_headline(projection)}",
+    )
+    parts = ", ".join(f"{part.name} {duration(part.seconds)}" for part in projection.parts)
+    body = [
+        _definitions(projection_facts(projection)),
+        "<h3>Throughput against the number of chips</h3>",
+        scaling,
+        "<h3>One step, taken apart</h3>",
+        _plot(breakdown_plot.figure(projection), "breakdown", f"One step: {parts}"),
+    ]
+    if projection.ops:
+        body += [
+            "<h3>Compute by op, and where each time comes from</h3>",
+            _plot(ops_plot.figure(projection), "ops", "Compute of a step by op and source"),
+        ]
+    if projection.memory_parts:
+        memory = tuple((name, capacity(size)) for name, size in projection.memory_parts)
+        body += ["<h3>Memory per chip</h3>", _definitions(memory)]
+    if projection.assumptions:
+        body += ["<h3>Taken on trust</h3>", _list(projection.assumptions)]
+    note = (
+        f"A model of one training step, with its {confidence_text(projection)}. "
+        "It is an expectation, not a measurement of a cluster."
+    )
+    return _section("projection", "Projection", note, "".join(body))
+
+
+def _roofs_facts(roofs: Roofs, chip: ChipSpec | None) -> str:
+    facts = [("measured", roofs_text(roofs))]
+    if chip is not None:
+        peaks = ", ".join(
+            f"{dtype} {with_prefix(peak, 'FLOP/s')}" for dtype, peak in chip.peak_flops_per_s
+        )
+        bandwidth = chip.memory_bandwidth_bytes_per_s
+        memory = f"memory {with_prefix(bandwidth, 'B/s')}" if bandwidth else ""
+        sheet = ", ".join(text for text in (peaks, memory) if text)
+        facts += [("data sheet", sheet or NOT_AVAILABLE), ("its source", chip.source)]
+    return _definitions(facts)
+
+
+def _plots(rows: Sequence[ResultRow], roofs: Roofs, chip: ChipSpec | None) -> str:
+    share = percent_text(geomean_roof_share(rows))
+    roofline = _plot(
+        roofline_plot.figure(rows, roofs, chip),
+        "roofline",
+        f"Roofline with {len(roofline_plot.plottable(rows))} cases; measured roofs: "
+        f"{roofs_text(roofs)}",
+    )
+    sections = [
+        _section(
+            "roofline",
+            "Roofline",
+            "Achieved FLOP/s over FLOPs per byte: what lies under the slope is bound by memory, "
+            "what lies under the flat part by the matrix rate. Problems without FLOPs, as copy, "
+            "have no place here.",
+            _roofs_facts(roofs, chip) + roofline,
+        )
+    ]
+    if any(row.roof_share is not None for row in rows):
+        bars = _plot(
+            roof_share_plot.figure(rows),
+            "roof-share",
+            f"Ops against the measured roof: {share} of it as the geometric mean",
+        )
+        note = "How much of what this chip can do each op gets: the fastest implementation as a "
+        note += "bar, every case as a mark."
+        sections.append(_section("roof-share", "Ops against the roof", note, bars))
+    return "".join(sections)
+
+
+def render(
+    *,
+    records: Sequence[Record] = (),
+    info: RunInfo | None = None,
+    environment: Environment | None = None,
+    projection: Projection | None = None,
+    chip: ChipSpec | None = None,
+) -> str:
+    """The page for a run, a projection, or both; it loads nothing, so it works with no network.
+
+    Args:
+        records: All records of the run; empty for a projection alone.
+        info: What the run is.
+        environment: What it ran on.
+        projection: What follows for a cluster.
+        chip: The data sheet, drawn as dashed roofs; None where there is none.
+    """
+    roofs = measured_roofs(records)
+    rows = result_rows(records, roofs)
+    suite, chip_name = (info.suite, info.chip) if info is not None else ("", "")
+    if chip is not None and info is not None:
+        chip_name = chip.title
+    sentences = []
+    if rows:
+        sentences.append(headline(suite or "run", chip_name or "this chip", rows))
+    if projection is not None:
+        sentences.append(projection_headline(projection))
+    sections, links = [], []
+    if projection is not None:
+        sections.append(_projection(projection))
+        links.append(("projection", "Projection"))
+    if rows:
+        sections = [_plots(rows, roofs, chip), *sections, _cases(rows)]
+        links = [("roofline", "Roofline"), *links, ("cases", "All cases")]
+    warnings = environment_warnings(environment, rows)
+    if info is not None or environment is not None:
+        facts = environment_facts(info, environment)
+        note = "Where these numbers come from; records.jsonl beside this file has every sample."
+        sections.append(_section("environment", "Environment", note, _definitions(facts)))
+        links.append(("environment", "Environment"))
+    title = f"{suite} on {chip_name}" if info is not None else "projection"
+    notice = f'<div class="warning" role="note">{_list(warnings)}</div>' if warnings else ""
+    navigation = "".join(f'<a href="#{name}">{escape(text)}</a>' for name, text in links)
+    return (
+        '<!doctype html>\n<html lang="en"><head><meta charset="utf-8">'
+        '<meta name="viewport" content="width=device-width, initial-scale=1">'
+        f"<title>chipscale: {escape(title)}</title>"
+        '<link rel="icon" href="data:,">'
+        f"<style>{STYLE}</style><script>{get_plotlyjs()}</script></head><body><main>"
+        f"<header><h1>chipscale: {escape(title)}</h1>"
+        + "".join(f'<p class="headline">{_together(sentence)}</p>' for sentence in sentences)
+        + f'{_figures(rows, roofs, projection)}{notice}<nav aria-label="Sections">{navigation}'
+        f"</nav></header>{''.join(sections)}</main><script>{SCRIPT}</script></body></html>\n"
+    )

@@ -1,0 +1,126 @@
+"""The report as Markdown: `report.md`, and the description of the run in MLflow.
+
+The first line is plain text, since MLflow's lists show it as it is; MLflow folds a description
+after a few lines, so what matters most comes first.
+"""
+
+from collections.abc import Sequence
+
+from harness.environment import Environment
+from harness.projection import Projection
+from harness.record import Record
+from harness.report.rows import (
+    environment_facts,
+    environment_warnings,
+    median_text,
+    part_shares,
+    projection_facts,
+    reasons,
+    roof_text,
+)
+from harness.results import (
+    ResultRow,
+    best_rows,
+    headline,
+    measured_roofs,
+    projection_headline,
+    result_rows,
+    roofs_text,
+    status_counts,
+)
+from harness.store.folder import RunInfo
+from harness.units import duration, significant
+
+MAX_ROWS = 60
+"""More rows than a person reads; the HTML report and results.csv have all."""
+MAX_CASES_OF_A_REASON = 3
+
+
+def cell(text: str) -> str:
+    """The text so that it stays in one cell of a table, with no markup of its own."""
+    plain = text.replace("\\", "\\\\").replace("|", "\\|").replace("<", "&lt;")
+    return " ".join(plain.replace("*", "\\*").replace("_", "\\_").replace("`", "\\`").split())
+
+
+def table(heads: Sequence[str], rows: Sequence[Sequence[str]], numbers: Sequence[str] = ()) -> str:
+    """A Markdown table; the columns named in `numbers` are aligned right."""
+    rule = ["---:" if head in numbers else "---" for head in heads]
+    lines = [heads, rule, *([cell(text) for text in row] for row in rows)]
+    return "\n".join("| " + " | ".join(line) + " |" for line in lines)
+
+
+def _results(rows: Sequence[ResultRow]) -> list[str]:
+    best = sorted(best_rows(rows), key=lambda row: row.roof_share or 0.0)
+    heads = ("op", "shape", "type", "fastest", "median", "rate", "of roof")
+    lines = [
+        (
+            f"{row.op} {row.mode}",
+            row.shape,
+            row.dtype,
+            row.impl,
+            median_text(row),
+            row.rate,
+            roof_text(row),
+        )
+        for row in best[:MAX_ROWS]
+    ]
+    parts = ["## Fastest implementation of each problem, farthest from its roof first"]
+    parts.append(table(heads, lines, numbers=("median", "rate", "of roof")))
+    if len(best) > MAX_ROWS:
+        parts.append(f"And {len(best) - MAX_ROWS} more problems in results.csv.")
+    return parts
+
+
+def _reasons(rows: Sequence[ResultRow]) -> list[str]:
+    lines = [
+        (str(len(cases)), status, reason, ", ".join(cases[:MAX_CASES_OF_A_REASON]))
+        for status, reason, cases in reasons(rows)
+    ]
+    return ["## No time, because", table(("cases", "status", "reason", "as"), lines)]
+
+
+def _projection(projection: Projection) -> list[str]:
+    shares = [
+        (name, duration(seconds), f"{significant(100 * share, 2)} %")
+        for name, seconds, share in part_shares(projection)
+    ]
+    parts = [
+        "## Projection",
+        table(("what", "value"), projection_facts(projection)),
+        table(("part of a step", "time", "share"), shares, numbers=("time", "share")),
+    ]
+    if projection.assumptions:
+        parts.append("Taken on trust:")
+        parts.append("\n".join(f"- {cell(text)}" for text in projection.assumptions))
+    return parts
+
+
+def render(
+    *,
+    records: Sequence[Record] = (),
+    info: RunInfo | None = None,
+    environment: Environment | None = None,
+    projection: Projection | None = None,
+) -> str:
+    """The Markdown of a run, a projection, or both."""
+    roofs = measured_roofs(records)
+    rows = result_rows(records, roofs)
+    parts: list[str] = []
+    if rows:
+        suite, chip = (info.suite, info.chip) if info is not None else ("run", "this chip")
+        parts.append(headline(suite, chip, rows))
+    if projection is not None:
+        parts.append(projection_headline(projection))
+    warnings = environment_warnings(environment, rows)
+    if warnings:
+        parts.append("\n".join(f"- {cell(text)}" for text in warnings))
+    if rows:
+        parts.append(f"Measured roofs: {roofs_text(roofs)}. Cases: {status_counts(rows)}.")
+        parts += _results(rows) if best_rows(rows) else []
+        parts += _reasons(rows) if any(not row.is_ok for row in rows) else []
+    if projection is not None:
+        parts += _projection(projection)
+    facts = environment_facts(info, environment)
+    if facts:
+        parts += ["## Environment", table(("what", "value"), facts)]
+    return "\n\n".join(parts) + "\n"

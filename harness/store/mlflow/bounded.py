@@ -1,0 +1,148 @@
+"""sync(): everything MLflow, in a child process that is stopped when its time is up.
+
+A child process, since MLflow can wait in places no time-out of ours reaches (measured with its
+own defaults: 20 minutes for one call to a server that accepts and never answers), and since it
+logs, warns and sets process-wide state, which stay in the child.
+"""
+
+import importlib.util
+import json
+import os
+import subprocess
+import sys
+import time
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+import harness
+from harness.codec import from_json
+from harness.errors import RecordError
+from harness.store.folder import RunFolder
+from harness.store.mlflow.outcome import SyncResult, SyncState
+from harness.store.mlflow.target import TrackingTarget
+
+BUDGET_S = 30.0
+"""The longest that a measurement's end may wait for MLflow, whatever it does."""
+BOUNDED_HTTP = {
+    "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "2",
+    "MLFLOW_HTTP_REQUEST_TIMEOUT": "10",
+    "MLFLOW_HTTP_REQUEST_BACKOFF_FACTOR": "1",
+}
+"""Used unless the user set them: MLflow's own wait 4 minutes for a server that is not there."""
+QUIET = {
+    "DO_NOT_TRACK": "true",
+    "MLFLOW_DISABLE_TELEMETRY": "true",
+    "MLFLOW_LOGGING_LEVEL": "ERROR",
+    "GIT_PYTHON_REFRESH": "quiet",
+    "PYTHONWARNINGS": "ignore",
+}
+INSTALL = "MLflow is not installed (`pip install mlflow` adds it)"
+
+
+def _environment(target: TrackingTarget) -> dict[str, str]:
+    here = str(Path(harness.__file__).resolve().parent.parent)
+    path = os.environ.get("PYTHONPATH", "")
+    environment = {**BOUNDED_HTTP, **os.environ, **QUIET}
+    environment["PYTHONPATH"] = f"{here}{os.pathsep}{path}" if path else here
+    if target.artifact_root is not None:
+        # Else MLflow's Default experiment makes a folder `mlruns` wherever the user stands.
+        environment["_MLFLOW_SERVER_ARTIFACT_ROOT"] = target.artifact_root
+    return environment
+
+
+def failed(folder: Path, why: str) -> SyncResult:
+    """The result that says what happened, that nothing is lost, and how to try again."""
+    return SyncResult(
+        folder=str(folder),
+        state=SyncState.FAILED,
+        message=f"{why}. Nothing is lost: `chipscale sync {folder}` logs it later.",
+    )
+
+
+def _request(target: TrackingTarget, paths: Sequence[Path], vendors: Mapping[str, str]) -> str:
+    return json.dumps(
+        {
+            "uri": target.uri,
+            "artifact_root": target.artifact_root,
+            "ui_url": target.ui_url,
+            "folders": [str(path) for path in paths],
+            "vendors": dict(vendors),
+        }
+    )
+
+
+def _run_child(request: str, target: TrackingTarget, budget_s: float) -> tuple[str, str]:
+    """What the child printed, and why it did not finish, if it did not."""
+    child = subprocess.Popen(
+        # -P: a file of the user's folder must not stand in for a module.
+        [sys.executable, "-P", "-m", "harness.store.mlflow.child"],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        env=_environment(target),
+    )
+    try:
+        output, errors = child.communicate(request, timeout=budget_s)
+    except subprocess.TimeoutExpired:
+        child.kill()
+        output, _ = child.communicate()
+        return output, f"MLflow at {target.uri} was not done after {budget_s:g} s"
+    except BaseException:
+        child.kill()
+        child.wait()
+        raise
+    if child.returncode == 0:
+        return output, "MLflow gave no answer"
+    last = errors.strip().splitlines()[-1:] or [f"exit code {child.returncode}"]
+    return output, f"MLflow at {target.uri} failed ({last[0]})"
+
+
+def _finished(output: str) -> dict[str, SyncResult]:
+    results: dict[str, SyncResult] = {}
+    for line in output.splitlines():
+        try:
+            result = from_json(SyncResult, line)
+        except RecordError:
+            continue  # The line the child was writing when its time was up.
+        results[result.folder] = result
+    return results
+
+
+def sync(
+    folders: Sequence[RunFolder],
+    target: TrackingTarget,
+    *,
+    budget_s: float = BUDGET_S,
+    vendors: Mapping[str, str] | None = None,
+) -> tuple[SyncResult, ...]:
+    """Fill MLflow from the folders: each exactly once, however often this is called.
+
+    Never raises for MLflow, and never takes longer than the budget; a folder that was not
+    reached in it has a result that says so.
+
+    Args:
+        folders: Runs, with or without a projection; or a projection alone.
+        target: From `tracking_target`.
+        budget_s: For all folders together; a user who asked for nothing else can wait longer.
+        vendors: Chip name to vendor, for the tag `vendor`.
+    """
+    if not folders:
+        return ()
+    paths = [folder.path.resolve() for folder in folders]
+    if importlib.util.find_spec("mlflow") is None:
+        return tuple(failed(path, INSTALL) for path in paths)
+    began = time.monotonic()
+    request = _request(target, paths, vendors or {})
+    output, why = _run_child(request, target, budget_s - (time.monotonic() - began))
+    results = _finished(output)
+    return tuple(results.get(str(path)) or failed(path, why) for path in paths)
+
+
+def prepare(target: TrackingTarget, *, budget_s: float = 120.0) -> str:
+    """Make the embedded database if there is none; empty, or why it could not be made."""
+    path = target.database_path
+    if path is None or path.exists():
+        return ""
+    _, why = _run_child(_request(target, (), {}), target, budget_s)
+    return "" if path.exists() else why

@@ -1,0 +1,423 @@
+"""What MLflow shall hold of a run folder, as plain data; nothing here knows MLflow's client.
+
+One experiment per suite and one run per suite, chip and invocation: a nested run per case fills
+the UI's pages with children and hides the chips, and is some hundred times slower to log.
+"""
+
+import csv
+import hashlib
+import io
+import json
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+
+from harness.environment import Environment
+from harness.projection import Projection
+from harness.record import Record
+from harness.results import (
+    ResultRow,
+    Roofs,
+    geomean_roof_share,
+    geomean_s,
+    headline,
+    measured_roofs,
+    num_failed,
+    projection_headline,
+    result_rows,
+    roofs_text,
+    status_counts,
+)
+from harness.store.folder import (
+    CASES,
+    CONFIG,
+    ENVIRONMENT,
+    PROJECTION,
+    RECORDS,
+    REPORT_HTML,
+    REPORT_MARKDOWN,
+    RUN,
+    RunFolder,
+    RunInfo,
+)
+from harness.store.mlflow.keys import clean, places
+from harness.store.mlflow.views import PROJECTION_VIEWS, SUITE_VIEWS, View
+from harness.units import GIGA, TERA
+
+EXPERIMENT = "chipscale"
+PROJECTIONS = f"{EXPERIMENT}/projection"
+UID_TAG = "chipscale.run_uid"
+SYNC_TAG = "chipscale.sync"
+CONTENT_TAG = "chipscale.content"
+NOTE_TAG = "mlflow.note.content"
+MAX_NOTE = 7500
+"""MLflow keeps 8000 characters of a tag; the whole text is the artifact report.md."""
+TABLE = "results.json"
+SUMMARY_DIGITS = 4
+"""The UI shows all digits it is given, and cuts a column off at about twelve characters."""
+COLUMNS = (
+    "case_id",
+    "median_us",
+    "low_us",
+    "high_us",
+    "status",
+    "tflops",
+    "gbps",
+    "pct_roof",
+    "op",
+    "impl",
+    "dtype",
+    "mode",
+    "shape",
+    "reason",
+)
+"""MLflow's table comparison joins runs on the first column and shows the second."""
+
+
+@dataclass(frozen=True, slots=True)
+class Point:
+    """One value of a metric."""
+
+    key: str
+    value: float
+    step: int = 0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Artifact:
+    """A file to keep with the run: one that is there, or a text made here."""
+
+    path: str
+    source: Path | None = None
+    text: str = ""
+
+    def sha256(self) -> str:
+        """Of the content."""
+        if self.source is None:
+            return hashlib.sha256(self.text.encode()).hexdigest()
+        with self.source.open("rb") as file:
+            return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RunContent:
+    """Everything one MLflow run shall hold."""
+
+    experiment: str
+    uid: str
+    """Never two MLflow runs with the same one."""
+    name: str
+    start_ms: int
+    end_ms: int
+    is_finished: bool
+    """False for a run that was stopped before its end and may be resumed."""
+    tags: tuple[tuple[str, str], ...]
+    params: tuple[tuple[str, str], ...]
+    points: tuple[Point, ...]
+    artifacts: tuple[Artifact, ...]
+    views: tuple[View, ...]
+
+
+def milliseconds(time: str, otherwise: int = 0) -> int:
+    """An ISO 8601 time, taken as UTC where it names no zone, in milliseconds since 1970."""
+    try:
+        moment = datetime.fromisoformat(time)
+    except ValueError:
+        return otherwise
+    if moment.tzinfo is None:
+        moment = moment.replace(tzinfo=UTC)
+    return int(moment.timestamp() * 1000)
+
+
+def rounded(value: float) -> float:
+    """Four significant digits."""
+    return float(f"{value:.{SUMMARY_DIGITS}g}")
+
+
+def scaled(row: ResultRow) -> dict[str, float]:
+    """The numbers of a case under the names of its metrics; what is unknown is absent."""
+    values = {
+        "median_us": row.median_s and row.median_s * 1e6,
+        "tflops": row.flops_per_s and row.flops_per_s / TERA,
+        "gbps": row.bytes_per_s and row.bytes_per_s / GIGA,
+        "pct_roof": row.roof_share and row.roof_share * 100,
+    }
+    return {name: value for name, value in values.items() if value is not None}
+
+
+def table_rows(rows: Sequence[ResultRow]) -> list[list[str | float | None]]:
+    """The rows of `results.json` and `results.csv`, in the order of COLUMNS."""
+    table: list[list[str | float | None]] = []
+    for row in rows:
+        numbers = {name: float(f"{value:.6g}") for name, value in scaled(row).items()}
+        table.append(
+            [
+                row.case_id,
+                numbers.get("median_us"),
+                None if row.low_s is None else float(f"{row.low_s * 1e6:.6g}"),
+                None if row.high_s is None else float(f"{row.high_s * 1e6:.6g}"),
+                str(row.status),
+                numbers.get("tflops"),
+                numbers.get("gbps"),
+                numbers.get("pct_roof"),
+                row.op,
+                row.impl,
+                row.dtype,
+                row.mode,
+                row.shape,
+                row.reason,
+            ]
+        )
+    return table
+
+
+def _table_artifacts(rows: Sequence[ResultRow]) -> tuple[Artifact, ...]:
+    table = table_rows(rows)
+    text = io.StringIO()
+    writer = csv.writer(text, lineterminator="\n")
+    writer.writerow(COLUMNS)
+    writer.writerows(table)
+    return (
+        Artifact(path=TABLE, text=json.dumps({"columns": list(COLUMNS), "data": table})),
+        Artifact(path="results.csv", text=text.getvalue()),
+    )
+
+
+def _files(folder: RunFolder, names: Iterable[tuple[str, str]]) -> tuple[Artifact, ...]:
+    return tuple(
+        Artifact(path=path, source=folder.path / name)
+        for name, path in names
+        if (folder.path / name).is_file()
+    )
+
+
+def case_points(rows: Sequence[ResultRow]) -> tuple[Point, ...]:
+    """The stepped metrics: every number of every case that has a time."""
+    place_of = places(rows)
+    return tuple(
+        Point(place_of[row.case_id].key(measure), value, place_of[row.case_id].step)
+        for row in rows
+        for measure, value in scaled(row).items()
+    )
+
+
+def summary_points(rows: Sequence[ResultRow], roofs: Roofs) -> tuple[Point, ...]:
+    """At most eight numbers for the columns of the run table, rounded."""
+    mean_s, share = geomean_s(rows), geomean_roof_share(rows)
+    matrix, bandwidth = roofs.best_flops_per_s, roofs.bytes_per_s
+    num_ok = sum(row.is_ok for row in rows)
+    failed = num_failed(rows)
+    values = {
+        "geomean_us": mean_s and mean_s * 1e6,
+        "pct_roof": share and share * 100,
+        "ok": num_ok,
+        "failed": failed,
+        "unsupported": len(rows) - num_ok - failed,
+        "roof_tflops": matrix and matrix / TERA,
+        "roof_gbps": bandwidth and bandwidth / GIGA,
+    }
+    return tuple(Point(name, rounded(value)) for name, value in values.items() if value is not None)
+
+
+def fingerprint(environment: Environment) -> str:
+    """Equal for runs whose numbers may be compared: same device, driver, versions and host type."""
+    parts = (
+        environment.device.name,
+        environment.device.driver,
+        environment.device.runtime,
+        environment.processor,
+        environment.python,
+        *(f"{name}={version}" for name, version in environment.versions),
+    )
+    return hashlib.sha256("\n".join(parts).encode()).hexdigest()[:12]
+
+
+def _tags(info: RunInfo, environment: Environment, vendor: str) -> dict[str, str]:
+    commit = environment.commit + ("-dirty" if environment.has_local_changes else "")
+    tags = {
+        **dict(info.tags),
+        "chip": info.chip,
+        "vendor": vendor,
+        "suite": info.suite,
+        "model": info.model,
+        "device": info.device,
+        "device_name": environment.device.name,
+        "device_uuid": environment.device.uuid,
+        "host": environment.host,
+        "git_sha": commit if environment.commit else "",
+        "git_branch": environment.branch,
+        "driver": environment.device.driver,
+        "runtime": environment.device.runtime,
+        "torch": environment.version("torch"),
+        "triton": environment.version("triton"),
+        "fingerprint": fingerprint(environment),
+        "mlflow.source.name": info.command,
+        "mlflow.source.type": "LOCAL",
+        "mlflow.source.git.commit": environment.commit,
+        "mlflow.loggedArtifacts": json.dumps([{"path": TABLE, "type": "table"}]),
+    }
+    return {key: value for key, value in tags.items() if value}
+
+
+def _params(
+    info: RunInfo, environment: Environment, records: Sequence[Record], config: Path
+) -> tuple[tuple[str, str], ...]:
+    timed = [record.measurement for record in records if record.measurement is not None]
+
+    def distinct(values: Iterable[str]) -> str:
+        return " ".join(sorted(set(values)))
+
+    params = {
+        "chip": info.chip,
+        "model": info.model,
+        "impls": distinct(record.case.impl for record in records),
+        "dtypes": distinct(record.case.problem.dtype for record in records),
+        "timer": distinct(one.timer for one in timed),
+        "cache": distinct(one.cache for one in timed),
+        "driver": environment.device.driver,
+        "runtime": environment.device.runtime,
+        "torch": environment.version("torch"),
+        "triton": environment.version("triton"),
+        "config_sha256": (
+            hashlib.sha256(config.read_bytes()).hexdigest()[:12] if config.is_file() else ""
+        ),
+    }
+    return tuple((key, value) for key, value in params.items() if value)
+
+
+def _note(folder: RunFolder, otherwise: str) -> str:
+    report = folder.path / REPORT_MARKDOWN
+    text = report.read_text(encoding="utf-8") if report.is_file() else otherwise
+    if len(text) <= MAX_NOTE:
+        return text
+    cut = text[:MAX_NOTE].rpartition("\n")[0]
+    return f"{cut}\n\nThe rest is in the artifact {REPORT_MARKDOWN}."
+
+
+def run_content(folder: RunFolder, vendors: Mapping[str, str] | None = None) -> RunContent:
+    """The suite's run. Raises RecordError when the folder cannot be read."""
+    info, environment, records = folder.info, folder.environment, folder.records()
+    roofs = measured_roofs(records)
+    rows = result_rows(records, roofs)
+    last_ms = max(
+        (milliseconds(record.started_at) for record in records),
+        default=milliseconds(info.started_at),
+    )
+    commit = f" {environment.commit[:7]}" if environment.commit else ""
+    tags = _tags(info, environment, (vendors or {}).get(info.chip, ""))
+    tags[NOTE_TAG] = _note(
+        folder,
+        f"{headline(info.suite, info.chip, rows)}\n\n"
+        f"- Cases: {status_counts(rows)}\n- Measured roofs: {roofs_text(roofs)}\n",
+    )
+    files = (
+        (RECORDS, RECORDS),
+        (ENVIRONMENT, ENVIRONMENT),
+        (RUN, RUN),
+        (CONFIG, f"config/{CONFIG}"),
+        (CASES, f"config/{CASES}"),
+        (PROJECTION, PROJECTION),
+        (REPORT_HTML, REPORT_HTML),
+        (REPORT_MARKDOWN, REPORT_MARKDOWN),
+    )
+    return RunContent(
+        experiment=f"{EXPERIMENT}/{info.suite}",
+        uid=info.run_id,
+        name=f"{info.suite}@{info.chip}{commit}",
+        start_ms=milliseconds(info.started_at, last_ms),
+        end_ms=milliseconds(info.ended_at, last_ms) if info.ended_at else last_ms,
+        is_finished=bool(info.ended_at),
+        tags=tuple(tags.items()),
+        params=_params(info, environment, records, folder.path / CONFIG),
+        points=(*case_points(rows), *summary_points(rows, roofs)),
+        artifacts=(*_table_artifacts(rows), *_files(folder, files)),
+        views=SUITE_VIEWS,
+    )
+
+
+def _projection_points(projection: Projection) -> tuple[Point, ...]:
+    points = []
+    for at in projection.scaling:
+        values = {
+            "tokens_per_s": at.tokens_per_second.value,
+            "tokens_per_s_low": at.tokens_per_second.low,
+            "tokens_per_s_high": at.tokens_per_second.high,
+            "tokens_per_s_per_chip": at.tokens_per_second.value / at.num_chips,
+            "step_s": at.step_time_s.value,
+            "mfu": at.mfu,
+            "goodput": at.goodput,
+        }
+        points += [
+            Point(f"by_number_of_chips/{name}", value, at.num_chips)
+            for name, value in values.items()
+            if value is not None
+        ]
+    points += [
+        Point(f"step_parts/{clean(part.name.replace(' ', '_'), 180)}_s", part.seconds)
+        for part in projection.parts
+    ]
+    head = projection.headline
+    summary = {
+        "chips": head.num_chips,
+        "tokens_per_s": head.tokens_per_second.value,
+        "step_s": head.step_time_s.value,
+        "mfu": projection.mfu,
+        "measured_share": dict(projection.source_share).get("measured", 0.0),  # type: ignore[call-overload]
+        "memory_gib": projection.memory_bytes_per_chip / 2**30,
+    }
+    points += [Point(name, rounded(value)) for name, value in summary.items() if value is not None]
+    return tuple(points)
+
+
+def projection_content(folder: RunFolder, projection: Projection) -> RunContent:
+    """The projection's own run.
+
+    Its uid is the content's hash: a projection made again with other assumptions is another
+    run, since MLflow cannot take a metric back.
+    """
+    source = folder.path / PROJECTION
+    digest = Artifact(path=PROJECTION, source=source).sha256()[:24]
+    written_ms = int(source.stat().st_mtime * 1000)
+    plan = projection.headline.plan
+    tags = {
+        "chip": projection.chip,
+        "model": projection.model,
+        "cluster": projection.cluster,
+        "plan": plan.label,
+        "source_runs": " ".join(projection.run_ids),
+        NOTE_TAG: _projection_note(projection),
+    }
+    params = {
+        "model": projection.model,
+        "chip": projection.chip,
+        "cluster": projection.cluster,
+        "chips": str(projection.headline.num_chips),
+        "dtype": projection.dtype,
+        "sequence_length": str(projection.sequence_length),
+        "tensor": str(plan.tensor),
+        "pipeline": str(plan.pipeline),
+        "data": str(plan.data),
+        "recompute": plan.recompute,
+    }
+    files = ((PROJECTION, PROJECTION), (REPORT_HTML, REPORT_HTML))
+    return RunContent(
+        experiment=PROJECTIONS,
+        uid=f"projection/{digest}",
+        name=f"{projection.model}@{projection.headline.num_chips}x{projection.chip}",
+        start_ms=written_ms,
+        end_ms=written_ms,
+        is_finished=True,
+        tags=tuple((key, value) for key, value in tags.items() if value),
+        params=tuple(params.items()),
+        points=_projection_points(projection),
+        artifacts=_files(folder, files),
+        views=PROJECTION_VIEWS,
+    )
+
+
+def _projection_note(projection: Projection) -> str:
+    lines = [projection_headline(projection), "", f"- Plan: {projection.headline.plan.label}"]
+    lines.append(f"- Interval: {projection.interval_basis}")
+    lines += [f"- Taken on trust: {text}" for text in projection.assumptions]
+    return "\n".join(lines)[:MAX_NOTE]
