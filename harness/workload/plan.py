@@ -24,7 +24,7 @@ class ParallelSpec:
     recompute: str | None = None
     """What is computed again backward: `none`, `selective` (attention core) or `full`."""
     max_tensor: int | None = None
-    """Most chips of a tensor group when searched; None is the scale-up domain."""
+    """Most chips of a tensor group when searched, inside a scale-up domain; None is 16."""
     source: str = ""
     """Why the batch is what it is."""
 

@@ -25,9 +25,8 @@ def counted(problem: Problem) -> Cost:
         outputs = B * Q * H * E
         if not backward:
             return Cost(flops=flops, bytes_read=inputs * size, bytes_written=outputs * size)
-        flops = 2 * B * H * pairs * (3 * D + 2 * E)
         return Cost(
-            flops=flops, bytes_read=(inputs + 2 * outputs) * size, bytes_written=inputs * size
+            flops=2 * flops, bytes_read=(inputs + outputs) * size, bytes_written=inputs * size
         )
     if problem.op == "adamw":
         return Cost(flops=12 * axes["N"], bytes_read=14 * axes["N"], bytes_written=14 * axes["N"])

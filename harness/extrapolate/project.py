@@ -1,0 +1,286 @@
+"""project: from the times of ops on one chip to a training step on a whole cluster."""
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+
+from harness.device.chip import ChipSpec
+from harness.errors import ConfigError, PlanError
+from harness.extrapolate.cluster import ClusterSpec
+from harness.extrapolate.goodput import (
+    checkpoint_interval_s,
+    goodput_share,
+    interruption_interval_s,
+)
+from harness.extrapolate.lookup import CostFunction, Lookup
+from harness.extrapolate.priors import (
+    BEST_SHARE_OF_PEAK,
+    GROWTH_PER_DOUBLING,
+    MATRIX_SHARE_OF_BEST,
+)
+from harness.extrapolate.search import Found, best_plan, check_fixed, memory_error
+from harness.extrapolate.step import StepModel, StepTime
+from harness.projection import Interval, OpShare, PlanChoice, Projection, ScalePoint, Source
+from harness.record import Record
+from harness.units import duration
+from harness.workload.model import CausalCount, ModelSpec
+from harness.workload.plan import ParallelSpec
+from harness.workload.step import WorkItem
+
+CONFIDENCE = 0.9
+CHIP_OF_THE_RUN = "this"
+"""What a cluster writes for its chip when it is made of whatever was measured."""
+SMALLEST_CLUSTER = 8
+
+DISCREPANCY = 0.15
+"""ln of predicted over published step time that 90 % of the checked runs stay within, at the
+largest number of chips checked; `tests/validation` holds it against the published runs."""
+DISCREPANCY_PER_DOUBLING = 0.02
+"""What is added per doubling beyond CHECKED_CHIPS, where nothing is published; assumed."""
+CHECKED_CHIPS = 16384
+"""The most chips of a published run that was checked: Llama-3.1 405B (arXiv 2407.21783)."""
+
+
+@dataclass(frozen=True, slots=True)
+class _Context:
+    """What is the same for every number of chips."""
+
+    steps: StepModel
+    parallel: ParallelSpec
+    memory_limit: float
+    peak_flops_per_s: float | None
+
+
+def spread(step: StepTime, num_chips: int) -> tuple[float, float]:
+    """Low and high end of the step's time over its value, at CONFIDENCE.
+
+    The spread of the op times, weighted by their share of the step, and the model's discrepancy
+    against published runs are independent and add as squares of logarithms.
+    """
+    compute = sum(
+        part.seconds
+        for part in step.parts
+        if part.name in ("compute", "recomputation", "optimizer")
+    )
+    share = compute / step.seconds
+    beyond = max(0.0, math.log2(num_chips / CHECKED_CHIPS))
+    model = DISCREPANCY + DISCREPANCY_PER_DOUBLING * beyond
+    slower = math.hypot(model, math.log1p(share * (step.compute_high - 1)))
+    faster = math.hypot(model, math.log1p(share * (1 / step.compute_low - 1)))
+    return math.exp(-faster), math.exp(slower)
+
+
+def scale_point(context: _Context, found: Found, num_chips: int) -> ScalePoint:
+    """What the plan does on a cluster of that size."""
+    plan, step = found.plan, found.step
+    sequences = plan.data * plan.microbatch_size * plan.num_microbatches
+    tokens = sequences * context.steps.sequence_length
+    low, high = spread(step, num_chips)
+    seconds = step.seconds
+    return ScalePoint(
+        num_chips=num_chips,
+        num_chips_used=plan.num_chips,
+        plan=plan,
+        global_batch_sequences=sequences,
+        step_time_s=Interval(value=seconds, low=seconds * low, high=seconds * high),
+        tokens_per_second=Interval(
+            value=tokens / seconds, low=tokens / (seconds * high), high=tokens / (seconds * low)
+        ),
+        mfu=_utilization(context, plan, tokens / seconds),
+        goodput=goodput_share(context.steps.cluster.reliability, plan.num_chips),
+    )
+
+
+def _utilization(
+    context: _Context, plan: PlanChoice, tokens_per_s: float, hardware: bool = False
+) -> float | None:
+    """Model FLOPs, or with recomputation those executed, over the peak of the chips used."""
+    peak = context.peak_flops_per_s
+    if peak is None:
+        return None
+    model, length = context.steps.model, context.steps.sequence_length
+    flops = model.model_flops_per_token(length, CausalCount.CAUSAL)
+    if hardware and plan.recompute == "full":
+        flops += model.forward_flops_per_token(length, CausalCount.CAUSAL)
+        flops -= 2.0 * model.vocab * model.hidden
+    if hardware and plan.recompute == "selective":
+        flops += model.num_layers * model.attention_flops_per_token(length)
+    return tokens_per_s * flops / (peak * plan.num_chips)
+
+
+def cluster_sizes(num_chips: int) -> tuple[int, ...]:
+    """Powers of two from SMALLEST_CLUSTER below the number of chips, and the number itself."""
+    sizes = []
+    size = SMALLEST_CLUSTER
+    while size < num_chips:
+        sizes.append(size)
+        size *= 2
+    return (*sizes, num_chips)
+
+
+def project(
+    *,
+    chip: ChipSpec,
+    model: ModelSpec,
+    cluster: ClusterSpec,
+    parallel: ParallelSpec,
+    cost: CostFunction,
+    records: Sequence[Record] = (),
+    device_memory_bytes: float | None = None,
+    strict: bool = False,
+) -> Projection:
+    """A training step of the model on the cluster, with the best plan or the one that is fixed.
+
+    `cost` gives the least work of a problem; `records` are the measurements of this chip, and
+    without any the projection rests on the data sheet and published rates alone.
+    `device_memory_bytes` is what the device said it has, for chips without a data sheet.
+
+    Raises:
+        PlanError: when no plan fits the chips or their memory, with the arithmetic and the
+            nearest plan that does; or when `strict` and an op on the plan was not measured.
+        ConfigError: when a rate that is needed is neither measured nor known.
+    """
+    memory_limit = chip.memory_bytes or device_memory_bytes
+    if memory_limit is None:
+        raise ConfigError(
+            f"chip {chip.name}: the memory size is n/a, so no plan can be checked. "
+            "Set memory_gib in its file."
+        )
+    lookup = Lookup(chip, cost, records)
+    context = _Context(
+        steps=StepModel.of(model, cluster, lookup, parallel),
+        parallel=parallel,
+        memory_limit=memory_limit,
+        peak_flops_per_s=chip.peak(parallel.dtype) or lookup.roof.peak(parallel.dtype),
+    )
+    check_fixed(context.steps, parallel, cluster.num_chips)
+    found = best_plan(context.steps, parallel, cluster.num_chips, memory_limit)
+    if found is None:
+        raise memory_error(context.steps, parallel, cluster.num_chips, memory_limit)
+    work = context.steps.sources(found.plan)
+    if strict:
+        _refuse_unmeasured(work)
+    headline = scale_point(context, found, cluster.num_chips)
+    scaling = [*_smaller(context, cluster.num_chips), headline]
+    total = sum(seconds for _, seconds, _ in work)
+    tokens_per_s = headline.tokens_per_second.value
+    return Projection(
+        model=model.name,
+        chip=chip.name,
+        cluster=cluster.name,
+        dtype=parallel.dtype,
+        sequence_length=parallel.sequence_length,
+        headline=headline,
+        scaling=tuple(scaling),
+        parts=found.step.parts,
+        ops=tuple(
+            OpShare(
+                op=f"{item.problem.op}.{item.problem.dtype}.{item.problem.mode}",
+                role=item.role,
+                seconds=seconds,
+                source=source,
+                problem_id=item.problem.id,
+            )
+            for item, seconds, source in work
+        ),
+        source_share=_source_share([(s, seconds / total) for _, seconds, s in work]),
+        memory_bytes_per_chip=found.memory.total_bytes,
+        memory_limit_bytes=memory_limit,
+        memory_parts=found.memory.parts,
+        mfu=headline.mfu,
+        hfu=_utilization(context, found.plan, tokens_per_s, hardware=True),
+        interval_confidence=CONFIDENCE,
+        interval_basis=_interval_basis(cluster.num_chips),
+        assumptions=assumptions(context, found.plan, chip),
+        num_plans_considered=found.num_considered,
+        run_ids=tuple(sorted({record.run_id for record in records})),
+    )
+
+
+def _smaller(context: _Context, num_chips: int) -> list[ScalePoint]:
+    """The best plan at each smaller size, where one fits; a fixed data degree is let go."""
+    parallel = replace(context.parallel, data=None)
+    points = []
+    for size in cluster_sizes(num_chips)[:-1]:
+        found = best_plan(context.steps, parallel, size, context.memory_limit)
+        if found is not None:
+            points.append(scale_point(context, found, size))
+    return points
+
+
+def _source_share(shares: Sequence[tuple[Source, float]]) -> tuple[tuple[Source, float], ...]:
+    totals: dict[Source, float] = {}
+    for source, share in shares:
+        totals[source] = totals.get(source, 0.0) + share
+    return tuple((source, totals[source]) for source in Source if source in totals)
+
+
+def _refuse_unmeasured(work: Sequence[tuple[WorkItem, float, Source]]) -> None:
+    missing = [
+        f"{item.problem.id} ({item.role})"
+        for item, _, source in work
+        if source is not Source.MEASURED
+    ]
+    if missing:
+        raise PlanError(
+            f"project.strict: {len(missing)} problems of the plan were not measured: "
+            f"{'; '.join(missing)}. Measure them with a suite of this model and shard, or set "
+            "strict=false to interpolate."
+        )
+
+
+def _interval_basis(num_chips: int) -> str:
+    text = (
+        f"{CONFIDENCE:.0%}: the intervals of the op times (measured, interpolated or of the rates "
+        f"taken from elsewhere), joined with the model's own error of "
+        f"{math.expm1(DISCREPANCY):.0%} against published runs"
+    )
+    if num_chips > CHECKED_CHIPS:
+        text += (
+            f", which is let grow by {DISCREPANCY_PER_DOUBLING:.0%} per doubling beyond the "
+            f"{CHECKED_CHIPS:,} chips of the largest run checked"
+        )
+    return f"{text}."
+
+
+def assumptions(context: _Context, plan: PlanChoice, chip: ChipSpec) -> tuple[str, ...]:
+    """Everything the projection takes on trust, one sentence each."""
+    steps, parallel = context.steps, context.parallel
+    cluster, lookup = steps.cluster, steps.lookup
+    found = list(cluster.assumptions)
+    sequences = plan.data * plan.microbatch_size * plan.num_microbatches
+    tokens = sequences * steps.sequence_length
+    asked = parallel.global_batch_tokens
+    text = f"A step has {tokens:,} tokens ({sequences:,} sequences), where {asked:,} were asked for"
+    found.append(f"{text}; that a batch this large trains as well per token is assumed.")
+    if not lookup.records:
+        found.append(
+            "Nothing was measured: all op times come from the data sheet and published rates."
+        )
+    if lookup.roof.peak(parallel.dtype) is None and chip.achievable(parallel.dtype) is None:
+        found.append(
+            f"No measured {parallel.dtype} rate is published for {chip.title}: matrix products "
+            f"run at {BEST_SHARE_OF_PEAK.value * MATRIX_SHARE_OF_BEST.value:.0%} of the peak, as "
+            "the median of other chips."
+        )
+    if chip.peak(parallel.dtype) is None and context.peak_flops_per_s is not None:
+        found.append("The data sheet's peak is n/a, so MFU is over the measured matrix roof.")
+    reliability = cluster.reliability
+    mean_s = interruption_interval_s(reliability, plan.num_chips)
+    found += [
+        "Networks are taken from the cluster's file, not measured.",
+        "Every chip is as fast as the one measured, but for jitter that costs "
+        f"{GROWTH_PER_DOUBLING.value:.2%} of the busy time per doubling of the chips.",
+        f"The job is interrupted every {duration(mean_s)} and takes "
+        f"{duration(reliability.restart_s)} to come back; a checkpoint of "
+        f"{duration(reliability.checkpoint_s)} is taken every "
+        f"{duration(checkpoint_interval_s(mean_s, reliability.checkpoint_s))}. This is in the "
+        "goodput, not in the step.",
+        "Rotary positions, residual sums and gathers are timed as copies of as many bytes.",
+        "Gradients are reduced in 16 bits and summed in fp32; Adam keeps fp32 moments.",
+    ]
+    if steps.model.experts is not None:
+        found.append("Tokens are spread evenly over the experts, and nothing hides their exchange.")
+    if plan.context > 1:
+        found.append("The chips of a sequence share its query-key pairs evenly.")
+    return tuple(found)

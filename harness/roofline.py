@@ -1,0 +1,90 @@
+"""Roofline: the least time a chip's rates allow for a cost.
+
+A data-sheet roofline and a measured one are two objects and never mixed: the first says what the
+maker promises, the second what a program reached on this very chip.
+
+Source: Williams, Waterman and Patterson, Roofline: An Insightful Visual Performance Model for
+Multicore Architectures, CACM 52(4), 2009.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from enum import StrEnum
+
+from harness.device.chip import ChipSpec
+from kernels.op import Cost
+
+ALWAYS_MEMORY_BOUND = 1.0
+"""FLOPs per byte below which a problem is bound by memory whatever its type's matrix rate.
+
+The lowest knee among the data sheets in `configs/chip/` is 5.9 FLOP/byte.
+"""
+
+
+class Bound(StrEnum):
+    """Which rate sets the least time."""
+
+    MATRIX = "matrix"
+    MEMORY = "memory"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Roofline:
+    """Two rates of one chip; what is unknown is absent, never guessed."""
+
+    title: str
+    """Whose rates: `H100-SXM data sheet`, `measured`."""
+    flops_per_s: tuple[tuple[str, float], ...]
+    """The matrix rate by data type."""
+    bytes_per_s: float | None
+    """Memory traffic, reads and writes together."""
+
+    def peak(self, dtype: str) -> float | None:
+        """The matrix rate of that type, or None."""
+        return dict(self.flops_per_s).get(dtype)
+
+    def knee(self, dtype: str) -> float | None:
+        """FLOPs per byte at which both rates take equal time, or None."""
+        peak = self.peak(dtype)
+        return None if peak is None or self.bytes_per_s is None else peak / self.bytes_per_s
+
+    def bound(self, cost: Cost, dtype: str) -> Bound | None:
+        """The rate that sets the least time, or None when that rate is unknown."""
+        if cost.flops < ALWAYS_MEMORY_BOUND * cost.num_bytes:
+            return Bound.MEMORY if self.bytes_per_s is not None else None
+        knee = self.knee(dtype)
+        if knee is None:
+            return None
+        return Bound.MATRIX if cost.flops > knee * cost.num_bytes else Bound.MEMORY
+
+    def attainable_time_s(self, cost: Cost, dtype: str) -> float | None:
+        """The least time for that cost, or None when a rate that could bind is unknown."""
+        bound = self.bound(cost, dtype)
+        if bound is None or self.bytes_per_s is None:
+            return None
+        if bound is Bound.MEMORY:
+            return cost.num_bytes / self.bytes_per_s
+        peak = self.peak(dtype)
+        assert peak is not None, "a matrix bound has a matrix rate"
+        return cost.flops / peak
+
+    def efficiency(self, cost: Cost, dtype: str, seconds: float) -> float | None:
+        """Attainable over actual time; above 1 when the roof is lower than the chip's best."""
+        attainable_s = self.attainable_time_s(cost, dtype)
+        return None if attainable_s is None else attainable_s / seconds
+
+
+def data_sheet_roofline(chip: ChipSpec) -> Roofline:
+    """The roofline that the maker's data sheet promises."""
+    return Roofline(
+        title=f"{chip.title} data sheet",
+        flops_per_s=chip.peak_flops_per_s,
+        bytes_per_s=chip.memory_bandwidth_bytes_per_s,
+    )
+
+
+def measured_roofline(
+    flops_per_s: Sequence[tuple[str, float]], bytes_per_s: float | None
+) -> Roofline:
+    """The roofline of the best rates that were measured, given as plain numbers."""
+    return Roofline(title="measured", flops_per_s=tuple(flops_per_s), bytes_per_s=bytes_per_s)
