@@ -212,8 +212,8 @@ AOT = (
         label="adamw bf16",
         kernel=_adamw_kernel,
         signature={
-            "param_ptr": "*fp32", "exp_avg_ptr": "*fp32", "exp_avg_sq_ptr": "*fp32",
-            "grad_ptr": "*bf16", "weight_ptr": "*bf16", "N": "i64",
+            "param_ptr": "*fp32:16", "exp_avg_ptr": "*fp32:16", "exp_avg_sq_ptr": "*fp32:16",
+            "grad_ptr": "*bf16:16", "weight_ptr": "*bf16:16", "N": "i64:16",
             "decay": "fp32", "beta_1": "fp32", "beta_2": "fp32", "step_size": "fp32",
             "root_correction": "fp32", "eps": "fp32", "BLOCK": "constexpr",
         },

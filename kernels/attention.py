@@ -56,11 +56,12 @@ class _Tiles(NamedTuple):
 _MAX_HEAD = 256
 
 # By padded head size. 16 bits: a program keeps its queries and the fp32 accumulator in registers,
-# keys and values pass through shared memory, num_stages of them at once.
+# keys and values pass through shared memory, num_stages of them at once. The tiles of dk and dv are
+# the largest that ptxas compiles for sm_90 without spilling (64 x 128 spills 120 bytes a thread).
 _TILES_16_BIT = {
     64: _Tiles(_Tile(128, 128, 8, 3), _Tile(64, 128, 8, 2), _Tile(128, 64, 8, 2)),
-    128: _Tiles(_Tile(128, 64, 8, 3), _Tile(64, 128, 8, 2), _Tile(128, 64, 8, 2)),
-    256: _Tiles(_Tile(64, 64, 8, 2), _Tile(32, 64, 8, 1), _Tile(64, 32, 8, 2)),
+    128: _Tiles(_Tile(128, 64, 8, 3), _Tile(32, 128, 8, 2), _Tile(128, 64, 8, 2)),
+    256: _Tiles(_Tile(64, 64, 8, 2), _Tile(64, 32, 8, 1), _Tile(64, 32, 8, 2)),
 }
 # AMD has 64 KiB of LDS per workgroup on gfx942, and its pipeline of 2 stages keeps one copy there.
 _TILES_16_BIT_AMD = {
@@ -71,8 +72,8 @@ _TILES_16_BIT_AMD = {
 # fp32 is multiplied without tensor cores on NVIDIA and passes entirely through registers.
 _TILES_32_BIT = {
     64: _Tiles(_Tile(32, 32, 4, 1), _Tile(32, 32, 4, 1), _Tile(32, 32, 4, 1)),
-    128: _Tiles(_Tile(32, 32, 4, 1), _Tile(16, 32, 4, 1), _Tile(32, 16, 4, 1)),
-    256: _Tiles(_Tile(16, 16, 4, 1), _Tile(16, 16, 4, 1), _Tile(16, 16, 4, 1)),
+    128: _Tiles(_Tile(32, 32, 8, 1), _Tile(16, 32, 8, 1), _Tile(32, 16, 8, 1)),
+    256: _Tiles(_Tile(16, 16, 8, 1), _Tile(16, 16, 8, 1), _Tile(16, 16, 8, 1)),
 }
 
 # The least number of rows of a tensor-core product.
@@ -351,7 +352,7 @@ def attention(
     _forward_kernel[(B * heads, cdiv(num_rows, block_m))](
         q, k, v, out, lse, num_rows, Q, S, heads, heads // G, D**-0.5 * _LOG2_E,
         D=D, E=E, BLOCK_M=block_m, BLOCK_N=tile.keys, BLOCK_D=block_d, BLOCK_E=block_e,
-        PACKED=is_packed, num_warps=tile.num_warps if block_m >= 64 else 4,
+        PACKED=is_packed, num_warps=tile.num_warps if block_m == tile.queries else 4,
         num_stages=tile.num_stages,
     )  # fmt: skip
     return out, lse
@@ -573,14 +574,18 @@ def _aot(dtype: str, D: int, E: int, *backends: str) -> tuple[AotKernel, ...]:
     torch_dtype = dtypes.torch_dtype(dtype)
     block_d, block_e = _padded(D), _padded(E)
     tiles = _tiles(max(block_d, block_e), torch_dtype, "hip" in backends)
-    pointer = f"*{dtype}"
+    pointer = f"*{dtype}:16"
     sizes = {"D": D, "E": E, "BLOCK_D": block_d, "BLOCK_E": block_e}
     constexpr = dict.fromkeys(("D", "E", "BLOCK_M", "BLOCK_N", "BLOCK_D", "BLOCK_E"), "constexpr")
     backward = {
-        "q_ptr": pointer, "k_ptr": pointer, "v_ptr": pointer, "dout_ptr": pointer,
-        "lse_ptr": "*fp32", "delta_ptr": "*fp32",
-    }  # fmt: skip
-    scalars = {"Q": "i32", "S": "i32", "heads_per_group": "i32", "scale": "fp32"}
+        "q_ptr": pointer,
+        "k_ptr": pointer,
+        "v_ptr": pointer,
+        "dout_ptr": pointer,
+        "lse_ptr": "*fp32:16",
+        "delta_ptr": "*fp32:16",
+    }
+    scalars = {"Q": "i32:16", "S": "i32:16", "heads_per_group": "i32", "scale": "fp32"}
     scalars["scale_log2"] = "fp32"
 
     def describe(
@@ -597,20 +602,30 @@ def _aot(dtype: str, D: int, E: int, *backends: str) -> tuple[AotKernel, ...]:
         )
 
     forward = {
-        "q_ptr": pointer, "k_ptr": pointer, "v_ptr": pointer, "out_ptr": pointer,
-        "lse_ptr": "*fp32", "num_rows": "i32", "Q": "i32", "S": "i32", "heads": "i32",
-        "heads_per_group": "i32", "scale_log2": "fp32",
-    }  # fmt: skip
+        "q_ptr": pointer,
+        "k_ptr": pointer,
+        "v_ptr": pointer,
+        "out_ptr": pointer,
+        "lse_ptr": "*fp32:16",
+        "num_rows": "i32:16",
+        "Q": "i32:16",
+        "S": "i32:16",
+        "heads": "i32",
+        "heads_per_group": "i32",
+        "scale_log2": "fp32",
+    }
     decode = _Tile(_MIN_ROWS, tiles.forward.keys, 4, tiles.forward.num_stages)
     return (
         describe("forward", _forward_kernel, tiles.forward, forward, PACKED=False),
         describe("decode", _forward_kernel, decode, forward, PACKED=True),
         describe(
-            "dkdv", _dkdv_kernel, tiles.dkdv,
+            "dkdv",
+            _dkdv_kernel,
+            tiles.dkdv,
             {**backward, "dk_ptr": pointer, "dv_ptr": pointer, **scalars},
         ),
         describe("dq", _dq_kernel, tiles.dq, {**backward, "dq_ptr": pointer, **scalars}),
-    )  # fmt: skip
+    )
 
 
 AOT = (
@@ -618,8 +633,13 @@ AOT = (
         label="attention delta bf16 E=128",
         kernel=_delta_kernel,
         signature={
-            "dout_ptr": "*bf16", "out_ptr": "*bf16", "delta_ptr": "*fp32", "num_rows": "i64",
-            "E": "constexpr", "BLOCK_M": "constexpr", "BLOCK_E": "constexpr",
+            "dout_ptr": "*bf16:16",
+            "out_ptr": "*bf16:16",
+            "delta_ptr": "*fp32:16",
+            "num_rows": "i64:16",
+            "E": "constexpr",
+            "BLOCK_M": "constexpr",
+            "BLOCK_E": "constexpr",
         },
         constexprs={"E": 128, "BLOCK_M": _DELTA_ROWS, "BLOCK_E": 128},
         num_warps=4,
@@ -632,7 +652,7 @@ AOT = (
     *_aot("fp16", 64, 64, "cuda"),
     *_aot("fp16", 64, 64, "hip"),
     *_aot("fp32", 128, 128, "cuda", "hip"),
-)  # fmt: skip
+)
 
 OP = Op(
     name="attention",

@@ -95,7 +95,7 @@ AOT = (
     AotKernel(
         label="copy bf16",
         kernel=_copy_kernel,
-        signature={"x_ptr": "*bf16", "y_ptr": "*bf16", "N": "i64", "BLOCK": "constexpr"},
+        signature={"x_ptr": "*bf16:16", "y_ptr": "*bf16:16", "N": "i64:16", "BLOCK": "constexpr"},
         constexprs={"BLOCK": _BLOCK},
         num_warps=_NUM_WARPS,
         num_stages=1,

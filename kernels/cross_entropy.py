@@ -228,8 +228,12 @@ AOT = (
         label="cross_entropy forward bf16",
         kernel=_forward_kernel,
         signature={
-            "logits_ptr": "*bf16", "targets_ptr": "*i64", "loss_ptr": "*fp32", "lse_ptr": "*fp32",
-            "V": "i32", "BLOCK_V": "constexpr",
+            "logits_ptr": "*bf16:16",
+            "targets_ptr": "*i64:16",
+            "loss_ptr": "*fp32:16",
+            "lse_ptr": "*fp32:16",
+            "V": "i32:16",
+            "BLOCK_V": "constexpr",
         },
         constexprs={"BLOCK_V": _MAX_BLOCK_V},
         num_warps=_NUM_WARPS,
@@ -239,14 +243,19 @@ AOT = (
         label="cross_entropy backward bf16",
         kernel=_backward_kernel,
         signature={
-            "dloss_ptr": "*fp32", "logits_ptr": "*bf16", "targets_ptr": "*i64", "lse_ptr": "*fp32",
-            "dlogits_ptr": "*bf16", "V": "i32", "BLOCK_V": "constexpr",
+            "dloss_ptr": "*fp32:16",
+            "logits_ptr": "*bf16:16",
+            "targets_ptr": "*i64:16",
+            "lse_ptr": "*fp32:16",
+            "dlogits_ptr": "*bf16:16",
+            "V": "i32:16",
+            "BLOCK_V": "constexpr",
         },
         constexprs={"BLOCK_V": _MAX_BLOCK_V},
         num_warps=_NUM_WARPS,
         num_stages=3,
     ),
-)  # fmt: skip
+)
 
 OP = Op(
     name="cross_entropy",

@@ -294,9 +294,9 @@ def _aot(label: str, dtype: str, tile: _Tile, unit_strides: str, *backends: str)
         label=f"gemm {label} {dtype} {tile.rows}x{tile.columns}x{tile.depth}",
         kernel=_matmul_kernel,
         signature={
-            "a_ptr": f"*{dtype}", "b_ptr": f"*{dtype}", "c_ptr": f"*{dtype}",
-            "M": "i32", "N": "i32", "K": "i32",
-            **{name: "constexpr" if name in unit else "i32" for name in strides},
+            "a_ptr": f"*{dtype}:16", "b_ptr": f"*{dtype}:16", "c_ptr": f"*{dtype}:16",
+            "M": "i32:16", "N": "i32:16", "K": "i32:16",
+            **{name: "constexpr" if name in unit else "i32:16" for name in strides},
             "BLOCK_M": "constexpr", "BLOCK_N": "constexpr", "BLOCK_K": "constexpr",
             "GROUP_M": "constexpr",
         },

@@ -177,7 +177,10 @@ AOT = (
         label="swiglu forward bf16",
         kernel=_forward_kernel,
         signature={
-            "gate_up_ptr": "*bf16", "y_ptr": "*bf16", "F": "i32", "BLOCK_F": "constexpr",
+            "gate_up_ptr": "*bf16:16",
+            "y_ptr": "*bf16:16",
+            "F": "i32:16",
+            "BLOCK_F": "constexpr",
         },
         constexprs={"BLOCK_F": _BLOCK_F},
         num_warps=_NUM_WARPS,
@@ -187,14 +190,17 @@ AOT = (
         label="swiglu backward bf16",
         kernel=_backward_kernel,
         signature={
-            "dy_ptr": "*bf16", "gate_up_ptr": "*bf16", "d_gate_up_ptr": "*bf16", "F": "i32",
+            "dy_ptr": "*bf16:16",
+            "gate_up_ptr": "*bf16:16",
+            "d_gate_up_ptr": "*bf16:16",
+            "F": "i32:16",
             "BLOCK_F": "constexpr",
         },
         constexprs={"BLOCK_F": _BLOCK_F},
         num_warps=_NUM_WARPS,
         num_stages=3,
     ),
-)  # fmt: skip
+)
 
 OP = Op(
     name="swiglu",

@@ -48,7 +48,11 @@ class AotKernel:
     kernel: Any
     """The function decorated with `triton.jit`."""
     signature: Mapping[str, str]
-    """Triton type of each argument in order: `*bf16`, `i32`, or `constexpr`."""
+    """Triton type of each argument in order: `*bf16`, `i32`, or `constexpr`.
+
+    `:16` after it says that the argument is divisible by 16, as a launch finds out by itself for
+    the addresses of tensors and the sizes of models; without it no load is wider than an element.
+    """
     constexprs: Mapping[str, object]
     """Values of the arguments whose type is `constexpr`."""
     num_warps: int

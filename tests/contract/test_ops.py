@@ -1,0 +1,284 @@
+"""What every op keeps, whoever wrote it; an op is taken in by its file in `kernels/`."""
+
+import math
+
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from torch.utils.flop_counter import FlopCounterMode
+
+from kernels import registry
+from kernels.dtypes import torch_dtype
+from kernels.op import Impl, Mode, Op, Problem, problem
+from tests.kernels.checks import (
+    DEVICE,
+    assert_within,
+    expected,
+    inputs_of,
+    needs_gpu,
+    odd_problem,
+)
+
+# Inductor's own use of TorchScript, when it is first imported.
+pytestmark = pytest.mark.filterwarnings("ignore:.torch.jit:DeprecationWarning")
+
+OPS = [registry.load(name) for name in registry.names()]
+
+USES_DOT = {"attention", "gemm"}
+"""Ops whose bf16 kernels need a real device: the interpreter multiplies bf16 matrices wrongly."""
+
+CUSTOM_OPS = {
+    ("adamw", Mode.FORWARD): ("adamw", ("param", "exp_avg", "exp_avg_sq", "grad", "weight")),
+    ("attention", Mode.FORWARD): ("attention", ("q", "k", "v")),
+    ("copy", Mode.FORWARD): ("copy", ("x",)),
+    ("cross_entropy", Mode.FORWARD): ("cross_entropy", ("logits", "targets")),
+    ("gemm", Mode.FORWARD): ("gemm", ("x", "w")),
+    ("gemm", Mode.DGRAD): ("gemm_dgrad", ("dy", "w")),
+    ("gemm", Mode.WGRAD): ("gemm_wgrad", ("dy", "x")),
+    ("rms_norm", Mode.FORWARD): ("rms_norm", ("x", "w")),
+    ("rms_norm", Mode.BACKWARD): ("rms_norm_backward", ("dy", "x", "w")),
+    ("swiglu", Mode.FORWARD): ("swiglu", ("gate_up",)),
+    ("swiglu", Mode.BACKWARD): ("swiglu_backward", ("dy", "gate_up")),
+}
+"""The custom op that a mode calls with nothing but inputs, and their names in its order."""
+
+GRADIENTS = {
+    "attention": "dout",
+    "cross_entropy": "dloss",
+    "rms_norm": "dy",
+    "swiglu": "dy",
+}
+"""The input that is the gradient of the output, for ops with a backward mode."""
+
+
+def _cases() -> list:
+    cases = []
+    for op in OPS:
+        for impl in op.impls:
+            for dtype in op.dtypes:
+                # Compiling takes seconds a case on a CPU; fp16 is the same code as bf16 there.
+                if impl.name == "compile" and dtype == "fp16" and DEVICE.type == "cpu":
+                    continue
+                needs_device = impl.name == "triton" and dtype == "bf16" and op.name in USES_DOT
+                marks = needs_gpu if needs_device else ()
+                for mode in op.modes:
+                    case = odd_problem(op, dtype, mode)
+                    name = f"{op.name}-{impl.name}-{dtype}-{mode}"
+                    cases.append(pytest.param(op, impl, case, id=name, marks=marks))
+    return cases
+
+
+def _modes(*dtypes: str) -> list:
+    return [
+        pytest.param(op, odd_problem(op, dtype, mode), id=f"{op.name}-{dtype}-{mode}")
+        for op in OPS
+        for mode in op.modes
+        for dtype in dtypes
+    ]
+
+
+def _axes() -> list:
+    return [
+        pytest.param(op, mode, axis, id=f"{op.name}-{mode}-{axis}")
+        for op in OPS
+        for mode in op.modes
+        for axis in op.axes
+    ]
+
+
+def _copies(inputs: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+    return {name: tensor.clone() for name, tensor in inputs.items()}
+
+
+@pytest.mark.parametrize(("op", "impl", "case"), _cases())
+def test_agrees_with_fp64_repeats_exactly_and_leaves_its_inputs(
+    op: Op, impl: Impl, case: Problem
+) -> None:
+    assert impl.unsupported(case, DEVICE) is None
+    inputs = inputs_of(op, case)
+    before = _copies(inputs)
+    references = expected(op, case, inputs)
+
+    run = impl.prepare(case, inputs)
+    for name, tensor in inputs.items():
+        assert torch.equal(tensor, before[name]), f"preparing changed {name}"
+
+    first = tuple(output.clone() for output in run())
+    assert_within(first, references, op.tolerance(case))
+    for name, tensor in inputs.items():
+        is_changed = not torch.equal(tensor, before[name])
+        assert is_changed == (name in op.mutates), f"{name} changed: {is_changed}"
+
+    for name in op.mutates:
+        inputs[name].copy_(before[name])
+    for output, again in zip(first, run(), strict=True):
+        assert torch.equal(output, again), "a second run gave another result"
+
+
+@pytest.mark.parametrize(("op", "case"), _modes("fp32"))
+def test_reference_keeps_fp64_and_its_inputs(op: Op, case: Problem) -> None:
+    inputs = {
+        name: tensor.double() if tensor.is_floating_point() else tensor
+        for name, tensor in inputs_of(op, case).items()
+    }
+    before = _copies(inputs)
+    for output in op.reference(case, inputs):
+        assert output.dtype == torch.float64
+        assert not output.requires_grad
+    for name, tensor in inputs.items():
+        assert torch.equal(tensor, before[name])
+
+
+@pytest.mark.parametrize(("op", "case"), _modes("bf16", "fp16", "fp32"))
+def test_inputs_are_of_the_dtype_random_and_never_zeros(op: Op, case: Problem) -> None:
+    inputs = inputs_of(op, case)
+    assert any(tensor.dtype == torch_dtype(case.dtype) for tensor in inputs.values())
+    for name, tensor in inputs.items():
+        assert tensor.device.type == DEVICE.type
+        assert tensor.is_contiguous()
+        assert tensor.double().std() > 0, name
+    for name, tensor in inputs_of(op, case).items():
+        assert torch.equal(tensor, inputs[name]), "the same seed gave other inputs"
+    other = inputs_of(op, case, seed=1)
+    assert not any(torch.equal(other[name], tensor) for name, tensor in inputs.items())
+
+
+def _custom_op_call(op: Op, case: Problem) -> tuple[torch._ops.OpOverload, tuple]:
+    inputs = inputs_of(op, case)
+    found = CUSTOM_OPS.get((op.name, case.mode))
+    if found is not None:
+        name, operands = found
+        arguments = tuple(inputs[operand] for operand in operands)
+    elif op.name == "attention":
+        name = "attention_backward"
+        operands = (inputs["q"], inputs["k"], inputs["v"])
+        arguments = (inputs["dout"], *operands, *torch.ops.chipscale.attention(*operands))
+    else:
+        name = "cross_entropy_backward"
+        operands = (inputs["logits"], inputs["targets"])
+        _, lse = torch.ops.chipscale.cross_entropy(*operands)
+        arguments = (inputs["dloss"], *operands, lse)
+    return getattr(torch.ops.chipscale, name).default, arguments
+
+
+# opcheck compares the real op with its fake in shape, type, strides and device, and the eager op
+# with one traced by AOTAutograd, gradients included.
+@pytest.mark.parametrize(("op", "case"), _modes("fp32"))
+def test_custom_op_passes_opcheck(op: Op, case: Problem) -> None:
+    function, arguments = _custom_op_call(op, case)
+    if case.mode == Mode.FORWARD and not op.mutates:
+        arguments = tuple(
+            tensor.requires_grad_() if tensor.is_floating_point() else tensor
+            for tensor in arguments
+        )
+    torch.library.opcheck(function, arguments)
+
+
+@pytest.mark.parametrize(("op", "case"), _modes("fp16", "fp32"))
+def test_fake_output_is_like_the_real_one(op: Op, case: Problem) -> None:
+    function, arguments = _custom_op_call(op, case)
+    real = function(*arguments)
+    with torch._subclasses.FakeTensorMode() as mode:
+        fake = function(*(mode.from_tensor(argument) for argument in arguments))
+    reals, fakes = (
+        value if isinstance(value, tuple) else () if value is None else (value,)
+        for value in (real, fake)
+    )
+    assert len(reals) == len(fakes)
+    for one, other in zip(reals, fakes, strict=True):
+        assert one.shape == other.shape
+        assert one.stride() == other.stride()
+        assert one.dtype == other.dtype
+        assert one.device == other.device
+
+
+@pytest.mark.parametrize("dtype", ["fp16", "fp32"])
+@pytest.mark.parametrize("name", sorted(GRADIENTS))
+def test_gradients_through_autograd_agree_with_fp64(name: str, dtype: str) -> None:
+    op = registry.load(name)
+    case = odd_problem(op, dtype, Mode.BACKWARD)
+    inputs = inputs_of(op, case)
+    gradient = inputs[GRADIENTS[name]]
+    _, operands = CUSTOM_OPS[name, Mode.FORWARD]
+    arguments = [inputs[operand] for operand in operands]
+    leaves = [tensor.requires_grad_() for tensor in arguments if tensor.is_floating_point()]
+    output = getattr(torch.ops.chipscale, name)(*arguments)
+    loss = output[0] if isinstance(output, tuple) else output
+    found = torch.autograd.grad(loss, leaves, gradient)
+    for leaf in leaves:
+        leaf.requires_grad_(False)
+    assert_within(found, expected(op, case, inputs), op.tolerance(case))
+
+
+@pytest.mark.parametrize(("op", "mode", "axis"), _axes())
+@settings(deadline=None)
+@given(factor=st.integers(2, 5))
+def test_cost_grows_with_each_axis(op: Op, mode: Mode, axis: str, factor: int) -> None:
+    # Powers of two, so that head counts and key lengths stay multiples and bounds of each other.
+    sizes = dict.fromkeys(op.axes, 4)
+    if op.name == "attention":
+        sizes |= {"H": 60, "G": 1, "Q": 8, "S": 64}
+    small = op.cost(problem(op.name, "bf16", mode, **sizes))
+    large = op.cost(problem(op.name, "bf16", mode, **sizes | {axis: sizes[axis] * factor}))
+    assert large.num_bytes > small.num_bytes
+    assert large.flops >= small.flops
+    # Key/value heads are shared: more of them move more bytes and multiply nothing more.
+    if small.flops and axis != "G":
+        assert large.flops > small.flops
+
+
+@pytest.mark.parametrize(("op", "case"), _modes("bf16", "fp32"))
+def test_least_traffic_is_each_input_read_and_each_output_written(op: Op, case: Problem) -> None:
+    inputs = inputs_of(op, case)
+    outputs = op.reference(case, inputs)
+    # An output that overwrites an input is not read unless it is also an operand; the weight copy
+    # of an optimizer is written only.
+    read = [tensor for name, tensor in inputs.items() if (op.name, name) != ("adamw", "weight")]
+    cost = op.cost(case)
+    assert cost.bytes_read == sum(tensor.nbytes for tensor in read)
+    if (op.name, case.mode) == ("cross_entropy", Mode.FORWARD):
+        assert cost.bytes_written == 4 * case["T"]
+    else:
+        assert cost.bytes_written == sum(tensor.nbytes for tensor in outputs)
+
+
+@pytest.mark.parametrize("mode", registry.load("gemm").modes)
+def test_gemm_flops_are_what_torch_counts(mode: Mode) -> None:
+    op = registry.load("gemm")
+    case = odd_problem(op, "fp32", mode)
+    run = op.impl("torch").prepare(case, inputs_of(op, case))
+    with FlopCounterMode(display=False) as counter:
+        run()
+    assert op.cost(case).flops == counter.get_total_flops()
+
+
+# torch counts every pair of query and key, we count those that are visible.
+@pytest.mark.parametrize("mode", registry.load("attention").modes)
+def test_attention_flops_are_what_torch_counts_for_the_visible_pairs(mode: Mode) -> None:
+    op = registry.load("attention")
+    case = odd_problem(op, "fp32", mode)
+    with (
+        torch.nn.attention.sdpa_kernel(torch.nn.attention.SDPBackend.MATH),
+        FlopCounterMode(display=False) as counter,
+    ):
+        run = op.impl("torch").prepare(case, inputs_of(op, case))
+        before_flops = counter.get_total_flops()
+        run()
+    counted = counter.get_total_flops() - before_flops
+    Q, S = case["Q"], case["S"]
+    visible = sum(min(S, i + S - Q + 1) for i in range(Q))
+    assert op.cost(case).flops == counted * visible // (Q * S)
+    assert math.isclose(visible, Q * S - Q * (Q - 1) / 2)
+
+
+@pytest.mark.parametrize("op", OPS, ids=lambda op: op.name)
+def test_description_is_complete(op: Op) -> None:
+    assert [impl.name for impl in op.impls] == ["torch", "compile", "triton"]
+    assert op.dtypes == ("bf16", "fp16", "fp32")
+    assert op.modes[0] == Mode.FORWARD
+    assert op.source
+    for axis in op.axes:
+        assert axis in op.formula, f"the formula does not say what {axis} is"
+    case = odd_problem(op, "fp32", Mode.FORWARD)
+    assert set(op.mutates) <= set(inputs_of(op, case))
