@@ -118,7 +118,7 @@ def _parser() -> argparse.ArgumentParser:
     made["sync"].add_argument(
         "folders", nargs="*", type=Path, help="run folders; none: all runs of the results folder"
     )
-    made["ui"].add_argument("--port", type=int, default=5000)
+    made["ui"].add_argument("--port", type=int, default=5177)
     for verb in ("list", "compare", "report", "sync", "ui"):
         made[verb].add_argument("--results-dir", type=Path, default=Path("results"))
     return parser

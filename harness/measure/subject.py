@@ -58,16 +58,24 @@ class TorchWorkbench:
     def subject(self, impl: str) -> Subject:
         """The implementation made ready; compiles, where it compiles."""
         found = self._op.impl(impl)
+        if impl == "triton" and os.environ.get("TRITON_INTERPRET") == "1":
+            raise UnsupportedHere(
+                "TRITON_INTERPRET=1 makes Triton interpret its kernels, and the interpreter's time "
+                "says nothing of the chip; unset it."
+            )
         reason = found.unsupported(self._problem, self._device.torch_device)
         if reason is not None:
             raise UnsupportedHere(reason)
         run = found.prepare(self._problem, self._inputs)
 
         def check() -> Correctness:
+            # The reference comes first: outputs may be the inputs themselves, as an optimizer's
+            # are, and computing it restores those.
+            expected = self._expected()
             self._restore()
             outputs = run()
             self._device.synchronize()
-            return compare(outputs, self._expected(), self._op.tolerance(self._problem))
+            return compare(outputs, expected, self._op.tolerance(self._problem))
 
         return Subject(run=run, restore=self._restore, check=check)
 

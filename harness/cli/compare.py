@@ -1,0 +1,80 @@
+"""`chipscale compare A B`: two runs, case by case, with a verdict for each."""
+
+import argparse
+from collections import Counter
+
+from rich.console import Console
+from rich.table import Table
+
+from harness.compare import TOLERANCE, ComparedRuns, Verdict, compare_records
+from harness.errors import NothingMeasured
+from harness.run import find_run
+from harness.store.folder import RunFolder
+from harness.units import duration, significant
+
+STYLES = {Verdict.FASTER: "green", Verdict.SLOWER: "red", Verdict.AMBIGUOUS: "yellow"}
+
+
+def main(options: argparse.Namespace) -> int:
+    """Print the comparison.
+
+    Raises:
+        NothingMeasured: when the runs have no case in common.
+    """
+    results_dir = options.results_dir.resolve()
+    first, second = (find_run(name, results_dir) for name in (options.first, options.second))
+    tolerance = TOLERANCE if options.tolerance is None else options.tolerance
+    compared = compare_records(first.records(), second.records(), tolerance, options.force)
+    if not compared.comparisons:
+        raise NothingMeasured(
+            f"{first.info.run_id} and {second.info.run_id} have no case with a time in common."
+        )
+    console = Console(highlight=False)
+    console.print(f"A: {_title(first)}\nB: {_title(second)}\n", markup=False, soft_wrap=True)
+    console.print(_table(compared))
+    verdicts = Counter(comparison.verdict for comparison in compared.comparisons)
+    counts = ", ".join(f"{verdicts[verdict]} {verdict}" for verdict in Verdict if verdicts[verdict])
+    geomean = compared.geomean_speedup
+    assert geomean is not None
+    console.print(
+        f"\nB is {significant(geomean)} times as fast as A (geometric mean of "
+        f"{len(compared.comparisons)} cases; {counts}; differences up to "
+        f"{significant(100 * tolerance)} % are called same).",
+        markup=False,
+    )
+    if compared.different_protocol:
+        console.print(
+            f"FORCED: {len(compared.different_protocol)} cases were measured by different "
+            "protocols and are not equal work.",
+            style="red",
+        )
+    for name, cases in (("A", compared.only_first), ("B", compared.only_second)):
+        if cases:
+            console.print(
+                f"Only {name} has a time for {len(cases)} cases, as {cases[0]}.", markup=False
+            )
+    return 0
+
+
+def _title(folder: RunFolder) -> str:
+    info = folder.info
+    return f"{info.chip or info.device}, {info.suite}, {info.run_id}"
+
+
+def _table(compared: ComparedRuns) -> Table:
+    table = Table(box=None, header_style="bold", pad_edge=False, padding=(0, 2, 0, 0))
+    table.add_column("case", overflow="fold")
+    for name in ("A", "B", "B over A", "95 % interval"):
+        table.add_column(name, justify="right", no_wrap=True)
+    table.add_column("B is", no_wrap=True)
+    for comparison in compared.comparisons:
+        table.add_row(
+            comparison.case_id.replace("[", " ").replace("]", ""),
+            duration(comparison.first_s),
+            duration(comparison.second_s),
+            f"{significant(comparison.speedup)} x",
+            f"{significant(comparison.low)} to {significant(comparison.high)}",
+            comparison.verdict,
+            style=STYLES.get(comparison.verdict),
+        )
+    return table

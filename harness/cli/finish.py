@@ -1,0 +1,151 @@
+"""What follows the measuring of a run: projection, report, MLflow, and what to type next."""
+
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+
+from rich.console import Console
+
+from harness.cli.render import render_reports
+from harness.config.build import RunRequest, TrackingRequest
+from harness.config.specs import list_names, load_chip
+from harness.config.this_chip import this_chip
+from harness.errors import ConfigError, PlanError
+from harness.extrapolate.project import project
+from harness.projection import Projection
+from harness.record import Status
+from harness.report.table import projection_view, results_view
+from harness.results import measured_roofs, result_rows
+from harness.store.folder import PROJECTION, REPORT_HTML, RunFolder
+from harness.store.mlflow import sync, tracking_target
+from kernels import registry
+from kernels.op import Cost, Problem
+
+TRACKING_REQUIRED_EXIT_CODE = 1
+CASE_FAILED_EXIT_CODE = 4
+"""A case crashed, hung, ran out of memory or was wrong; the table says which."""
+FAILURES = tuple(status for status in Status if status not in (Status.OK, Status.UNSUPPORTED))
+
+
+def cost_of(problem: Problem) -> Cost:
+    """The least work of a problem, as its op counts it."""
+    return registry.load(problem.op).cost(problem)
+
+
+def finish_run(
+    folder: RunFolder,
+    request: RunRequest,
+    console: Console,
+    config_dirs: Sequence[Path] = (),
+) -> int:
+    """Project, report, log and show a measured run; returns the exit code."""
+    records = folder.records()
+    roofs = measured_roofs(records)
+    console.print(results_view(result_rows(records, roofs), roofs))
+    console.print()
+    if request.is_projected:
+        _project(folder, request, console, config_dirs)
+    render_reports(folder, config_dirs)
+    tracking = track([folder], request.results_dir, request.tracking, console, config_dirs)
+    _say_what_next(folder, request, console)
+    statuses = Counter(record.status for record in records)
+    if not tracking:
+        return TRACKING_REQUIRED_EXIT_CODE
+    return CASE_FAILED_EXIT_CODE if any(statuses[failure] for failure in FAILURES) else 0
+
+
+def _project(
+    folder: RunFolder, request: RunRequest, console: Console, config_dirs: Sequence[Path]
+) -> None:
+    """Project from the run and keep the result; a plan that cannot be is told, not fatal.
+
+    Raises:
+        PlanError: only when `strict` was asked for.
+    """
+    with console.status("projecting ..."):
+        try:
+            projection = projection_of_run(folder, request, config_dirs)
+        except (PlanError, ConfigError) as error:
+            if request.is_strict:
+                raise
+            console.print(f"No projection: {error}", style="yellow", markup=False)
+            return
+    folder.write(PROJECTION, projection)
+    console.print(projection_view(projection))
+
+
+def projection_of_run(
+    folder: RunFolder, request: RunRequest, config_dirs: Sequence[Path] = ()
+) -> Projection:
+    """The cluster of the request, made of the chip that the run measured.
+
+    Raises:
+        PlanError: when no plan fits, or when `strict` and an op was not measured.
+        ConfigError: when a rate that is needed is neither measured nor known.
+    """
+    environment = folder.environment
+    chip = this_chip(environment, config_dirs)
+    if request.cluster.chip not in ("this", chip.name):
+        raise ConfigError(
+            f"cluster: {request.cluster.name} is made of {request.cluster.chip}, but the chip "
+            f"measured is {chip.name}. Use cluster=this_100k, or `chipscale project` for the other."
+        )
+    projection = project(
+        chip=chip,
+        model=request.model,
+        cluster=request.cluster,
+        parallel=request.parallel,
+        cost=cost_of,
+        records=folder.records(),
+        device_memory_bytes=environment.device.memory_bytes,
+        strict=request.is_strict,
+    )
+    return replace(projection, run_ids=(folder.info.run_id,))
+
+
+def track(
+    folders: Sequence[RunFolder],
+    results_dir: Path,
+    tracking: TrackingRequest,
+    console: Console,
+    config_dirs: Sequence[Path] = (),
+) -> bool:
+    """Fill MLflow within its time, and tell how that went; False when it was required and failed.
+
+    An absent MLflow never makes a measurement fail.
+    """
+    if not tracking.is_enabled:
+        return True
+    target = tracking_target(results_dir)
+    with console.status("logging to MLflow ..."):
+        results = sync(
+            folders, target, budget_s=tracking.timeout_s, vendors=vendors_of(config_dirs)
+        )
+    failed = [result for result in results if not result.is_done]
+    for result in failed:
+        console.print(f"warning: {result.message}", style="yellow", markup=False, soft_wrap=True)
+    if not failed:
+        console.print(f"MLflow: logged to {target.uri}", markup=False, soft_wrap=True)
+    return not (failed and tracking.is_required)
+
+
+def vendors_of(config_dirs: Sequence[Path] = ()) -> dict[str, str]:
+    """Vendor by chip name."""
+    return {name: load_chip(name, config_dirs).vendor for name in list_names("chip", config_dirs)}
+
+
+def _say_what_next(folder: RunFolder, request: RunRequest, console: Console) -> None:
+    """The three commands that most people want next."""
+    report = folder.path / REPORT_HTML
+    default = request.results_dir == Path("results").resolve()
+    where = "" if default else f" --results-dir {request.results_dir}"
+    console.print(
+        "\nNext:\n"
+        f"  chipscale ui{where}                      the results in the MLflow UI\n"
+        f"  open {report}   the report\n"
+        f"  chipscale run suite={request.suite} device=cuda   the same on another chip, to compare",
+        markup=False,
+        highlight=False,
+        soft_wrap=True,
+    )

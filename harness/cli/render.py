@@ -1,0 +1,28 @@
+"""A run's reports, written from its folder."""
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from harness.config.specs import match_chip
+from harness.report import html, markdown
+from harness.store.folder import REPORT_HTML, REPORT_MARKDOWN, RunFolder, write_atomically
+
+
+def render_reports(folder: RunFolder, config_dirs: Sequence[Path] = ()) -> None:
+    """Write `report.html` and `report.md` into the run's folder."""
+    environment, info = folder.environment, folder.info
+    records, projection = folder.records(), folder.projection
+    write_atomically(
+        folder.path / REPORT_HTML,
+        html.render(
+            records=records,
+            info=info,
+            environment=environment,
+            projection=projection,
+            chip=match_chip(environment.device.name, config_dirs),
+        ),
+    )
+    write_atomically(
+        folder.path / REPORT_MARKDOWN,
+        markdown.render(records=records, info=info, environment=environment, projection=projection),
+    )

@@ -1,0 +1,59 @@
+"""`chipscale sync [FOLDER...]`: bring run folders home and fill MLflow from them."""
+
+import argparse
+import shutil
+from pathlib import Path
+
+from rich.console import Console
+
+from harness.cli.finish import vendors_of
+from harness.cli.render import render_reports
+from harness.config.this_chip import chip_name
+from harness.errors import NothingMeasured, RecordError
+from harness.run import RUNS, close_run
+from harness.store.folder import REPORT_HTML, RUN, RunFolder, run_folders
+from harness.store.mlflow import sync, tracking_target
+
+BUDGET_S = 3600.0
+"""A person who asked for nothing but this can wait; the 30 s are for the end of a run."""
+FAILED_EXIT_CODE = 1
+
+
+def main(options: argparse.Namespace) -> int:
+    """Sync the folders named, or all runs of the results folder."""
+    results_dir = options.results_dir.resolve()
+    console = Console(highlight=False)
+    if options.folders:
+        folders = [_at_home(path, results_dir) for path in options.folders]
+    else:
+        folders = [folder for folder in run_folders(results_dir / RUNS) if folder.records()]
+    if not folders:
+        raise NothingMeasured(
+            f"{results_dir / RUNS}: no runs with records there. `chipscale run` makes one; "
+            "`chipscale sync FOLDER` takes one from elsewhere."
+        )
+    for folder in folders:
+        if not (folder.path / REPORT_HTML).exists():
+            render_reports(folder)
+    results = sync(folders, tracking_target(results_dir), budget_s=BUDGET_S, vendors=vendors_of())
+    for result in results:
+        console.print(f"{Path(result.folder).name}: {result.message}", markup=False, soft_wrap=True)
+    return 0 if all(result.is_done for result in results) else FAILED_EXIT_CODE
+
+
+def _at_home(path: Path, results_dir: Path) -> RunFolder:
+    """The run in the results folder, copied there if it was measured elsewhere.
+
+    Raises:
+        RecordError: when the folder holds no run.
+    """
+    if not (path / RUN).exists():
+        raise RecordError(f"{path}: no {RUN} there, so it is not a run folder.")
+    info = RunFolder(path).info
+    home = results_dir / RUNS / info.run_id
+    if path.resolve() != home.resolve():
+        # The worker may have gone on over there since the last time.
+        shutil.copytree(path, home, dirs_exist_ok=True)
+    folder = RunFolder(home)
+    close_run(folder, chip_name)
+    return folder

@@ -1,0 +1,166 @@
+"""Whatever a case does, it costs that case alone and leaves a record that says so."""
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from harness.codec import to_json
+from harness.device.request import DeviceRequest, Fault
+from harness.errors import ConfigError
+from harness.record import Status
+from harness.store.folder import CASES as CASES_FILE
+from harness.store.folder import RECORDS, RunFolder
+from harness.worker.supervisor import cut_incomplete_line, supervise
+from tests.harness.fake_runs import CASES, KeepingWatcher, fake_job
+
+
+def statuses_of(folder: Path, op: str) -> set[Status]:
+    records = RunFolder(folder).records()
+    return {record.status for record in records if record.case.problem.op == op}
+
+
+def test_every_case_has_a_record_in_order(tmp_path: Path) -> None:
+    watcher = KeepingWatcher()
+    supervise(fake_job(), tmp_path, watcher)
+    records = RunFolder(tmp_path).records()
+    assert tuple(record.case for record in records) == CASES
+    assert {record.status for record in records} == {Status.OK}
+    assert tuple(watcher.records) == records
+    assert watcher.environments[0].device.name == "chipscale fake chip"
+    assert RunFolder(tmp_path).environment.device.torch_device_type == "fake"
+
+
+def test_implementations_of_a_problem_share_a_protocol_hash(tmp_path: Path) -> None:
+    supervise(fake_job(), tmp_path, KeepingWatcher())
+    hashes: dict[str, set[str]] = {}
+    for record in RunFolder(tmp_path).records():
+        hashes.setdefault(record.case.problem.id, set()).add(record.protocol_hash)
+    assert all(len(found) == 1 for found in hashes.values())
+    assert len(set.union(*hashes.values())) == len(hashes)
+
+
+@pytest.mark.parametrize(
+    ("fault", "status", "words"),
+    [
+        (Fault.WRONG, Status.INCORRECT, "relative error 1"),
+        (Fault.NAN, Status.INCORRECT, "relative error nan"),
+        (Fault.OUT_OF_MEMORY, Status.OUT_OF_MEMORY, "out of memory"),
+        (Fault.ERROR, Status.ERROR, "RuntimeError: the fake chip failed"),
+        (Fault.CRASH, Status.CRASHED, "was ended by SIGABRT"),
+    ],
+)
+def test_a_fault_costs_its_own_cases_alone(
+    tmp_path: Path, fault: Fault, status: Status, words: str
+) -> None:
+    supervise(fake_job({"rms_norm": fault}), tmp_path, KeepingWatcher())
+    for op in ("copy", "swiglu", "gemm"):
+        assert statuses_of(tmp_path, op) == {Status.OK}
+    assert statuses_of(tmp_path, "rms_norm") == {status}
+    for record in RunFolder(tmp_path).records():
+        if record.status is not Status.OK:
+            assert words in record.reason
+            assert record.measurement is None
+
+
+def test_a_hang_is_stopped_at_its_timeout(tmp_path: Path) -> None:
+    started_s = time.monotonic()
+    supervise(fake_job({"swiglu": Fault.HANG}, case_timeout_s=1.0), tmp_path, KeepingWatcher())
+    assert time.monotonic() - started_s < 30
+    assert statuses_of(tmp_path, "swiglu") == {Status.TIMEOUT}
+    assert statuses_of(tmp_path, "gemm") == {Status.OK}
+    reasons = [record.reason for record in RunFolder(tmp_path).records() if record.reason]
+    assert reasons == ["no end after 1 s (measure.case_timeout_s); its worker was stopped"] * 2
+
+
+def test_a_second_time_measures_only_what_is_missing(tmp_path: Path) -> None:
+    supervise(fake_job(), tmp_path, KeepingWatcher())
+    path = tmp_path / RECORDS
+    lines = path.read_text(encoding="utf-8").splitlines(keepends=True)
+    # Three whole lines, and a fourth that a crash cut short.
+    path.write_text("".join(lines[:3]) + lines[3][:40], encoding="utf-8")
+    watcher = KeepingWatcher()
+    supervise(fake_job(), tmp_path, watcher)
+    assert tuple(record.case for record in watcher.records) == CASES[3:]
+    assert tuple(record.case for record in RunFolder(tmp_path).records()) == CASES
+
+
+def test_killing_the_supervisor_keeps_what_was_measured(tmp_path: Path) -> None:
+    job_file = tmp_path / "job.json"
+    job_file.write_text(to_json(fake_job({"gemm": Fault.HANG})), encoding="utf-8")
+    out = tmp_path / "out"
+    process = subprocess.Popen(
+        [sys.executable, "-m", "harness.worker", str(job_file), str(out)],
+        stdout=subprocess.DEVNULL,
+        start_new_session=True,
+    )
+    deadline_s = time.monotonic() + 60
+    while time.monotonic() < deadline_s:
+        if (out / RECORDS).exists() and len(RunFolder(out).records()) == len(CASES) - 2:
+            break
+        time.sleep(0.1)
+    os.kill(process.pid, signal.SIGKILL)
+    process.wait()
+    assert tuple(record.case for record in RunFolder(out).records()) == CASES[:-2]
+
+
+def test_a_device_that_is_not_there_is_refused(tmp_path: Path) -> None:
+    job = fake_job()
+    wanted = DeviceRequest(name="npu")
+    with pytest.raises(ConfigError, match=r"device\.name: 'npu' was asked for"):
+        supervise(
+            type(job)(run=job.run, device=wanted, policy=job.policy, cases=job.cases),
+            tmp_path,
+            KeepingWatcher(),
+        )
+
+
+@pytest.mark.parametrize(
+    ("text", "kept"),
+    [("", ""), ("a\n", "a\n"), ("a\nb", "a\n"), ("a", ""), ("a\nb\n", "a\nb\n")],
+)
+def test_only_a_line_cut_short_is_removed(tmp_path: Path, text: str, kept: str) -> None:
+    path = tmp_path / "records.jsonl"
+    path.write_text(text, encoding="utf-8")
+    cut_incomplete_line(path)
+    assert path.read_text(encoding="utf-8") == kept
+
+
+def test_the_bare_host_worker_needs_no_hydra_and_no_mlflow(tmp_path: Path) -> None:
+    job_file = tmp_path / "cases.json"
+    job_file.write_text(to_json(fake_job()), encoding="utf-8")
+    # Modules set to None cannot be imported; the child inherits this through the environment.
+    (tmp_path / "sitecustomize.py").write_text(
+        "import sys\n"
+        "for name in ('hydra', 'omegaconf', 'mlflow', 'pandas', 'rich', 'plotly', 'scipy',\n"
+        "             'yaml', 'filelock'):\n"
+        "    sys.modules[name] = None\n",
+        encoding="utf-8",
+    )
+    done = subprocess.run(
+        [sys.executable, "-m", "harness.worker", str(job_file), str(tmp_path / "out")],
+        env={**os.environ, "PYTHONPATH": str(tmp_path)},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    assert f"{len(CASES)} ok" in done.stdout
+    assert (tmp_path / "out" / CASES_FILE).exists()
+    assert RunFolder(tmp_path / "out").info.run_id == "run-out"
+
+
+def test_the_bare_host_worker_says_what_is_wrong_in_one_line(tmp_path: Path) -> None:
+    done = subprocess.run(
+        [sys.executable, "-m", "harness.worker", str(tmp_path / "no.json"), str(tmp_path)],
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 2
+    assert "no such file" in done.stderr
+    assert len(done.stderr.splitlines()) == 1
