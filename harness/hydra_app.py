@@ -21,7 +21,9 @@ class SweepJobFailed(RuntimeError):  # noqa: N818 - it is a state, told as one
 schema.register()
 
 
-@hydra.main(config_path="pkg://configs", config_name="run", version_base="1.3")
+@hydra.main(  # type: ignore[untyped-decorator]
+    config_path="pkg://configs", config_name="run", version_base="1.3"
+)
 def app(config: DictConfig) -> int:
     """One job of a sweep."""
     try:

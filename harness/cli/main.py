@@ -57,6 +57,18 @@ VERBS = {
     "doctor": "devices, versions and what is missing here",
 }
 
+OPTIONS = (
+    "--cfg",
+    "--config-dir",
+    "--force",
+    "--help",
+    "--multirun",
+    "--port",
+    "--results-dir",
+    "--tolerance",
+)
+"""For the nearest right one; which verb has which, its own help says."""
+
 LISTABLE = (
     "suites",
     "models",
@@ -135,14 +147,9 @@ def _parse(arguments: Sequence[str]) -> argparse.Namespace:
     options, rest = parser.parse_known_args(arguments)
     for argument in rest:
         if argument.startswith("-") or "overrides" not in options:
-            flags = [
-                flag
-                for action in parser._subparsers._group_actions[0].choices[options.verb]._actions
-                for flag in action.option_strings
-            ]
             raise ChipscaleError(
                 f"{argument}: no such option of `chipscale {options.verb}`. "
-                f"{did_you_mean(argument, flags)}`chipscale {options.verb} --help` shows all."
+                f"{did_you_mean(argument, OPTIONS)}`chipscale {options.verb} --help` shows all."
             )
         options.overrides.append(argument)
     return options

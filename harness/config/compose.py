@@ -57,9 +57,10 @@ def compose(
             selected = [override.input_line for override in parsed if _is_group(override)]
             base = hydra.compose(config_name, [*search, *selected])
             _check_keys(parsed, base)
-            return hydra.compose(config_name, [*search, *map(_opened, parsed)])
+            composed: DictConfig = hydra.compose(config_name, [*search, *map(_opened, parsed)])
         except (HydraException, OmegaConfBaseException) as error:
             raise ConfigError(_explained(error)) from None
+    return composed
 
 
 def _parse(overrides: Sequence[str]) -> list[Override]:

@@ -96,7 +96,7 @@ class AcceleratorDevice:
             driver=_driver_version(),
             runtime=_runtime(self.torch_device.type),
         )
-        self.timer = _timer(self.torch_device)
+        self.timer: Timer = _timer(self.torch_device)
         self._flush_buffer = torch.empty(
             FLUSH_FACTOR * (cache or FALLBACK_CACHE_BYTES),
             dtype=torch.int8,

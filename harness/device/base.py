@@ -56,7 +56,10 @@ class Device(Protocol):
 
     info: DeviceInfo
     torch_device: "torch.device"
-    timer: Timer
+
+    @property
+    def timer(self) -> Timer:
+        """The one timer of this device."""
 
     def state(self) -> DeviceState:
         """Clocks, power, temperature and throttling now."""

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import torch
 
-from harness.device.base import DeviceInfo, DeviceState
+from harness.device.base import DeviceInfo, DeviceState, Timer
 from harness.device.clock import HostClock
 
 FALLBACK_CACHE_BYTES = 64 * 2**20
@@ -53,7 +53,7 @@ class CpuDevice:
 
     def __init__(self, processor: str, num_cores: int) -> None:
         self.torch_device = torch.device("cpu")
-        self.timer = HostClock(self.synchronize)
+        self.timer: Timer = HostClock(self.synchronize)
         cache = last_level_cache_bytes()
         self.info = DeviceInfo(
             name=processor,

@@ -7,7 +7,7 @@ failures included, can be tried and tested anywhere. Its numbers mean nothing an
 import numpy as np
 import torch
 
-from harness.device.base import DeviceInfo, DeviceState
+from harness.device.base import DeviceInfo, DeviceState, Timer
 from harness.device.request import FakeOptions
 
 
@@ -37,7 +37,7 @@ class FakeDevice:
         self.options = options
         self.torch_device = torch.device("cpu")
         self._now_s = 0.0
-        self.timer = VirtualTimer(self)
+        self.timer: Timer = VirtualTimer(self)
         self._generator = np.random.default_rng(options.seed)
         self.info = DeviceInfo(
             name="chipscale fake chip",

@@ -10,7 +10,7 @@ of MLPerf Training, which it reproduces; the parts are cited where they are comp
 """
 
 import math
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import NamedTuple, Protocol
 
 from harness.extrapolate.cluster import ClusterSpec
@@ -162,6 +162,7 @@ class StepModel:
     dtype: str
     is_sequence_parallel: bool = True
     """Tensor groups cut norms and residuals along the sequence; False is plain all-reduce."""
+    is_attention_fused: bool = True
     _layers: dict[tuple[Shard, LayerKind, str], LayerTime] = field(default_factory=dict)
     _ends: dict[Shard, tuple[WorkTime, WorkTime]] = field(default_factory=dict)
     _stage_times: dict[tuple[int, int, int, int, int, str], StageTimes] = field(
@@ -178,7 +179,8 @@ class StepModel:
 
     def shard(self, plan: PlanChoice) -> Shard:
         """The part of model and batch that a chip of the plan works on."""
-        return shard_of(plan, self.sequence_length, self.dtype)
+        shard = shard_of(plan, self.sequence_length, self.dtype)
+        return replace(shard, is_attention_fused=self.is_attention_fused)
 
     def work_time(self, items: tuple[WorkItem, ...]) -> WorkTime:
         """The items' times added up."""
@@ -190,7 +192,7 @@ class StepModel:
             high += item.count * time.high
             if item.direction is Direction.FORWARD:
                 forward += seconds
-                if item.role == "attention core":
+                if item.role.startswith("attention core"):
                     attention += seconds
             else:
                 backward += seconds
@@ -370,6 +372,7 @@ class StepModel:
                 microbatch_size=plan.microbatch_size,
                 sequence_length=self.sequence_length,
                 dtype=self.dtype,
+                is_attention_fused=self.is_attention_fused,
             )
             stages = self.stages(shard, plan.pipeline, plan.recompute)
             known = self._stage_times[key] = _stage_times(stages, plan.pipeline)[0]

@@ -14,6 +14,7 @@ from harness.device.request import Fault
 from harness.errors import ChipscaleError
 from harness.measure.correctness import compare
 from harness.record import Correctness
+from kernels import triton_support
 from kernels.op import Cost, Inputs, Op, Outputs, Problem, Tolerance
 
 
@@ -58,7 +59,7 @@ class TorchWorkbench:
     def subject(self, impl: str) -> Subject:
         """The implementation made ready; compiles, where it compiles."""
         found = self._op.impl(impl)
-        if impl == "triton" and os.environ.get("TRITON_INTERPRET") == "1":
+        if impl == "triton" and triton_support.INTERPRETED:
             raise UnsupportedHere(
                 "TRITON_INTERPRET=1 makes Triton interpret its kernels, and the interpreter's time "
                 "says nothing of the chip; unset it."

@@ -1,13 +1,13 @@
 """RunFolder: one run on disk, the truth that MLflow and reports are filled from.
 
-    results/runs/<run id>/
-        run.json          RunInfo: what was asked for, by whom it was started, when it ended
-        config.yaml       the resolved configuration
-        cases.json        the cases, as the worker was given them
-        environment.json  what ran
-        records.jsonl     one Record per line, appended as they are made
-        projection.json   the projection, once made
-        report.html, report.md
+results/runs/<run id>/
+    run.json          RunInfo: what was asked for, by whom it was started, when it ended
+    config.yaml       the resolved configuration
+    cases.json        the cases, as the worker was given them
+    environment.json  what ran
+    records.jsonl     one Record per line, appended as they are made
+    projection.json   the projection, once made
+    report.html, report.md
 """
 
 import os

@@ -162,11 +162,25 @@ def running_server(target: TrackingTarget, port: int = DEFAULT_PORT) -> Iterator
                     raise ChipscaleError(f"MLflow's server did not start: {last}")
                 time.sleep(POLL_S)
             yield served
-            server.wait()
-        except KeyboardInterrupt:
-            pass
         finally:
             _stop(server)
+
+
+@contextlib.contextmanager
+def _ended_by_signals() -> Iterator[None]:
+    """Ctrl-C and a polite kill both end the block quietly, so that no server is left behind."""
+
+    def interrupt(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    held = {kind: signal.signal(kind, interrupt) for kind in (signal.SIGINT, signal.SIGTERM)}
+    try:
+        yield
+    except KeyboardInterrupt:
+        return
+    finally:
+        for kind, handler in held.items():
+            signal.signal(kind, handler)
 
 
 def serve(
@@ -183,6 +197,8 @@ def serve(
         tell(f"MLflow: {landing_link(target)}")
         return
     tell("Starting MLflow's server ...")
-    with running_server(target, port) as served:
+    with _ended_by_signals(), running_server(target, port) as served:
         tell(f"MLflow: {landing_link(served)}")
         tell("Ctrl-C stops it.")
+        while True:
+            time.sleep(POLL_S)

@@ -9,6 +9,7 @@ import os
 import sys
 import time
 from collections.abc import Callable
+from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import TextIO
@@ -91,18 +92,10 @@ class CaseRunner:
         prepare_s = time.perf_counter() - started_s
         self._tell(Event(stage=Stage.CHECK))
         correctness = subject.check()
-        verdict = {
-            "schema_version": identity.schema_version,
-            "run_id": identity.run_id,
-            "case": case,
-            "cost": identity.cost,
-            "correctness": correctness,
-            "started_at": identity.started_at,
-            "protocol_hash": identity.protocol_hash,
-        }
+        checked = replace(identity, correctness=correctness)
         if not correctness.is_right:
-            return Record(
-                **verdict,
+            return replace(
+                checked,
                 status=Status.INCORRECT,
                 reason=(
                     f"relative error {correctness.relative_error:.3g} (at most "
@@ -113,7 +106,7 @@ class CaseRunner:
             )
         self._tell(Event(stage=Stage.MEASURE))
         measurement = measure(subject, self._device, self._job.policy, prepare_s)
-        return Record(**verdict, status=Status.OK, measurement=measurement)
+        return replace(checked, measurement=measurement)
 
     def _workbench_of(self, problem: Problem) -> Workbench:
         if self._workbench is None or self._problem != problem:

@@ -57,6 +57,8 @@ class Shard:
     sequence_length: int = 4096
     """Tokens per sequence; in decoding, tokens already in the cache with the new one."""
     dtype: str = "bf16"
+    is_attention_fused: bool = True
+    """False writes the scores to memory and multiplies all of them, as before FlashAttention."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -174,9 +176,12 @@ class _Layer:
             items.append(self.copied("rope", self.tokens * (heads + kv_heads) * width))
         if self.phase is not Phase.TRAINING:
             items.append(self.copied("kv cache write", self.tokens * 2 * kv_heads * width))
+        core = [self._core(heads, kv_heads, width, width)]
+        if not self.shard.is_attention_fused:
+            core = self._unfused_core(heads, width)
         return [
             *items,
-            self._core(heads, kv_heads, width, width),
+            *core,
             self.gemm("attention out", self.tokens, model.hidden, heads * width),
             self.residual("attention residual"),
         ]
@@ -200,6 +205,23 @@ class _Layer:
             D=query_dim,
             E=value_dim,
         )
+
+    def _unfused_core(self, heads: int, width: int) -> list[WorkItem]:
+        """Scores, softmax and values as ops of their own, masked pairs computed like others.
+
+        The products of all heads are one product with as many FLOPs. Softmax and dropout each
+        read and write the scores; dropout writes a mask of one byte too.
+
+        Source: Korthikanti et al. (arXiv 2205.05198) section 4.1, what each of them keeps.
+        """
+        length = self.shard.sequence_length
+        rows = self.shard.microbatch_size * heads * _ceil(length / self.shard.context)
+        return [
+            self.gemm("attention core scores", rows, length, width),
+            self.copied("attention core softmax", rows * length),
+            self.copied("attention core dropout", 1.25 * rows * length),
+            self.gemm("attention core values", rows, width, length),
+        ]
 
     def _latent_attention(self) -> list[WorkItem]:
         model, latent, heads = self.model, self.model.latent_attention, self.heads
@@ -307,6 +329,10 @@ class _Layer:
         return [self.copied("embedding", self.tokens * self.model.hidden)]
 
 
+NEEDS_INPUT = ("embedding", "mlp gelu", "expert gelu", "attention core softmax")
+"""Copies whose gradient reads the result or the sum so far, beside the gradient given."""
+
+
 def backward(items: Iterable[WorkItem]) -> tuple[WorkItem, ...]:
     """The gradients of forward work, in reverse order.
 
@@ -321,7 +347,7 @@ def backward(items: Iterable[WorkItem]) -> tuple[WorkItem, ...]:
             for mode in (Mode.DGRAD, Mode.WGRAD):
                 found.append(replace(base, problem=replace(item.problem, mode=mode)))
         elif item.problem.op == "copy":
-            needs_more = item.role.startswith(("embedding", "mlp gelu", "expert gelu"))
+            needs_more = item.role.startswith(NEEDS_INPUT)
             size = _ceil(item.problem["N"] * (1.5 if needs_more else 1.0))
             found.append(replace(base, problem=replace(item.problem, axes=(("N", size),))))
         else:

@@ -10,7 +10,6 @@ import json
 import os
 import subprocess
 import sys
-import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
@@ -132,9 +131,8 @@ def sync(
     paths = [folder.path.resolve() for folder in folders]
     if importlib.util.find_spec("mlflow") is None:
         return tuple(failed(path, INSTALL) for path in paths)
-    began = time.monotonic()
     request = _request(target, paths, vendors or {})
-    output, why = _run_child(request, target, budget_s - (time.monotonic() - began))
+    output, why = _run_child(request, target, budget_s)
     results = _finished(output)
     return tuple(results.get(str(path)) or failed(path, why) for path in paths)
 

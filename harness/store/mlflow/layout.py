@@ -14,7 +14,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 from harness.environment import Environment
-from harness.projection import Projection
+from harness.projection import Projection, Source
 from harness.record import Record
 from harness.results import (
     ResultRow,
@@ -43,7 +43,7 @@ from harness.store.folder import (
 )
 from harness.store.mlflow.keys import clean, places
 from harness.store.mlflow.views import PROJECTION_VIEWS, SUITE_VIEWS, View
-from harness.units import GIGA, TERA
+from harness.units import GIBI, GIGA, TERA
 
 EXPERIMENT = "chipscale"
 PROJECTIONS = f"{EXPERIMENT}/projection"
@@ -117,6 +117,8 @@ class RunContent:
     points: tuple[Point, ...]
     artifacts: tuple[Artifact, ...]
     views: tuple[View, ...]
+    about: str
+    """What the experiment holds, for MLflow's list of experiments."""
 
 
 def milliseconds(time: str, otherwise: int = 0) -> int:
@@ -130,9 +132,9 @@ def milliseconds(time: str, otherwise: int = 0) -> int:
     return int(moment.timestamp() * 1000)
 
 
-def rounded(value: float) -> float:
-    """Four significant digits."""
-    return float(f"{value:.{SUMMARY_DIGITS}g}")
+def rounded(value: float, digits: int = SUMMARY_DIGITS) -> float:
+    """That many significant digits."""
+    return float(f"{value:.{digits}g}")
 
 
 def scaled(row: ResultRow) -> dict[str, float]:
@@ -150,13 +152,13 @@ def table_rows(rows: Sequence[ResultRow]) -> list[list[str | float | None]]:
     """The rows of `results.json` and `results.csv`, in the order of COLUMNS."""
     table: list[list[str | float | None]] = []
     for row in rows:
-        numbers = {name: float(f"{value:.6g}") for name, value in scaled(row).items()}
+        numbers = {name: rounded(value, 6) for name, value in scaled(row).items()}
         table.append(
             [
                 row.case_id,
                 numbers.get("median_us"),
-                None if row.low_s is None else float(f"{row.low_s * 1e6:.6g}"),
-                None if row.high_s is None else float(f"{row.high_s * 1e6:.6g}"),
+                None if row.low_s is None else rounded(row.low_s * 1e6, 6),
+                None if row.high_s is None else rounded(row.high_s * 1e6, 6),
                 str(row.status),
                 numbers.get("tflops"),
                 numbers.get("gbps"),
@@ -196,7 +198,7 @@ def case_points(rows: Sequence[ResultRow]) -> tuple[Point, ...]:
     """The stepped metrics: every number of every case that has a time."""
     place_of = places(rows)
     return tuple(
-        Point(place_of[row.case_id].key(measure), value, place_of[row.case_id].step)
+        Point(place_of[row.case_id].key(measure), rounded(value, 6), place_of[row.case_id].step)
         for row in rows
         for measure, value in scaled(row).items()
     )
@@ -330,14 +332,24 @@ def run_content(folder: RunFolder, vendors: Mapping[str, str] | None = None) -> 
         is_finished=bool(info.ended_at),
         tags=tuple(tags.items()),
         params=_params(info, environment, records, folder.path / CONFIG),
-        points=(*case_points(rows), *summary_points(rows, roofs)),
+        points=(*summary_points(rows, roofs), *case_points(rows)),
         artifacts=(*_table_artifacts(rows), *_files(folder, files)),
         views=SUITE_VIEWS,
+        about=f"Suite {info.suite}: one run per chip and invocation; Views has a leaderboard.",
     )
 
 
 def _projection_points(projection: Projection) -> tuple[Point, ...]:
-    points = []
+    head = projection.headline
+    summary = {
+        "chips": head.num_chips,
+        "tokens_per_s": head.tokens_per_second.value,
+        "step_s": head.step_time_s.value,
+        "mfu": projection.mfu,
+        "measured_share": dict(projection.source_share).get(Source.MEASURED, 0.0),
+        "memory_gib": projection.memory_bytes_per_chip / GIBI,
+    }
+    points = [Point(name, rounded(value)) for name, value in summary.items() if value is not None]
     for at in projection.scaling:
         values = {
             "tokens_per_s": at.tokens_per_second.value,
@@ -349,25 +361,15 @@ def _projection_points(projection: Projection) -> tuple[Point, ...]:
             "goodput": at.goodput,
         }
         points += [
-            Point(f"by_number_of_chips/{name}", value, at.num_chips)
+            Point(f"by_number_of_chips/{name}", rounded(value, 6), at.num_chips)
             for name, value in values.items()
             if value is not None
         ]
-    points += [
-        Point(f"step_parts/{clean(part.name.replace(' ', '_'), 180)}_s", part.seconds)
+    parts = [
+        Point(f"step_parts/{clean(part.name.replace(' ', '_'), 180)}_s", rounded(part.seconds, 6))
         for part in projection.parts
     ]
-    head = projection.headline
-    summary = {
-        "chips": head.num_chips,
-        "tokens_per_s": head.tokens_per_second.value,
-        "step_s": head.step_time_s.value,
-        "mfu": projection.mfu,
-        "measured_share": dict(projection.source_share).get("measured", 0.0),  # type: ignore[call-overload]
-        "memory_gib": projection.memory_bytes_per_chip / 2**30,
-    }
-    points += [Point(name, rounded(value)) for name, value in summary.items() if value is not None]
-    return tuple(points)
+    return (*points, *parts)
 
 
 def projection_content(folder: RunFolder, projection: Projection) -> RunContent:
@@ -404,7 +406,7 @@ def projection_content(folder: RunFolder, projection: Projection) -> RunContent:
     return RunContent(
         experiment=PROJECTIONS,
         uid=f"projection/{digest}",
-        name=f"{projection.model}@{projection.headline.num_chips}x{projection.chip}",
+        name=f"{projection.model}@{projection.chip} {projection.headline.num_chips}",
         start_ms=written_ms,
         end_ms=written_ms,
         is_finished=True,
@@ -413,6 +415,7 @@ def projection_content(folder: RunFolder, projection: Projection) -> RunContent:
         points=_projection_points(projection),
         artifacts=_files(folder, files),
         views=PROJECTION_VIEWS,
+        about="Training steps on clusters of a chip; charts have the number of chips as step.",
     )
 
 

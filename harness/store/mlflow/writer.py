@@ -73,10 +73,12 @@ def _experiment_id(client: MlflowClient, target: TrackingTarget, name: str) -> s
     return str(experiment.experiment_id)
 
 
-def _save_views(client: MlflowClient, experiment_id: str, content: RunContent) -> None:
-    """Best effort: a view is comfort, and its format is not MLflow's public one."""
+def _describe_experiment(client: MlflowClient, experiment_id: str, content: RunContent) -> None:
+    """Its note and saved views; best effort, since the format of views is not a public one."""
     try:
         held = client.get_experiment(experiment_id).tags
+        if NOTE_TAG not in held:
+            client.set_experiment_tag(experiment_id, NOTE_TAG, content.about)
         for view in content.views:
             if not view.is_held_by(held.get(view.tag, "")):
                 client.set_experiment_tag(experiment_id, view.tag, view.value(content.end_ms))
@@ -170,7 +172,7 @@ def write_run(client: MlflowClient, target: TrackingTarget, content: RunContent)
             experiment_id=experiment_id, run_id=run.info.run_id, state=SyncState.UNCHANGED
         )
     state = SyncState.CREATED if run is None else SyncState.COMPLETED
-    _save_views(client, experiment_id, content)
+    _describe_experiment(client, experiment_id, content)
     if run is None:
         run = client.create_run(
             experiment_id,

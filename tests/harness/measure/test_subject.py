@@ -8,7 +8,7 @@ import torch
 from harness.device.cpu import CpuDevice
 from harness.measure.correctness import compare
 from harness.measure.subject import TorchWorkbench, UnsupportedHere
-from kernels import registry
+from kernels import registry, triton_support
 from kernels.op import Impl, Tolerance, problem
 
 TOLERANCE = Tolerance(relative_error=1e-2, max_error=1e-1)
@@ -41,7 +41,7 @@ def test_a_wrong_implementation_is_found_out(device: CpuDevice) -> None:
 
 
 def test_what_cannot_run_here_says_why(device: CpuDevice, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.delenv("TRITON_INTERPRET", raising=False)
+    monkeypatch.setattr(triton_support, "INTERPRETED", False)
     bench = TorchWorkbench(registry.load("copy"), problem("copy", "fp32", N=100), device, seed=0)
     with pytest.raises(UnsupportedHere, match="Triton"):
         bench.subject("triton")
@@ -50,7 +50,7 @@ def test_what_cannot_run_here_says_why(device: CpuDevice, monkeypatch: pytest.Mo
 def test_timing_under_the_interpreter_is_refused(
     device: CpuDevice, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setenv("TRITON_INTERPRET", "1")
+    monkeypatch.setattr(triton_support, "INTERPRETED", True)
     bench = TorchWorkbench(registry.load("copy"), problem("copy", "fp32", N=100), device, seed=0)
     with pytest.raises(UnsupportedHere, match="interpreter's time says nothing"):
         bench.subject("triton")
