@@ -137,8 +137,10 @@ def _start(target: TrackingTarget, port: int, log: IO[bytes]) -> subprocess.Pope
 
 
 @contextlib.contextmanager
-def running_server(target: TrackingTarget, port: int = DEFAULT_PORT) -> Iterator[TrackingTarget]:
-    """A server over the target's database while the block runs; the target with its address.
+def running_server(
+    target: TrackingTarget, port: int = DEFAULT_PORT
+) -> Iterator[tuple[TrackingTarget, subprocess.Popen[bytes]]]:
+    """A server over the target's database while the block runs: the target with its address.
 
     Raises:
         ChipscaleError: when the database cannot be made or the server does not start.
@@ -161,7 +163,7 @@ def running_server(target: TrackingTarget, port: int = DEFAULT_PORT) -> Iterator
                     last = lines[-1] if lines else "it said nothing"
                     raise ChipscaleError(f"MLflow's server did not start: {last}")
                 time.sleep(POLL_S)
-            yield served
+            yield served, server
         finally:
             _stop(server)
 
@@ -197,8 +199,8 @@ def serve(
         tell(f"MLflow: {landing_link(target)}")
         return
     tell("Starting MLflow's server ...")
-    with _ended_by_signals(), running_server(target, port) as served:
+    with _ended_by_signals(), running_server(target, port) as (served, server):
         tell(f"MLflow: {landing_link(served)}")
         tell("Ctrl-C stops it.")
-        while True:
-            time.sleep(POLL_S)
+        server.wait()
+        raise ChipscaleError("MLflow's server ended by itself; `chipscale ui` starts it again.")

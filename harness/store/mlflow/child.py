@@ -31,15 +31,19 @@ from harness.store.mlflow.target import TrackingTarget
 from harness.store.mlflow.writer import Written, write_run
 
 PROBE_TIMEOUT_S = 5.0
-"""A server that does not answer its health page in this time will not take a run either."""
+"""A server that does not answer its health page in this time will not take a run either.
+
+A user who allows MLflow less with MLFLOW_HTTP_REQUEST_TIMEOUT waits less.
+"""
 
 
 def unreachable(target: TrackingTarget) -> str:
     """Why the server cannot be reached, or an empty string; a database always can."""
     if not target.is_server:
         return ""
+    wait_s = min(PROBE_TIMEOUT_S, float(os.environ.get("MLFLOW_HTTP_REQUEST_TIMEOUT", "inf")))
     try:
-        with urllib.request.urlopen(f"{target.uri.rstrip('/')}/health", timeout=PROBE_TIMEOUT_S):
+        with urllib.request.urlopen(f"{target.uri.rstrip('/')}/health", timeout=wait_s):
             return ""
     except urllib.error.HTTPError as error:
         # A proxy may hide the page or ask for a name; only its own failure is ours.
@@ -47,11 +51,11 @@ def unreachable(target: TrackingTarget) -> str:
             return ""
         return f"MLflow at {target.uri} answered {error.code} {error.reason}"
     except TimeoutError:
-        return f"MLflow at {target.uri} did not answer within {PROBE_TIMEOUT_S:g} s"
+        return f"MLflow at {target.uri} did not answer within {wait_s:g} s"
     except OSError as error:
         reason = getattr(error, "reason", error)
         if isinstance(reason, TimeoutError):
-            return f"MLflow at {target.uri} did not answer within {PROBE_TIMEOUT_S:g} s"
+            return f"MLflow at {target.uri} did not answer within {wait_s:g} s"
         return f"MLflow at {target.uri} cannot be reached ({reason})"
 
 
@@ -109,9 +113,10 @@ def _first_line(error: BaseException) -> str:
     return (lines[0] if lines else type(error).__name__).rstrip(".")
 
 
-def _result(
+def folder_result(
     client: MlflowClient, target: TrackingTarget, path: Path, vendors: Mapping[str, str]
 ) -> SyncResult:
+    """The same, with whatever goes wrong as a result that says so."""
     try:
         return sync_folder(client, target, RunFolder(path), vendors)
     except ChipscaleError as error:
@@ -149,7 +154,7 @@ def main() -> None:
             create_database(database)
         client = MlflowClient(tracking_uri=target.uri, registry_uri=target.uri)
         for path in paths:
-            tell(_result(client, target, path, request["vendors"]))
+            tell(folder_result(client, target, path, request["vendors"]))
 
 
 if __name__ == "__main__":

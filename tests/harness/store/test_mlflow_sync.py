@@ -1,0 +1,395 @@
+import importlib.util
+import json
+import os
+import socket
+import sqlite3
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Iterator
+from http.server import BaseHTTPRequestHandler, HTTPServer
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import pytest
+
+from harness.store.folder import RunFolder
+from harness.store.mlflow import (
+    SyncResult,
+    SyncState,
+    TrackingTarget,
+    experiment_link,
+    run_link,
+    sync,
+    tracking_target,
+)
+from tests.harness.sample_run import (
+    many_records,
+    ok_record,
+    sample_info,
+    sample_projection,
+    sample_records,
+    write_run,
+)
+
+if TYPE_CHECKING:
+    from mlflow import MlflowClient
+
+pytestmark = pytest.mark.usefixtures("quiet_mlflow")
+RUN_ID = sample_info().run_id
+
+
+def client_of(target: TrackingTarget) -> "MlflowClient":
+    from mlflow import MlflowClient
+
+    return MlflowClient(tracking_uri=target.uri)
+
+
+def sync_here(folder: RunFolder, target: TrackingTarget) -> SyncResult:
+    """What the child process does with one folder, without the seconds MLflow's import takes."""
+    from harness.store.mlflow.child import folder_result
+
+    return folder_result(client_of(target), target, folder.path, {})
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> RunFolder:
+    made = write_run(tmp_path / "results" / "runs", projection=sample_projection())
+    (made.path / "report.html").write_text("<p>report</p>", encoding="utf-8")
+    return made
+
+
+@pytest.fixture
+def hanging_server() -> Iterator[str]:
+    """A server that accepts connections and never answers."""
+    with socket.create_server(("127.0.0.1", 0), backlog=64) as server:
+        yield f"http://127.0.0.1:{server.getsockname()[1]}"
+
+
+class Broken(BaseHTTPRequestHandler):
+    def do_GET(self) -> None:
+        self.send_error(500)
+
+    def log_message(self, format: str, *args: object) -> None:
+        """Say nothing."""
+
+
+@pytest.fixture
+def broken_server() -> Iterator[str]:
+    server = HTTPServer(("127.0.0.1", 0), Broken)
+    thread = threading.Thread(target=server.serve_forever)
+    thread.start()
+    yield f"http://127.0.0.1:{server.server_port}"
+    server.shutdown()
+    thread.join()
+    server.server_close()
+
+
+def test_a_run_and_its_projection_can_be_read_back(
+    folder: RunFolder, target: TrackingTarget
+) -> None:
+    (result,) = sync([folder], target)
+    assert result.state is SyncState.CREATED
+    client = client_of(target)
+    run = client.get_run(result.run_id)
+    assert run.info.run_name == "quick@imaginary_x1 0123456"
+    assert run.info.status == "FINISHED"
+    assert run.info.end_time - run.info.start_time == 160_000
+    assert run.data.tags["chipscale.run_uid"] == RUN_ID
+    assert run.data.tags["chipscale.sync"] == "complete"
+    assert run.data.params["timer"] == "virtual_clock"
+    history = client.get_metric_history(
+        result.run_id, "gemm.bf16.forward.N6144.K4096/median_us.triton"
+    )
+    assert [point.step for point in history] == [1024, 4096]
+    paths = {file.path for file in client.list_artifacts(result.run_id)}
+    assert {"results.json", "results.csv", "records.jsonl", "report.html", "config"} <= paths
+    views = client.get_experiment(result.experiment_id).tags
+    assert {f"mlflow.sharedViewState.{key}" for key in ("latest", "leaderboard", "by-chip")} <= set(
+        views
+    )
+    projected = client.get_run(result.projection_run_id)
+    assert projected.data.metrics["tokens_per_s"] > 1e7
+    assert projected.data.tags["source_runs"] == RUN_ID
+    assert client.get_experiment(result.projection_experiment_id).name == "chipscale/projection"
+
+
+def test_a_second_sync_changes_nothing(folder: RunFolder, target: TrackingTarget) -> None:
+    first = sync_here(folder, target)
+    path = target.database_path
+    assert path is not None
+    before = path.read_bytes()
+    second = sync_here(folder, target)
+    assert second.state is SyncState.UNCHANGED
+    assert (second.run_id, second.projection_run_id) == (first.run_id, first.projection_run_id)
+    assert path.read_bytes() == before
+
+
+def test_a_sync_that_was_stopped_half_way_is_completed(
+    folder: RunFolder, target: TrackingTarget
+) -> None:
+    from harness.store.mlflow.layout import run_content
+    from harness.store.mlflow.writer import write_run as write_mlflow_run
+
+    class Stopped(Exception):  # noqa: N818
+        pass
+
+    client = client_of(target)
+
+    def stop(*_: object) -> None:
+        raise Stopped
+
+    working, client.log_artifact = client.log_artifact, stop  # type: ignore[method-assign]
+    with pytest.raises(Stopped):
+        write_mlflow_run(client, target, run_content(folder))
+    client.log_artifact = working  # type: ignore[method-assign]
+    (partial,) = client.search_runs(
+        [client.get_experiment_by_name("chipscale/quick").experiment_id]
+    )
+    assert partial.data.tags["chipscale.sync"] == "partial"
+
+    result = sync_here(folder, target)
+    assert result.run_id == partial.info.run_id
+    assert result.state is SyncState.COMPLETED
+    run = client.get_run(result.run_id)
+    assert run.data.tags["chipscale.sync"] == "complete"
+    assert len(client.search_runs([result.experiment_id])) == 1
+    history = client.get_metric_history(
+        result.run_id, "gemm.bf16.forward.N6144.K4096/median_us.triton"
+    )
+    assert len(history) == 2
+
+
+def test_a_resumed_run_is_brought_up_to_date(tmp_path: Path, target: TrackingTarget) -> None:
+    records = sample_records()
+    unfinished = sample_info(ended_at="")
+    folder = write_run(tmp_path / "runs", records=records[:20], info=unfinished)
+    first = sync_here(folder, target)
+    client = client_of(target)
+    assert client.get_run(first.run_id).info.status == "KILLED"
+    assert client.get_run(first.run_id).data.tags["chipscale.sync"] == "partial"
+
+    full = write_run(tmp_path / "again", records=records)
+    (folder.path / "records.jsonl").write_bytes((full.path / "records.jsonl").read_bytes())
+    folder.write("run.json", sample_info())
+    second = sync_here(folder, target)
+    run = client.get_run(first.run_id)
+    assert (second.state, second.run_id) == (SyncState.COMPLETED, first.run_id)
+    assert run.info.status == "FINISHED"
+    assert run.data.metrics["ok"] == 48
+
+
+def test_a_description_edited_by_a_person_is_kept(
+    folder: RunFolder, target: TrackingTarget
+) -> None:
+    result = sync_here(folder, target)
+    client = client_of(target)
+    client.set_tag(result.run_id, "mlflow.note.content", "Fan was broken.")
+    (folder.path / "report.html").write_text("<p>newer</p>", encoding="utf-8")
+    again = sync_here(folder, target)
+    assert again.state is SyncState.COMPLETED
+    run = client.get_run(result.run_id)
+    assert run.data.tags["mlflow.note.content"] == "Fan was broken."
+    path = Path(client.download_artifacts(result.run_id, "report.html"))
+    assert path.read_text(encoding="utf-8") == "<p>newer</p>"
+
+
+def test_a_projection_alone_is_synced(tmp_path: Path, target: TrackingTarget) -> None:
+    alone = RunFolder(tmp_path / "projections" / "one")
+    alone.path.mkdir(parents=True)
+    alone.write("projection.json", sample_projection())
+    result = sync_here(alone, target)
+    assert result.state is SyncState.CREATED
+    assert result.run_id == ""
+    assert result.projection_run_id
+
+
+def test_a_folder_that_cannot_be_read_does_not_cost_the_others(
+    folder: RunFolder, target: TrackingTarget, tmp_path: Path
+) -> None:
+    empty = RunFolder(tmp_path / "empty")
+    empty.path.mkdir()
+    bad, good = sync([empty, folder], target)
+    assert bad.state is SyncState.FAILED
+    assert "no run.json there" in bad.message
+    assert good.is_done
+
+
+def test_the_table_compare_view_joins_two_chips(target: TrackingTarget, tmp_path: Path) -> None:
+    folders = [
+        write_run(tmp_path / "runs", info=sample_info(run_id=f"run-{chip}", chip=chip))
+        for chip in ("imaginary_x1", "other_y2")
+    ]
+    results = [sync_here(folder, target) for folder in folders]
+    client = client_of(target)
+    tables = [
+        json.loads(
+            Path(client.download_artifacts(result.run_id, "results.json")).read_text("utf-8")
+        )
+        for result in results
+    ]
+    assert tables[0]["columns"] == tables[1]["columns"]
+    assert [row[0] for row in tables[0]["data"]] == [row[0] for row in tables[1]["data"]]
+    assert len({result.experiment_id for result in results}) == 1
+
+
+def test_processes_that_finish_at_once_share_a_database_that_is_not_there_yet(
+    tmp_path: Path,
+) -> None:
+    results = tmp_path / "results"
+    folders = [
+        write_run(results / "runs", records=sample_records()[:6], info=sample_info(run_id=f"r{i}"))
+        for i in range(2)
+    ]
+    code = (
+        "import sys; from pathlib import Path; from harness.store.folder import RunFolder\n"
+        "from harness.store.mlflow import sync, tracking_target\n"
+        "folder, results = map(Path, sys.argv[1:])\n"
+        "(done,) = sync([RunFolder(folder)], tracking_target(results, {}), budget_s=120)\n"
+        "sys.exit(0 if done.is_done else done.message)\n"
+    )
+    racers = [
+        subprocess.Popen(
+            [sys.executable, "-c", code, str(folder.path), str(results)],
+            env={**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)},
+        )
+        for folder in folders
+    ]
+    assert [racer.wait(150) for racer in racers] == [0, 0]
+    target = tracking_target(results, {})
+    client = client_of(target)
+    experiment = client.get_experiment_by_name("chipscale/quick")
+    uids = [
+        run.data.tags["chipscale.run_uid"] for run in client.search_runs([experiment.experiment_id])
+    ]
+    assert sorted(uids) == ["r0", "r1"]
+    assert not list(results.glob(".mlflow.db*"))
+
+
+def test_a_server_that_is_away_is_told_at_once_with_the_command_that_tries_again(
+    folder: RunFolder, tmp_path: Path
+) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as closed:
+        port = closed.getsockname()[1]
+    target = tracking_target(tmp_path, {"MLFLOW_TRACKING_URI": f"http://127.0.0.1:{port}"})
+    began = time.monotonic()
+    (result,) = sync([folder], target)
+    assert time.monotonic() - began < 20
+    assert result.state is SyncState.FAILED
+    assert "cannot be reached" in result.message
+    assert f"`chipscale sync {folder.path}`" in result.message
+
+
+def test_a_server_that_accepts_and_never_answers_is_given_up(
+    folder: RunFolder, tmp_path: Path, hanging_server: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("MLFLOW_HTTP_REQUEST_TIMEOUT", "1")
+    target = tracking_target(tmp_path, {"MLFLOW_TRACKING_URI": hanging_server})
+    began = time.monotonic()
+    (result,) = sync([folder], target)
+    assert time.monotonic() - began < 20
+    assert "did not answer within 1 s" in result.message
+
+
+def test_the_budget_holds_whatever_the_child_waits_for(
+    folder: RunFolder, tmp_path: Path, hanging_server: str
+) -> None:
+    target = tracking_target(tmp_path, {"MLFLOW_TRACKING_URI": hanging_server})
+    began = time.monotonic()
+    results = sync([folder, folder], target, budget_s=1.0)
+    assert time.monotonic() - began < 4
+    assert all("was not done after 1 s" in result.message for result in results)
+
+
+def test_a_server_that_answers_500_is_told(
+    folder: RunFolder, tmp_path: Path, broken_server: str
+) -> None:
+    target = tracking_target(tmp_path, {"MLFLOW_TRACKING_URI": broken_server})
+    (result,) = sync([folder], target)
+    assert "answered 500" in result.message
+
+
+def test_a_broken_database_is_told_in_one_line(folder: RunFolder, target: TrackingTarget) -> None:
+    assert target.database_path is not None
+    target.database_path.write_bytes(b"this is no database, but long enough to look like one")
+    (result,) = sync([folder], target)
+    assert result.state is SyncState.FAILED
+    assert "\n" not in result.message
+    assert "chipscale sync" in result.message
+
+
+def test_a_database_of_a_newer_mlflow_is_left_as_it_is(
+    folder: RunFolder, target: TrackingTarget
+) -> None:
+    assert target.database_path is not None
+    with sqlite3.connect(target.database_path) as connection:
+        connection.execute("UPDATE alembic_version SET version_num = 'from_the_future'")
+    connection.close()
+    (result,) = sync([folder], target)
+    assert result.state is SyncState.FAILED
+    assert "\n" not in result.message
+
+
+def test_without_mlflow_the_result_says_how_to_get_it(
+    folder: RunFolder, target: TrackingTarget, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
+    (result,) = sync([folder], target)
+    assert result.message.startswith("MLflow is not installed (`pip install mlflow` adds it)")
+
+
+def test_an_experiment_that_was_deleted_is_named_with_the_way_back(
+    folder: RunFolder, target: TrackingTarget
+) -> None:
+    result = sync_here(folder, target)
+    client_of(target).delete_experiment(result.experiment_id)
+    again = sync_here(folder, target)
+    assert "mlflow experiments restore" in again.message
+
+
+def test_no_folders_need_no_mlflow(target: TrackingTarget) -> None:
+    assert sync([], target) == ()
+
+
+def test_importing_the_store_does_not_import_mlflow() -> None:
+    modules = "harness.store.mlflow, harness.store.interface"
+    code = f"import sys, {modules}; sys.exit('mlflow' in sys.modules)"
+    done = subprocess.run([sys.executable, "-c", code], check=False)
+    assert done.returncode == 0
+
+
+@pytest.mark.slow
+def test_a_thousand_cases_are_logged_in_seconds(tmp_path: Path, target: TrackingTarget) -> None:
+    folder = write_run(tmp_path / "runs", records=many_records(1000))
+    result = sync_here(folder, target)
+    assert result.is_done
+    assert result.seconds < 15  # 2.5 s on two idle cores; other work may share them
+
+
+def test_links_carry_the_workflow_without_which_runs_cannot_be_found() -> None:
+    target = tracking_target(Path("/results"), {})
+    assert target.uri == "sqlite:////results/mlflow.db"
+    assert run_link(target, "1", "abc") == (
+        "http://127.0.0.1:5177/#/experiments/1/runs/abc?workflowType=machine_learning"
+    )
+    assert experiment_link(target, "1", "leaderboard").endswith(
+        "workflowType=machine_learning&viewStateShareKey=leaderboard"
+    )
+
+
+def test_the_users_tracking_uri_wins_and_a_relative_database_becomes_absolute(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    server = tracking_target(tmp_path, {"MLFLOW_TRACKING_URI": "https://mlflow.example.org/"})
+    assert server.is_server
+    assert server.ui_url == "https://mlflow.example.org"
+    database = tracking_target(tmp_path, {"MLFLOW_TRACKING_URI": "sqlite:///mine.db"})
+    assert database.database_path == tmp_path / "mine.db"
+
+
+def test_records_with_one_sample_are_logged(tmp_path: Path, target: TrackingTarget) -> None:
+    single = ok_record(sample_records()[0].case, num_samples=1)
+    result = sync_here(write_run(tmp_path / "runs", records=[single]), target)
+    assert client_of(target).get_run(result.run_id).data.metrics["ok"] == 1
