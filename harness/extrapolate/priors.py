@@ -1,7 +1,7 @@
 """What the model takes from elsewhere: every constant with its spread and its source.
 
-None of them is fitted to a row that the model is checked against; those taken from published
-series name the series, and `docs/extrapolation.md` says which checks are then not independent.
+None is fitted to a single row. Those taken from published series name the series, and
+`docs/extrapolation.md` says which checks are then not independent.
 """
 
 from dataclasses import dataclass
@@ -21,8 +21,8 @@ class Prior:
 MATRIX_SHARE_OF_BEST = Prior(
     value=0.82,
     spread=1.10,
-    source="calibrated once on the dense bf16 runs of NVIDIA/dgxc-benchmarking on up to 512 H100, "
-    "with no other run in sight; 8192^3 alone on an A100 reaches 0.96 (FlagPerf, 259 of 271)",
+    source="calibrated once on the dense bf16 runs of NVIDIA/dgxc-benchmarking on up to 512 H100; "
+    "no other run enters it; 8192^3 alone on an A100 reaches 0.96 (FlagPerf, 259 of 271)",
 )
 """Rate of the matrix products of a layer over the best matrix product published for the chip."""
 BEST_SHARE_OF_PEAK = Prior(

@@ -182,9 +182,7 @@ def _divides(steps: StepModel, tensor: int) -> bool:
     return fits_kv and model.ffn % tensor == 0 and expert_ffn % tensor == 0
 
 
-def check_fixed(
-    steps: StepModel, parallel: ParallelSpec, num_chips: int, *, is_whole_cluster: bool = True
-) -> None:
+def check_fixed(steps: StepModel, parallel: ParallelSpec, num_chips: int) -> None:
     """Refuse fixed degrees that cut the model unevenly or do not fit the chips.
 
     Raises:
@@ -226,8 +224,7 @@ def check_fixed(
             f"Set smaller degrees, or cluster.num_chips={replica} or more."
         )
     all_fixed = None not in (parallel.tensor, parallel.pipeline, parallel.data)
-    is_too_many = first.num_chips > num_chips
-    if is_too_many or (all_fixed and is_whole_cluster and first.data < most):
+    if first.num_chips > num_chips or (all_fixed and first.data < most):
         idle = num_chips - most * replica
         rest = "no chip stays idle" if idle == 0 else f"{idle} chips stay idle"
         raise PlanError(

@@ -1,0 +1,48 @@
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from harness.extrapolate.pipeline import StageTimes, bubble_s, layers_in_flight, stage_layers
+
+
+@given(st.integers(1, 64), st.integers(1, 256), st.floats(1e-3, 10))
+def test_equal_stages_idle_for_the_textbook_share(p: int, extra: int, seconds: float) -> None:
+    m = p + extra
+    stages = StageTimes(slowest_s=seconds, sum_s=p * seconds)
+    bubble = bubble_s(stages, pipeline=p, virtual_stages=1, num_microbatches=m)
+    assert bubble / (m * seconds) == pytest.approx((p - 1) / m)
+
+
+@given(st.integers(2, 64), st.integers(1, 16))
+def test_interleaving_divides_the_bubble(p: int, v: int) -> None:
+    stages = StageTimes(slowest_s=1.0, sum_s=float(p))
+    bubble = bubble_s(stages, pipeline=p, virtual_stages=v, num_microbatches=2 * p)
+    assert bubble == pytest.approx((p - 1) / v)
+
+
+def test_uneven_stages_take_the_slowest_for_all_but_one_microbatch() -> None:
+    # (m - 1) max T + sum T = 7 x 3 + (1 + 3 + 2), of which 8 x 3 is not idle.
+    stages = StageTimes(slowest_s=3.0, sum_s=6.0)
+    assert bubble_s(stages, pipeline=3, virtual_stages=1, num_microbatches=8) == 3.0
+
+
+def test_fewer_microbatches_than_stages_wait_in_every_chunk() -> None:
+    stages = StageTimes(slowest_s=1.0, sum_s=8.0)
+    bubble = bubble_s(stages, pipeline=8, virtual_stages=4, num_microbatches=6)
+    assert bubble == pytest.approx(7 / 4 + 3 / 4 * 2)
+
+
+def test_the_ends_of_llama_405b_have_a_layer_less() -> None:
+    assert stage_layers(126, 16) == (8, 7, 7)
+    assert stage_layers(128, 16) == (8, 8, 8)
+    assert stage_layers(126, 1) == (126, 126, 126)
+
+
+def test_the_first_stage_holds_as_many_microbatches_as_there_are_stages() -> None:
+    assert layers_in_flight(8, pipeline=16, virtual_stages=1, num_microbatches=64) == 128
+    assert layers_in_flight(8, pipeline=16, virtual_stages=1, num_microbatches=4) == 32
+
+
+def test_interleaving_holds_more() -> None:
+    held = layers_in_flight(8, pipeline=16, virtual_stages=8, num_microbatches=64)
+    assert held == pytest.approx(128 * (1 + 15 / (16 * 8)))

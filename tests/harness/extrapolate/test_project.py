@@ -1,0 +1,267 @@
+import dataclasses
+import re
+import time
+
+import pytest
+
+from harness.codec import from_json, to_json
+from harness.config.specs import list_names, load_chip, load_cluster, load_model, load_parallel
+from harness.device.chip import ChipSpec
+from harness.errors import ConfigError, PlanError
+from harness.extrapolate.lookup import Lookup
+from harness.extrapolate.project import cluster_sizes, project
+from harness.extrapolate.step import StepModel
+from harness.projection import Projection, Source
+from harness.record import Record
+from kernels.op import problem
+from tests.harness.extrapolate.measured import record
+from tests.harness.workload.counted import counted
+
+SEARCH = load_parallel("search")
+
+
+def projected(
+    model: str = "llama3_405b",
+    cluster: str = "h100_100k",
+    records: tuple[Record, ...] = (),
+    num_chips: int | None = None,
+    strict: bool = False,
+    chip: ChipSpec | None = None,
+    device_memory_bytes: float | None = None,
+    **parallel: int | str,
+) -> Projection:
+    spec = load_cluster(cluster)
+    if num_chips is not None:
+        spec = spec.with_num_chips(num_chips)
+    return project(
+        chip=chip or load_chip(spec.chip),
+        model=load_model(model),
+        cluster=spec,
+        parallel=dataclasses.replace(SEARCH, **parallel),  # type: ignore[arg-type]
+        cost=counted,
+        records=records,
+        strict=strict,
+        device_memory_bytes=device_memory_bytes,
+    )
+
+
+@pytest.fixture(scope="module")
+def headline() -> Projection:
+    return projected()
+
+
+def test_the_parts_of_a_projection_add_up(headline: Projection) -> None:
+    step = headline.headline.step_time_s
+    assert sum(part.seconds for part in headline.parts) == pytest.approx(step.value)
+    assert sum(share for _, share in headline.source_share) == pytest.approx(1.0)
+    memory = sum(part for _, part in headline.memory_parts)
+    assert memory == pytest.approx(headline.memory_bytes_per_chip)
+    assert memory <= headline.memory_limit_bytes
+
+
+def test_every_number_has_an_interval_around_it(headline: Projection) -> None:
+    for point in headline.scaling:
+        for interval in (point.step_time_s, point.tokens_per_second):
+            assert interval.low < interval.value < interval.high
+
+
+def test_the_interval_is_wider_beyond_the_largest_run_checked(headline: Projection) -> None:
+    width = {
+        point.num_chips: point.step_time_s.high / point.step_time_s.low
+        for point in headline.scaling
+    }
+    assert width[100_000] > width[16_384]
+    assert "16,384 chips of the largest run checked" in headline.interval_basis
+
+
+def test_the_curve_goes_from_few_chips_to_all(headline: Projection) -> None:
+    assert cluster_sizes(100) == (8, 16, 32, 64, 100)
+    sizes = [point.num_chips for point in headline.scaling]
+    assert sizes == sorted(sizes)
+    assert sizes[-1] == 100_000
+    assert headline.scaling[-1] == headline.headline
+    # 405 billion parameters with their moments do not fit 8 chips of 80 GiB.
+    assert sizes[0] > 8
+
+
+def test_more_chips_give_more_tokens_and_less_use_of_each(headline: Projection) -> None:
+    rates = [point.tokens_per_second.value for point in headline.scaling]
+    assert rates == sorted(rates)
+    assert headline.scaling[-1].mfu < headline.scaling[-4].mfu  # type: ignore[operator]
+
+
+def test_idle_chips_are_said(headline: Projection) -> None:
+    point = headline.headline
+    assert point.num_chips_used == point.plan.num_chips <= point.num_chips
+
+
+def test_a_projection_survives_the_codec(headline: Projection) -> None:
+    assert from_json(Projection, to_json(headline)) == headline
+
+
+def test_the_search_of_100_000_chips_takes_seconds() -> None:
+    start = time.perf_counter()
+    projected()
+    # Alone on one core it is 1.2 s; the bound leaves room for a shared, slow machine.
+    assert time.perf_counter() - start < 15
+
+
+@pytest.mark.parametrize("name", list_names("cluster"))
+def test_every_cluster_can_be_projected(name: str) -> None:
+    spec = load_cluster(name)
+    chip = load_chip("h200_sxm" if spec.chip == "this" else spec.chip)
+    found = projected("llama3_70b", name, chip=chip, num_chips=1024)
+    assert found.headline.num_chips_used <= 1024
+
+
+@pytest.mark.parametrize("name", list_names("model"))
+def test_every_model_can_be_projected(name: str) -> None:
+    length = 2048 if name == "gpt3_175b" else 4096
+    found = projected(name, num_chips=4096, sequence_length=length)
+    assert found.model == name
+    assert 0 < found.headline.mfu < 0.7  # type: ignore[operator]
+
+
+def test_recomputation_counts_in_hfu_and_not_in_mfu() -> None:
+    found = projected("llama3_70b", num_chips=64, recompute="full")
+    assert 1.2 < found.hfu / found.mfu < 4 / 3  # type: ignore[operator]
+    assert found.headline.mfu == found.mfu
+
+
+def test_a_fixed_plan_is_kept() -> None:
+    found = projected(tensor=8, pipeline=16, data=781, virtual_stages=8)
+    plan = found.headline.plan
+    assert (plan.tensor, plan.pipeline, plan.data, plan.virtual_stages) == (8, 16, 781, 8)
+
+
+def test_a_fixed_plan_that_leaves_most_chips_idle_is_refused_with_the_nearest() -> None:
+    message = (
+        "parallel: data 128 x tensor 8 x pipeline 16 = 16384 chips, but cluster.num_chips is "
+        "100000. Set parallel.data=781 and 32 chips stay idle."
+    )
+    with pytest.raises(PlanError, match=f"^{re.escape(message)}$"):
+        projected(tensor=8, pipeline=16, data=128)
+
+
+def test_a_plan_of_more_chips_than_there_are_is_refused() -> None:
+    with pytest.raises(PlanError, match=r"= 131072 chips, but .* Set parallel.data=781 and"):
+        projected(tensor=8, pipeline=16, data=1024)
+
+
+def test_a_replica_of_more_chips_than_there_are_is_refused() -> None:
+    with pytest.raises(PlanError, match=r"one replica needs 128, but cluster.num_chips is 64"):
+        projected(tensor=8, pipeline=16, num_chips=64)
+
+
+def test_a_model_that_does_not_fit_is_refused_with_the_sum_and_what_fits() -> None:
+    with pytest.raises(PlanError) as caught:
+        projected(tensor=1, pipeline=1, zero_stage=1, num_chips=4096)
+    message = str(caught.value)
+    assert re.search(r"weights [\d.]+ \+ gradients [\d.]+ \+ .* GiB per chip", message)
+    assert "but a chip has 80.0 GiB" in message
+    assert re.search(r"TP\d+ PP\d+ DP\d+ .*fits \([\d.]+ GiB\)", message)
+
+
+def test_a_model_larger_than_the_cluster_says_so() -> None:
+    with pytest.raises(PlanError, match="No plan fits: take more chips"):
+        projected(num_chips=8)
+
+
+def test_more_stages_than_layers_are_refused() -> None:
+    with pytest.raises(PlanError, match=r"200 stages, but llama3_405b has only 126 layers"):
+        projected(pipeline=200)
+
+
+def test_chunks_that_do_not_divide_a_stage_are_refused() -> None:
+    with pytest.raises(PlanError, match=r"3 does not divide the 8 layers .*virtual_stages=2"):
+        projected(pipeline=16, virtual_stages=3)
+
+
+def test_a_batch_smaller_than_the_data_group_is_refused() -> None:
+    with pytest.raises(PlanError, match=r"Set parallel.global_batch_tokens=6397952 or more"):
+        projected(tensor=8, pipeline=16, data=781, global_batch_tokens=2**20)
+
+
+def test_strict_refuses_with_the_problems_that_were_not_measured() -> None:
+    with pytest.raises(PlanError, match=r"project.strict: \d+ problems .*\(attention core\)"):
+        projected("llama3_8b", num_chips=64, strict=True)
+
+
+def test_strict_accepts_when_all_was_measured_and_says_so() -> None:
+    fixed = {"tensor": 1, "pipeline": 1, "microbatch_size": 1, "context": 1, "zero_stage": 2}
+    first = projected("llama3_8b", num_chips=64, recompute="none", **fixed)
+    steps = StepModel.of(
+        load_model("llama3_8b"),
+        load_cluster("h100_100k").with_num_chips(64),
+        Lookup(load_chip("h100_sxm"), counted),
+        SEARCH,
+    )
+    problems = {item.problem for item, _, _ in steps.sources(first.headline.plan)}
+    measured = tuple(record(one, 1e-3) for one in problems)
+    found = projected(
+        "llama3_8b", num_chips=64, records=measured, strict=True, recompute="none", **fixed
+    )
+    assert dict(found.source_share) == {Source.MEASURED: pytest.approx(1.0)}
+    assert found.run_ids == ("run",)
+
+
+def cpu_records() -> tuple[Record, ...]:
+    square = problem("gemm", "fp32", M=512, N=512, K=512)
+    copied = problem("copy", "fp32", N=2**22)
+    return (
+        record(square, 2 * 512**3 / 100e9, roles=("roof",)),
+        record(copied, 2 * 4 * 2**22 / 10e9, roles=("roof",)),
+    )
+
+
+CPU = ChipSpec(
+    name="cpu",
+    title="A processor",
+    vendor="any",
+    torch_device_type="cpu",
+    match=(),
+    peak_flops_per_s=(),
+    achievable_flops_per_s=(),
+    memory_bytes=None,
+    memory_bandwidth_bytes_per_s=None,
+    l2_bytes=None,
+    scaleup_bandwidth_bytes_per_s_per_chip=None,
+    scaleup_domain_chips=None,
+    scaleout_bandwidth_bytes_per_s_per_chip=None,
+    power_w=None,
+    source="",
+    evidence="",
+    notes="",
+)
+
+
+def test_a_chip_without_data_sheet_is_projected_from_what_was_measured() -> None:
+    found = projected(
+        "llama3_8b",
+        "this_100k",
+        records=cpu_records(),
+        chip=CPU,
+        device_memory_bytes=64e9,
+        dtype="fp32",
+    )
+    assert found.memory_limit_bytes == 64e9
+    assert any("MFU is over the measured matrix roof" in text for text in found.assumptions)
+    assert found.headline.mfu is not None
+
+
+def test_a_chip_of_unknown_memory_is_refused() -> None:
+    with pytest.raises(ConfigError, match=r"chip cpu: the memory size is n/a"):
+        projected("llama3_8b", "this_100k", records=cpu_records(), chip=CPU, dtype="fp32")
+
+
+def test_assumptions_name_the_batch_the_failures_and_the_network(headline: Projection) -> None:
+    text = " ".join(headline.assumptions)
+    assert "67,108,864 were asked for" in text
+    assert "Nothing was measured" in text
+    assert "not measured." in text
+    assert "interrupted every" in text
+
+
+def test_one_chip_can_be_projected() -> None:
+    found = projected("llama3_8b", num_chips=1, chip=load_chip("mi355x"))
+    assert found.headline.plan.num_chips == 1

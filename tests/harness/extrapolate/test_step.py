@@ -1,0 +1,125 @@
+import dataclasses
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from harness.config.specs import load_chip, load_cluster, load_model, load_parallel
+from harness.extrapolate.cluster import ClusterSpec
+from harness.extrapolate.lookup import Lookup
+from harness.extrapolate.step import StepModel
+from harness.projection import PlanChoice
+from tests.harness.workload.counted import counted
+
+LOOKUP = Lookup(load_chip("h100_sxm"), counted)
+CLUSTER = load_cluster("h100_100k")
+PARALLEL = load_parallel("search")
+
+
+def perfect_network() -> ClusterSpec:
+    tier = dataclasses.replace(
+        CLUSTER.tiers[0], chips=10**6, bandwidth_bytes_per_s_per_chip=1e30, latency_s=0.0
+    )
+    return dataclasses.replace(CLUSTER, tiers=(tier,), num_chips=10**6)
+
+
+def steps_of(model: str, cluster: ClusterSpec = CLUSTER) -> StepModel:
+    return StepModel.of(load_model(model), cluster, LOOKUP, PARALLEL)
+
+
+@settings(max_examples=60, deadline=None)
+@given(
+    st.sampled_from([1, 2, 4, 8]),
+    st.sampled_from([1, 2, 4, 8, 16]),
+    st.sampled_from([1, 16, 512]),
+    st.sampled_from([1, 2]),
+    st.integers(1, 40),
+    st.integers(0, 3),
+    st.sampled_from(["none", "selective", "full"]),
+)
+def test_the_parts_add_up_to_the_step(
+    tensor: int, pipeline: int, data: int, context: int, m: int, zero: int, recompute: str
+) -> None:
+    plan = PlanChoice(
+        tensor=tensor,
+        pipeline=pipeline,
+        data=data,
+        context=context,
+        num_microbatches=m,
+        zero_stage=zero,
+        recompute=recompute,
+    )
+    steps = steps_of("llama3_70b")
+    step = steps.step(plan)
+    assert all(part.seconds > 0 for part in step.parts)
+    assert step.seconds == pytest.approx(sum(part.seconds for part in step.parts))
+    assert steps.least_seconds(plan) <= step.seconds
+    assert m * step.microbatch_s + step.once_s <= step.seconds * (1 + 1e-9)
+
+
+def test_one_chip_exchanges_nothing() -> None:
+    step = steps_of("llama3_8b").step(PlanChoice(tensor=1, pipeline=1, data=1))
+    names = [part.name for part in step.parts]
+    assert names == ["compute", "optimizer", "host, once per step"]
+
+
+@pytest.mark.parametrize("tensor", [1, 8])
+def test_a_perfect_network_scales_weakly_without_loss(tensor: int) -> None:
+    steps = steps_of("llama3_8b", perfect_network())
+    one, many = (
+        steps.step(PlanChoice(tensor=tensor, pipeline=1, data=data, zero_stage=0)).seconds
+        for data in (1, 4096)
+    )
+    assert many == pytest.approx(one, rel=1e-3)
+
+
+def test_jitter_grows_in_seconds_with_each_doubling_of_the_chips() -> None:
+    steps = steps_of("llama3_8b")
+    steps_taken = [steps.step(PlanChoice(tensor=8, pipeline=1, data=d)) for d in (2, 4, 8)]
+    parts = [{part.name: part.seconds for part in step.parts} for step in steps_taken]
+    jitter = [part["jitter across chips"] for part in parts]
+    assert jitter[2] - jitter[1] == pytest.approx(jitter[1] - jitter[0])
+
+
+def test_full_recomputation_repeats_the_forward_pass() -> None:
+    steps = steps_of("llama3_70b")
+    plan = PlanChoice(tensor=8, pipeline=1, data=8, recompute="full")
+    parts = {part.name: part.seconds for part in steps.step(plan).parts}
+    assert 0.2 < parts["recomputation"] / parts["compute"] < 0.4
+
+
+def test_sharded_weights_are_gathered_for_every_microbatch() -> None:
+    steps = steps_of("llama3_70b")
+    shown = [
+        sum(
+            part.seconds
+            for part in steps.step(
+                PlanChoice(tensor=1, pipeline=1, data=512, num_microbatches=8, zero_stage=zero)
+            ).parts
+            if part.name == "exposed data-parallel communication"
+        )
+        for zero in (1, 3)
+    ]
+    assert shown[1] > 2 * shown[0]
+
+
+def test_attention_that_keeps_its_scores_is_slower() -> None:
+    fused, kept = steps_of("gpt3_175b"), steps_of("gpt3_175b")
+    kept.is_attention_fused = False
+    plan = PlanChoice(tensor=8, pipeline=8, data=1, num_microbatches=64)
+    assert kept.step(plan).seconds > 1.05 * fused.step(plan).seconds
+
+
+def test_experts_on_other_chips_cost_an_exchange() -> None:
+    steps = steps_of("deepseek_v3")
+    plan = PlanChoice(tensor=1, pipeline=16, data=64, expert=64, num_microbatches=64)
+    parts = {part.name: part.seconds for part in steps.step(plan).parts}
+    assert parts["exposed expert-parallel communication"] > 0
+
+
+def test_the_work_of_a_plan_adds_up_to_its_compute() -> None:
+    steps = steps_of("llama3_8b")
+    plan = PlanChoice(tensor=1, pipeline=1, data=8, num_microbatches=1)
+    parts = {part.name: part.seconds for part in steps.step(plan).parts}
+    listed = sum(seconds for _, seconds, _ in steps.sources(plan))
+    assert listed == pytest.approx(parts["compute"] + parts["optimizer"])
