@@ -40,6 +40,9 @@ CONFIDENCE_SIGMAS = 1.645
 """Standard deviations of a two-sided 90 % interval of a normal distribution."""
 LEAST_INTERPOLATION_SPREAD = 1.05
 """Sizes between the measured ones may hit a tile boundary that none of them shows; assumed."""
+SPREAD_PER_DOUBLING_OUTSIDE = 1.03
+"""What the spread is multiplied by per doubling of the axis farthest outside the measured sizes;
+assumed."""
 MIN_SIZES_FOR_SURFACE = 3
 
 CostFunction = Callable[[Problem], Cost]
@@ -120,12 +123,18 @@ class _Surface:
         seconds = max(min(seconds, most), least)
         roof_s = self.roof.attainable_time_s(cost, problem.dtype) or 0.0
         seconds = max(seconds, roof_s)
-        return OpTime(
-            seconds,
-            max(roof_s, seconds / self.spread),
-            seconds * self.spread,
-            Source.INTERPOLATED,
-        )
+        spread = self.spread * SPREAD_PER_DOUBLING_OUTSIDE ** self._doublings_outside(problem)
+        low, high = max(roof_s, seconds / spread), seconds * spread
+        return OpTime(seconds, low, high, Source.INTERPOLATED)
+
+    def _doublings_outside(self, problem: Problem) -> float:
+        """How far the problem's farthest axis is from the measured sizes, in doublings."""
+        farthest = 0.0
+        for index, (_, size) in enumerate(problem.axes):
+            measured = [point.problem.axes[index][1] for point in self.points]
+            above, below = size / max(measured), min(measured) / size
+            farthest = max(farthest, math.log2(above), math.log2(below))
+        return farthest
 
 
 def _is_within(point: _Point, problem: Problem) -> bool:

@@ -81,6 +81,13 @@ def test_another_size_of_a_measured_op_is_interpolated() -> None:
     assert time.low < time.seconds < time.high
 
 
+def test_sizes_outside_the_measured_ones_are_less_sure() -> None:
+    lookup = Lookup(H100, counted, [*ROOFS, *records(GRID, rough_time)])
+    inside = lookup.time(gemm(2048, 2048, 4096))
+    outside = lookup.time(gemm(2048, 2048, 16 * 8192))
+    assert outside.high / outside.seconds > 1.1 * inside.high / inside.seconds
+
+
 @settings(max_examples=200, deadline=None)
 @given(
     st.tuples(*[st.integers(64, 16384)] * 3),
