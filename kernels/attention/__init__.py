@@ -1,0 +1,183 @@
+"""Causal attention with grouped key/value heads.
+
+Shape letters: B batch, Q queries, S keys, H query heads, G key/value heads (H is a multiple of G),
+D query/key head size, E value head size.
+    out[B,H,Q,E] = softmax(q[B,H,Q,D] @ k[B,G,S,D]^T / sqrt(D), over visible keys) @ v[B,G,S,E]
+Head h reads key/value head h // (H / G). Queries are the last Q of S positions: query i sees keys
+j <= i + S - Q, so Q = S is training and prefill, Q = 1 a decode step.
+Counted: 2 (D + E) FLOPs for each visible pair of query and key, of which each of the B H heads has
+Q S - Q (Q - 1) / 2; softmax is not counted. The backward pass counts twice that, for its four
+products on the same pairs; a kernel that does not keep the scores computes them again and executes
+2.5 times the forward pass. Bytes: q, k, v (and dout) read, out (or dq, dk, dv) written; what an
+implementation keeps from its forward pass is its own.
+Source: Vaswani et al. 2017, https://arxiv.org/abs/1706.03762; grouped heads: Ainslie et al. 2023,
+https://arxiv.org/abs/2305.13245; the kernels follow Dao 2023, "FlashAttention-2", algorithms 1 and
+2, https://arxiv.org/abs/2307.08691, with dq in a kernel of its own instead of atomic additions.
+"""
+
+import math
+
+import torch
+from torch.nn.functional import scaled_dot_product_attention
+
+from kernels import dtypes, triton_support
+from kernels.attention.custom_ops import AOT, MAX_HEAD, attention, attention_backward, padded
+from kernels.compiled import compile_unsupported, prepare_compiled, prepare_eager
+from kernels.op import Cost, Impl, Inputs, Mode, Op, Outputs, Problem, Run, Tolerance
+
+__all__ = ["AOT", "OP", "attention", "attention_backward"]
+
+
+def _eager_causal(q: torch.Tensor, k: torch.Tensor, v: torch.Tensor) -> torch.Tensor:
+    is_grouped = q.shape[1] != k.shape[1]
+    return scaled_dot_product_attention(q, k, v, is_causal=True, enable_gqa=is_grouped)
+
+
+def _eager_decode(q: torch.Tensor, k: torch.Tensor, v: torch.Tensor) -> torch.Tensor:
+    is_grouped = q.shape[1] != k.shape[1]
+    return scaled_dot_product_attention(q, k, v, enable_gqa=is_grouped)
+
+
+def _eager_masked(
+    q: torch.Tensor, k: torch.Tensor, v: torch.Tensor, mask: torch.Tensor
+) -> torch.Tensor:
+    is_grouped = q.shape[1] != k.shape[1]
+    return scaled_dot_product_attention(q, k, v, attn_mask=mask, enable_gqa=is_grouped)
+
+
+def _visible(Q: int, S: int, device: torch.device) -> torch.Tensor:
+    """Whether query i sees key j, as [Q,S]."""
+    return torch.ones(Q, S, dtype=torch.bool, device=device).tril(S - Q)
+
+
+def _head_formula(
+    q: torch.Tensor, k: torch.Tensor, v: torch.Tensor, mask: torch.Tensor
+) -> torch.Tensor:
+    scores = (q @ k.T / math.sqrt(q.shape[-1])).masked_fill(~mask, -math.inf)
+    return torch.softmax(scores, dim=-1) @ v
+
+
+def reference(problem: Problem, inputs: Inputs) -> Outputs:
+    """(out,) or (dq, dk, dv), one head at a time so that only one Q x S matrix is held."""
+    q, k, v = inputs["q"], inputs["k"], inputs["v"]
+    mask = _visible(problem["Q"], problem["S"], q.device)
+    heads_per_group = problem["H"] // problem["G"]
+    heads = [(b, h) for b in range(problem["B"]) for h in range(problem["H"])]
+    if problem.mode == Mode.FORWARD:
+        out = q.new_empty(*q.shape[:3], v.shape[3])
+        for b, h in heads:
+            g = h // heads_per_group
+            out[b, h] = _head_formula(q[b, h], k[b, g], v[b, g], mask)
+        return (out,)
+    dq, dk, dv = torch.empty_like(q), torch.zeros_like(k), torch.zeros_like(v)
+    for b, h in heads:
+        g = h // heads_per_group
+        run = prepare_eager(_head_formula, (q[b, h], k[b, g], v[b, g], mask), inputs["dout"][b, h])
+        dq[b, h], dk_head, dv_head = run()
+        dk[b, g] += dk_head
+        dv[b, g] += dv_head
+    return dq, dk, dv
+
+
+def cost(problem: Problem) -> Cost:
+    """As the head of this file counts."""
+    B, Q, S, H, G, D, E = (problem[axis] for axis in OP.axes)
+    size = dtypes.size_bytes(problem.dtype)
+    num_pairs = B * H * (Q * S - Q * (Q - 1) // 2)
+    flops = 2 * (D + E) * num_pairs
+    operands_bytes = B * (H * Q * D + G * S * (D + E)) * size
+    out_bytes = B * H * Q * E * size
+    if problem.mode == Mode.FORWARD:
+        return Cost(flops=flops, bytes_read=operands_bytes, bytes_written=out_bytes)
+    return Cost(
+        flops=2 * flops, bytes_read=operands_bytes + out_bytes, bytes_written=operands_bytes
+    )
+
+
+def make_inputs(problem: Problem, generator: torch.Generator) -> dict[str, torch.Tensor]:
+    """q, k and v, and for the backward mode dout; standard normal."""
+    B, Q, S, H, G, D, E = (problem[axis] for axis in OP.axes)
+    shapes = {"q": (B, H, Q, D), "k": (B, G, S, D), "v": (B, G, S, E)}
+    if problem.mode == Mode.BACKWARD:
+        shapes["dout"] = (B, H, Q, E)
+    dtype = dtypes.torch_dtype(problem.dtype)
+    device = generator.device
+    return {
+        name: torch.randn(shape, generator=generator, device=device, dtype=dtype)
+        for name, shape in shapes.items()
+    }
+
+
+def tolerance(problem: Problem) -> Tolerance:
+    """Probabilities, their gradients and each output are rounded; sums over S or D grow in fp32.
+
+    The first queries average few values and are sqrt(S) times larger than the typical output.
+    """
+    epsilon = dtypes.epsilon(problem.dtype)
+    growth = dtypes.epsilon("fp32") * (problem["S"] + problem["D"]) ** 0.5
+    scale = 1 if problem.mode == Mode.FORWARD else 2
+    return Tolerance(
+        relative_error=2 * scale * (epsilon + growth),
+        max_error=4 * scale * (epsilon + growth) * max(8.0, problem["S"] ** 0.5),
+    )
+
+
+def _prepare(problem: Problem, inputs: Inputs, *, is_compiled: bool) -> Run:
+    # A library in the same process may have allowed tf32, and fp32 here means fp32.
+    torch.set_float32_matmul_precision("highest")
+    prepare = prepare_compiled if is_compiled else prepare_eager
+    gradient = inputs["dout"] if problem.mode == Mode.BACKWARD else None
+    Q, S = problem["Q"], problem["S"]
+    operands = (inputs["q"], inputs["k"], inputs["v"])
+    if Q == S:
+        return prepare(_eager_causal, operands, gradient)
+    if Q == 1:
+        return prepare(_eager_decode, operands, gradient)
+    mask = _visible(Q, S, operands[0].device)
+    return prepare(_eager_masked, (*operands, mask), gradient)
+
+
+def _prepare_torch(problem: Problem, inputs: Inputs) -> Run:
+    return _prepare(problem, inputs, is_compiled=False)
+
+
+def _prepare_compile(problem: Problem, inputs: Inputs) -> Run:
+    return _prepare(problem, inputs, is_compiled=True)
+
+
+def _prepare_triton(problem: Problem, inputs: Inputs) -> Run:
+    q, k, v = inputs["q"], inputs["k"], inputs["v"]
+    if problem.mode == Mode.FORWARD:
+        return lambda: (attention(q, k, v)[0],)
+    dout = inputs["dout"]
+    out, lse = attention(q, k, v)
+    return lambda: attention_backward(dout, q, k, v, out, lse)
+
+
+def _unsupported(problem: Problem, device: torch.device) -> str | None:
+    head_size = padded(max(problem["D"], problem["E"]))
+    if head_size > MAX_HEAD:
+        return (
+            f"A head is held in registers, which ends at {MAX_HEAD} values; "
+            f"D={problem['D']} E={problem['E']} is padded to {head_size}."
+        )
+    return triton_support.unsupported(device) or triton_support.bf16_dot_unsupported(problem.dtype)
+
+
+OP = Op(
+    name="attention",
+    formula="out[B,H,Q,E] = causal softmax(q[B,H,Q,D] @ k[B,G,S,D]^T / sqrt(D)) @ v[B,G,S,E]",
+    source="Dao 2023, algorithms 1 and 2, https://arxiv.org/abs/2307.08691",
+    axes=("B", "Q", "S", "H", "G", "D", "E"),
+    dtypes=dtypes.ALL,
+    modes=(Mode.FORWARD, Mode.BACKWARD),
+    make_inputs=make_inputs,
+    reference=reference,
+    cost=cost,
+    tolerance=tolerance,
+    impls=(
+        Impl("torch", _prepare_torch),
+        Impl("compile", _prepare_compile, compile_unsupported),
+        Impl("triton", _prepare_triton, _unsupported),
+    ),
+)
