@@ -9,9 +9,10 @@ import sys
 from dataclasses import dataclass
 from pathlib import Path
 
+from harness import __version__
 from harness.device.base import DeviceInfo
 
-PACKAGES = ("torch", "triton", "numpy", "chipscale")
+PACKAGES = ("torch", "triton", "numpy")
 """The distributions whose versions can move a measurement."""
 VARIABLES = (
     "CUDA_VISIBLE_DEVICES",
@@ -108,7 +109,10 @@ def read_environment(device: DeviceInfo) -> Environment:
         processor=processor_name(),
         num_cores=cores,
         python=sys.version.split()[0],
-        versions=tuple((package, _version(package)) for package in PACKAGES),
+        versions=(
+            *((package, _version(package)) for package in PACKAGES),
+            ("chipscale", __version__),
+        ),
         commit=_git("rev-parse", "HEAD"),
         has_local_changes=bool(_git("status", "--porcelain", "--untracked-files=no")),
         branch=_git("rev-parse", "--abbrev-ref", "HEAD"),

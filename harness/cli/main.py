@@ -6,11 +6,11 @@ the verb is used.
 
 import argparse
 import importlib
-import importlib.metadata
 import sys
 from collections.abc import Sequence
 from pathlib import Path
 
+from harness import __version__
 from harness.errors import ChipscaleError, did_you_mean
 
 DESCRIPTION = """\
@@ -160,7 +160,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     try:
         options = _parse(sys.argv[1:] if arguments is None else arguments)
         if options.version:
-            print(f"chipscale {importlib.metadata.version('chipscale')}")
+            print(f"chipscale {__version__}")
             return 0
         if options.verb is None:
             _parser().print_help()

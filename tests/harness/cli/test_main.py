@@ -1,0 +1,93 @@
+"""Help, verbs and exit codes, in processes of their own as a user starts them."""
+
+import subprocess
+import sys
+
+import pytest
+
+from harness.cli.main import VERBS, main
+
+
+def run_cli(*arguments: str) -> "subprocess.CompletedProcess[str]":
+    return subprocess.run(
+        [sys.executable, "-m", "harness", *arguments],
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=120,
+    )
+
+
+def test_help_needs_no_torch_hydra_or_mlflow() -> None:
+    code = (
+        "import sys\n"
+        "from harness.cli.main import main\n"
+        "try:\n"
+        "    main(['--help'])\n"
+        "except SystemExit:\n"
+        "    pass\n"
+        "heavy = {'torch', 'triton', 'hydra', 'mlflow', 'pandas', 'numpy', 'rich'}\n"
+        "print(heavy & set(sys.modules), file=sys.stderr)\n"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    assert done.stderr == "set()\n"
+    for verb in VERBS:
+        assert f"  {verb}" in done.stdout
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (["rnu"], "no verb 'rnu'. Did you mean 'run'?"),
+        (["run", "--confg"], "--confg: no such option of `chipscale run`. Did you mean '--cfg'?"),
+        (["run", "suite=quik"], "Did you mean 'quick'?"),
+        (["list", "runz"], "list: nothing called 'runz'. Did you mean 'runs'?"),
+        (["compare", "a", "b", "--results-dir", "no"], "no runs there yet"),
+        (["report", "x", "--results-dir", "no"], "no runs there yet"),
+        (["sync", "no_such_folder"], "so it is not a run folder"),
+        (["project", "cluster=this_100k"], "so a run is needed. Set runs=[latest]"),
+        (["project", "cluster=h1000_100k"], "Did you mean 'h100_100k'?"),
+    ],
+)
+def test_a_mistake_is_one_line_and_exit_code_2(
+    arguments: list[str], words: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(arguments) == 2
+    errors = capsys.readouterr().err
+    assert words in errors
+    assert len(errors.splitlines()) == 1
+
+
+def test_a_device_that_is_not_there_is_refused_in_one_line() -> None:
+    done = run_cli("run", "device=npu", "results_dir=/nonexistent/never")
+    assert done.returncode != 0
+    assert "Traceback" not in done.stderr
+
+
+def test_overrides_and_options_mix_in_any_order(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["run", "suite=training", "--cfg", "job", "measure.seed=7"]) == 0
+    shown = capsys.readouterr().out
+    assert "name: training" in shown
+    assert "seed: 7" in shown
+
+
+@pytest.mark.parametrize("what", ["suites", "models", "chips", "clusters", "ops", "device"])
+def test_everything_there_is_can_be_listed(what: str, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["list", what]) == 0
+    assert len(capsys.readouterr().out.splitlines()) > 2
+
+
+def test_the_doctor_finds_the_processor_and_says_what_is_missing(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    assert main(["doctor"]) == 0
+    shown = capsys.readouterr().out
+    assert "cpu:0" in shown
+    assert "host_clock" in shown
+    assert "torch on" in shown
+
+
+def test_the_package_runs_as_a_module() -> None:
+    done = run_cli("--version")
+    assert done.returncode == 0
+    assert done.stdout.startswith("chipscale ")

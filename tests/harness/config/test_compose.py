@@ -1,0 +1,126 @@
+"""What a user may write, and what is said when it is wrong: one line with the way out."""
+
+from pathlib import Path
+
+import pytest
+
+from harness.cases import Case
+from harness.config.build import RunRequest, project_request, run_request
+from harness.config.compose import compose
+from harness.errors import ChipscaleError
+from harness.measure.policy import Cache
+from kernels import registry
+
+
+def request_of(*overrides: str) -> RunRequest:
+    return run_request(compose("run", overrides))
+
+
+def problems_of(cases: tuple[Case, ...]) -> set[str]:
+    return {case.problem.op for case in cases}
+
+
+@pytest.mark.parametrize(
+    ("override", "words"),
+    [
+        ("suite=quik", "suite: no suite named 'quik'. Did you mean 'quick'? `chipscale list"),
+        ("model=llama3_9b", "model: no model named 'llama3_9b'. Did you mean 'llama3_8b'?"),
+        ("device=cudaa", "device: no device named 'cudaa'. Did you mean 'cuda'?"),
+        ("modle=llama3_8b", "modle: no such key. Did you mean 'model'?"),
+        ("measure.timeuot_s=1", "Did you mean 'measure.timeout_s'?"),
+        ("+foo=1", "foo: no such key."),
+        ("suite.ops=[swiglo]", "suite.ops[0]: no op named 'swiglo'. Did you mean 'swiglu'?"),
+        ("suite.ops=gemm", "suite.ops: 'gemm' is not a list. Write suite.ops=[gemm]."),
+        ("impls=[tritn]", "impls[0]: 'tritn' is not allowed. Did you mean 'triton'?"),
+        ("impls=[]", "impls: the list is empty."),
+        ("measure.timeout_s=abc", "measure.timeout_s: could not convert string to float: 'abc'"),
+        ("measure.timeout_s=0", "measure.timeout_s: 0.0 is not greater than 0."),
+        ("measure.max_samples=2", "Set it to 10 or more."),
+        ("measure.cache=warm", "measure.cache: 'warm' is not allowed. Allowed are cold, hot."),
+        ("device.fake.faults={gemm:hangs}", "Did you mean 'hang'?"),
+        ("device.fake.faults={gem:hang}", "no op named 'gem'. Did you mean 'gemm'?"),
+        ("model=llama3_8b,qwen3_32b", "several values are a sweep; `chipscale run -m"),
+        ("suite", "'suite' is not an override"),
+        ("suite.phases=[{phase: training, tensor: 7}]", "7 does not divide the 32 query heads"),
+        ("suite.phases=[{phase: traning}]", "Did you mean 'training'?"),
+        ("suite.problems=[{op: gemm, axes: {M: 0}}]", "suite.problems[0].axes.M: 0 is not a whole"),
+        ("suite.roofs=[{op: gemm, axs: {M: 1}}]", "suite.roofs[0].axs: no such key. Did you mean"),
+        ("model.num_layers=x", "model.num_layers: 'x' is not a whole number"),
+    ],
+)
+def test_a_mistake_is_told_with_the_way_out(override: str, words: str) -> None:
+    with pytest.raises(ChipscaleError) as caught:
+        request_of(override)
+    assert words in str(caught.value)
+    assert "\n" not in str(caught.value)
+    assert caught.value.exit_code == 2
+
+
+@pytest.mark.parametrize("suite", ["quick", "training", "inference"])
+@pytest.mark.parametrize(
+    "model",
+    [
+        "llama3_8b",
+        "llama3_70b",
+        "llama3_405b",
+        "qwen3_32b",
+        "qwen3_235b_a22b",
+        "deepseek_v3",
+    ],
+)
+def test_every_suite_follows_from_every_model(suite: str, model: str) -> None:
+    request = request_of(f"suite={suite}", f"model={model}")
+    assert request.suite == suite
+    assert problems_of(request.cases) <= set(registry.names())
+    modes = {case.problem.mode for case in request.cases}
+    if suite == "inference":
+        assert modes == {"forward"}
+    else:
+        assert modes == {"forward", "backward", "dgrad", "wgrad"}
+        assert problems_of(request.cases) == set(registry.names())
+
+
+def test_roofs_come_first_and_survive_a_choice_of_ops() -> None:
+    request = request_of("suite.ops=[attention]")
+    assert problems_of(request.cases) >= {"gemm", "copy", "attention"}
+    assert [case.roles for case in request.cases if case.problem.op == "gemm"] == [("roof",)] * 3
+    assert request.cases[0].roles[0] == "roof"
+
+
+def test_problems_of_the_user_are_added() -> None:
+    request = request_of(
+        "suite.phases=[]", "suite.problems=[{op: swiglu, dtype: fp32, axes: {T: 3, F: 5}}]"
+    )
+    assert [case.problem.id for case in request.cases if "extra" in case.roles] == [
+        "swiglu.fp32.forward[T=3,F=5]"
+    ] * 3
+
+
+def test_values_reach_the_frozen_types() -> None:
+    request = request_of("measure.cache=hot", "tags.who=me", "device=fake", "device.fake.seed=3")
+    assert request.policy.cache is Cache.HOT
+    assert request.tags == (("who", "me"),)
+    assert request.device.fake.seed == 3
+
+
+def test_a_folder_of_the_user_adds_its_own_models(tmp_path: Path) -> None:
+    (tmp_path / "model").mkdir()
+    source = Path(registry.__file__).parents[1] / "configs" / "model" / "llama3_8b.yaml"
+    text = source.read_text(encoding="utf-8").replace("num_layers: 32", "num_layers: 2")
+    (tmp_path / "model" / "mine.yaml").write_text(
+        text.replace("name: llama3_8b", "name: mine"), encoding="utf-8"
+    )
+    request = run_request(compose("run", ["model=mine"], [tmp_path]))
+    assert (request.model.name, request.model.num_layers) == ("mine", 2)
+
+
+def test_a_folder_that_is_not_there_is_named(tmp_path: Path) -> None:
+    with pytest.raises(ChipscaleError, match="is not a folder"):
+        compose("run", [], [tmp_path / "no"])
+
+
+def test_a_projection_needs_only_its_own_groups() -> None:
+    request = project_request(compose("project", ["model=llama3_70b", "cluster=h100_100k"]))
+    assert request.chip is not None
+    assert request.chip.name == request.cluster.chip
+    assert request.cluster.num_chips == 100_000
