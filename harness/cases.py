@@ -6,6 +6,10 @@ from dataclasses import dataclass
 from kernels.op import Problem
 
 
+ROOF_ROLE = "roof"
+"""The role of the cases whose best rates are the measured roofs."""
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Case:
     """What a suite asks for: this problem, computed this way."""

@@ -14,13 +14,12 @@ from enum import StrEnum
 from functools import lru_cache
 
 from harness.projection import Projection
+from harness.cases import ROOF_ROLE
 from harness.record import Record, Status
 from harness.stats import Summary, geometric_mean, summarize
 from harness.units import duration, significant, with_prefix
 from kernels.op import Cost
 
-ROOF_ROLE = "roof"
-"""The role of the cases whose best rates are the measured roofs."""
 ALWAYS_MEMORY_BOUND = 1.0
 """FLOPs per byte below which a problem is bound by memory, whatever its type's matrix rate.
 
@@ -43,7 +42,7 @@ class Roofs:
     flops_per_s: tuple[tuple[str, float], ...] = ()
     """The best matrix product by data type."""
     bytes_per_s: float | None = None
-    """The best copy: bytes read plus bytes written."""
+    """The best copy or update in place: bytes read plus bytes written."""
 
     def matrix(self, dtype: str) -> float | None:
         """The matrix roof of that type in FLOP/s, or None when it was not measured."""
@@ -139,10 +138,16 @@ def _summary(samples_s: tuple[float, ...]) -> Summary:
     return summarize(samples_s)
 
 
+def is_memory_bound(cost: Cost) -> bool:
+    """Whether memory binds it on any chip, whatever its matrix rate."""
+    return cost.flops < ALWAYS_MEMORY_BOUND * cost.num_bytes
+
+
 def measured_roofs(records: Sequence[Record]) -> Roofs:
     """The best median rates among the OK records whose case has the role of a roof.
 
-    A roof problem without FLOPs measures bandwidth; any other is a matrix product.
+    One that memory binds on any chip, as a copy or an update in place, measures bandwidth; any
+    other is a matrix product.
     """
     flops_per_s: dict[str, float] = {}
     bytes_per_s: float | None = None
@@ -156,11 +161,11 @@ def measured_roofs(records: Sequence[Record]) -> Roofs:
         if median_s <= 0:
             continue
         dtype = record.case.problem.dtype
-        if record.cost.flops:
+        if is_memory_bound(record.cost):
+            bytes_per_s = max(record.cost.num_bytes / median_s, bytes_per_s or 0.0)
+        else:
             rate = record.cost.flops / median_s
             flops_per_s[dtype] = max(rate, flops_per_s.get(dtype, 0.0))
-        else:
-            bytes_per_s = max(record.cost.num_bytes / median_s, bytes_per_s or 0.0)
     return Roofs(flops_per_s=tuple(sorted(flops_per_s.items())), bytes_per_s=bytes_per_s)
 
 
@@ -170,7 +175,7 @@ def attainable(cost: Cost, dtype: str, roofs: Roofs) -> Attainable | None:
     if bandwidth is None or cost.num_bytes == 0:
         return None
     memory_s = cost.num_bytes / bandwidth
-    if cost.flops < ALWAYS_MEMORY_BOUND * cost.num_bytes:
+    if is_memory_bound(cost):
         return Attainable(seconds=memory_s, bound=Bound.MEMORY)
     if matrix is None:
         return None
@@ -259,10 +264,10 @@ def status_counts(rows: Sequence[ResultRow]) -> str:
 
 
 def roofs_text(roofs: Roofs) -> str:
-    """`bf16 712 TFLOP/s, copy 3.98 TB/s`, or a sentence that there are none."""
+    """`bf16 712 TFLOP/s, memory 3.98 TB/s`, or a sentence that there are none."""
     words = [f"{dtype} {with_prefix(rate, 'FLOP/s')}" for dtype, rate in roofs.flops_per_s]
     if roofs.bytes_per_s is not None:
-        words.append(f"copy {with_prefix(roofs.bytes_per_s, 'B/s')}")
+        words.append(f"memory {with_prefix(roofs.bytes_per_s, 'B/s')}")
     return ", ".join(words) or "none, since the suite has no roof cases with a time"
 
 

@@ -7,7 +7,7 @@ from typing import Any
 
 from omegaconf import DictConfig, OmegaConf
 
-from harness.cases import Case, distinct
+from harness.cases import ROOF_ROLE, Case, distinct
 from harness.config.specs import cluster_spec, load_chip, model_spec, parallel_spec
 from harness.device.chip import ChipSpec
 from harness.device.request import DeviceRequest, FakeOptions, Fault
@@ -22,7 +22,6 @@ from kernels.op import Mode, Problem
 
 IMPLS = ("torch", "compile", "triton")
 DTYPES = ("bf16", "fp16", "fp32")
-ROOF_ROLE = "roof"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
