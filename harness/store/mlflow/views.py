@@ -17,7 +17,7 @@ class View:
     key: str
     name: str
     columns: tuple[str, ...]
-    """As the UI names them: metrics.`geomean_us`, tags.`chip`."""
+    """As the UI names them: metrics.`geomean_us`, tags.`chip`; from left to right."""
     order_by: str
     is_ascending: bool = True
     group_by_tag: str = ""
@@ -43,7 +43,7 @@ class View:
                 "datasetsFilter": [],
                 "modelVersionFilter": "All Runs",
                 "selectedColumns": list(self.columns),
-                "columnOrder": [],
+                "columnOrder": list(self.columns),
                 "columnWidths": {},
                 # The UI otherwise draws the first ten runs only.
                 "runsHiddenMode": "SHOWALL",
@@ -82,16 +82,26 @@ class View:
         return isinstance(held, dict) and held.get("state") == self.state()
 
 
-def _columns(metrics: tuple[str, ...], tags: tuple[str, ...]) -> tuple[str, ...]:
-    return (*(f"metrics.`{name}`" for name in metrics), *(f"tags.`{name}`" for name in tags))
-
-
-_SUITE = _columns(
-    ("geomean_us", "pct_roof", "ok", "failed", "roof_tflops", "roof_gbps"),
-    ("chip", "git_branch", "host"),
+_SUITE = (
+    "tags.`chip`",
+    "metrics.`geomean_us`",
+    "metrics.`pct_roof`",
+    "metrics.`ok`",
+    "metrics.`failed`",
+    "metrics.`roof_tflops`",
+    "metrics.`roof_gbps`",
+    "tags.`git_branch`",
+    "tags.`host`",
 )
-_PROJECTION = _columns(
-    ("chips", "tokens_per_s", "mfu", "step_s"), ("model", "chip", "cluster", "plan")
+_PROJECTION = (
+    "tags.`chip`",
+    "metrics.`chips`",
+    "metrics.`tokens_per_s`",
+    "metrics.`mfu`",
+    "metrics.`step_s`",
+    "tags.`model`",
+    "tags.`cluster`",
+    "tags.`plan`",
 )
 NEWEST = "attributes.`Created`"
 
