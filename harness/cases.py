@@ -5,7 +5,6 @@ from dataclasses import dataclass
 
 from kernels.op import Problem
 
-
 ROOF_ROLE = "roof"
 """The role of the cases whose best rates are the measured roofs."""
 

@@ -13,8 +13,8 @@ from dataclasses import dataclass
 from enum import StrEnum
 from functools import lru_cache
 
-from harness.projection import Projection
 from harness.cases import ROOF_ROLE
+from harness.projection import Projection
 from harness.record import Record, Status
 from harness.stats import Summary, geometric_mean, summarize
 from harness.units import duration, significant, with_prefix

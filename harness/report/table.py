@@ -36,31 +36,36 @@ STATUS_STYLE = {Status.OK: "green", Status.UNSUPPORTED: "dim"}
 """Any other status is a failure."""
 
 
-def results_table(rows: Sequence[ResultRow]) -> Table:
-    """One line per case, the fastest implementation of each problem in bold."""
+WIDTHS = (10, 20, 13, 9)
+"""Implementation, median, rate and share of the roof; with the status, they fit 80 columns."""
+
+
+def results_table(rows: Sequence[ResultRow]) -> RenderableType:
+    """A line that names each problem, and below it a line for each implementation.
+
+    The fastest implementation is in bold. Narrow enough for any terminal, since a table with the
+    shape beside the numbers wraps both.
+    """
     best = {row.case_id for row in best_rows(rows)}
-    table = Table(box=None, header_style="bold", pad_edge=False, padding=(0, 2, 0, 0))
-    for name in ("op", "shape", "dtype", "impl"):
-        table.add_column(name, overflow="fold")
-    for name in ("median", "rate", "of roof"):
-        table.add_column(name, justify="right", no_wrap=True)
-    table.add_column("status", no_wrap=True)
+    parts: list[RenderableType] = [_line("", "median", "rate", "of roof", "status", style="dim")]
     problem_before = None
     for row in rows:
-        is_first = row.problem_id != problem_before
-        problem_before = row.problem_id
+        if row.problem_id != problem_before:
+            problem_before = row.problem_id
+            parts.append(
+                Text.assemble((f"{row.op} {row.mode}", "bold cyan"), f"  {row.dtype} {row.shape}")
+            )
         style = "bold" if row.case_id in best else ""
-        table.add_row(
-            Text(f"{row.op} {row.mode}" if is_first else ""),
-            Text(row.shape if is_first else ""),
-            Text(row.dtype if is_first else ""),
-            Text(row.impl, style=style),
-            Text(median_text(row), style=style),
-            Text(row.rate, style=style),
-            Text(roof_text(row), style="yellow" if row.is_above_roof else style),
-            Text(status_text(row), style=STATUS_STYLE.get(row.status, "red")),
-        )
-    return table
+        line = _line(f"  {row.impl}", median_text(row), row.rate, roof_text(row), style=style)
+        line.append(status_text(row), style=STATUS_STYLE.get(row.status, "red"))
+        parts.append(line)
+    return Group(*parts)
+
+
+def _line(impl: str, median: str, rate: str, share: str, status: str = "", style: str = "") -> Text:
+    numbers = zip((median, rate, share), WIDTHS[1:], strict=True)
+    text = impl.ljust(WIDTHS[0]) + "".join(f"{word.rjust(width)}  " for word, width in numbers)
+    return Text(text + status, style=style)
 
 
 def _reasons(rows: Sequence[ResultRow]) -> RenderableType:

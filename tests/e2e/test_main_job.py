@@ -232,8 +232,13 @@ def test_two_fake_runs_are_the_same_and_a_slower_chip_is_slower(
         ids.append(newest(results).info.run_id)
     assert (
         main(
-            ["run", "device=fake", f"results_dir={results}", "device.fake.throttle_after_s=0"]
-            + list(SMALL)
+            [
+                "run",
+                "device=fake",
+                f"results_dir={results}",
+                "device.fake.throttle_after_s=0",
+                *list(SMALL),
+            ]
         )
         == 0
     )

@@ -1,3 +1,5 @@
+import itertools
+
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -25,7 +27,7 @@ def test_each_case_is_there_once_with_all_its_roles(cases: list[Case]) -> None:
 @given(st.lists(CASES))
 def test_implementations_of_a_problem_stand_together(cases: list[Case]) -> None:
     problems = [case.problem for case in distinct(cases)]
-    changes = sum(a != b for a, b in zip(problems, problems[1:], strict=False))
+    changes = sum(a != b for a, b in itertools.pairwise(problems))
     assert changes == max(0, len(set(problems)) - 1)
 
 

@@ -1,6 +1,7 @@
 from dataclasses import replace
 
 import pytest
+
 from harness.cases import Case
 from harness.compare import Verdict, compare_records, verdict
 from harness.errors import RecordError

@@ -126,8 +126,8 @@ def test_a_throttling_chip_shows_in_the_state_after() -> None:
     assert measurement.state_after.throttle_reasons == ("virtual throttling",)
 
 
-@pytest.mark.parametrize("options", [FakeOptions(seed=1), FakeOptions(seed=1)])
-def test_the_fake_chip_repeats_itself(options: FakeOptions) -> None:
+def test_the_fake_chip_repeats_itself() -> None:
+    options = FakeOptions(seed=1)
     found = []
     for _ in range(2):
         device = FakeDevice(options)
