@@ -7,6 +7,7 @@ starts another. Imports nothing beyond torch, triton, numpy and the standard lib
 import json
 import os
 import sys
+import threading
 import time
 from collections.abc import Callable
 from dataclasses import replace
@@ -137,6 +138,15 @@ def _claim_output() -> TextIO:
     return pipe
 
 
+def _end_with_supervisor() -> None:
+    """End this process when the supervisor is gone, even while a case hangs.
+
+    The supervisor never writes again and holds the pipe as long as it lives.
+    """
+    sys.stdin.read()
+    os._exit(1)
+
+
 def main(job_file: str) -> int:
     """Measure the cases whose numbers come on the standard input, as one JSON list."""
     pipe = _claim_output()
@@ -147,6 +157,7 @@ def main(job_file: str) -> int:
 
     job = read_job(Path(job_file))
     wanted = json.loads(sys.stdin.readline())
+    threading.Thread(target=_end_with_supervisor, daemon=True).start()
     try:
         device = open_device(job.device, processor_name(), num_usable_cores())
     except ChipscaleError as error:

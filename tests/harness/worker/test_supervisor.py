@@ -24,6 +24,11 @@ def statuses_of(folder: Path, op: str) -> set[Status]:
     return {record.status for record in records if record.case.problem.op == op}
 
 
+def children_of(pid: int) -> list[int]:
+    found = Path(f"/proc/{pid}/task/{pid}/children").read_text(encoding="ascii")
+    return [int(child) for child in found.split()]
+
+
 def test_every_case_has_a_record_in_order(tmp_path: Path) -> None:
     watcher = KeepingWatcher()
     supervise(fake_job(), tmp_path, watcher)
@@ -89,7 +94,8 @@ def test_a_second_time_measures_only_what_is_missing(tmp_path: Path) -> None:
     assert tuple(record.case for record in RunFolder(tmp_path).records()) == CASES
 
 
-def test_killing_the_supervisor_keeps_what_was_measured(tmp_path: Path) -> None:
+@pytest.mark.skipif(not Path("/proc/self/task").exists(), reason="needs Linux's /proc")
+def test_killing_the_supervisor_ends_its_child_and_keeps_what_was_measured(tmp_path: Path) -> None:
     job_file = tmp_path / "job.json"
     job_file.write_text(to_json(fake_job({"gemm": Fault.HANG})), encoding="utf-8")
     out = tmp_path / "out"
@@ -103,8 +109,12 @@ def test_killing_the_supervisor_keeps_what_was_measured(tmp_path: Path) -> None:
         if (out / RECORDS).exists() and len(RunFolder(out).records()) == len(CASES) - 2:
             break
         time.sleep(0.1)
+    (child,) = children_of(process.pid)
     os.kill(process.pid, signal.SIGKILL)
     process.wait()
+    while Path(f"/proc/{child}").exists() and time.monotonic() < deadline_s:
+        time.sleep(0.1)
+    assert not Path(f"/proc/{child}").exists()
     assert tuple(record.case for record in RunFolder(out).records()) == CASES[:-2]
 
 
