@@ -5,6 +5,7 @@
     outcome.py     what became of each folder
     child.py       that process: one folder after the other
     layout.py      a folder -> what MLflow shall hold (pure)
+    projection_layout.py   a projection -> what MLflow shall hold (pure)
     keys.py        a case -> its metric key and step (pure)
     views.py       the saved views of an experiment (pure)
     writer.py      brings one MLflow run to what the layout says, however often

@@ -25,8 +25,9 @@ from harness.errors import ChipscaleError
 from harness.store.folder import PROJECTION, RUN, RunFolder
 from harness.store.mlflow.bounded import failed
 from harness.store.mlflow.database import create_database, lock_of
-from harness.store.mlflow.layout import projection_content, run_content
+from harness.store.mlflow.layout import run_content
 from harness.store.mlflow.outcome import SyncResult, SyncState
+from harness.store.mlflow.projection_layout import projection_content
 from harness.store.mlflow.target import TrackingTarget
 from harness.store.mlflow.writer import Written, write_run
 

@@ -6,9 +6,9 @@ from harness.store.mlflow.layout import (
     COLUMNS,
     MAX_NOTE,
     milliseconds,
-    projection_content,
     run_content,
 )
+from harness.store.mlflow.projection_layout import projection_content
 from harness.store.mlflow.views import PROJECTION_VIEWS, SUITE_VIEWS
 from tests.harness.sample_run import sample_info, sample_projection, write_run
 
