@@ -103,7 +103,7 @@ def test_the_headline_of_a_run_without_times_says_so() -> None:
 
 
 def test_roofs_are_written_with_their_units() -> None:
-    assert roofs_text(ROOFS) == "bf16 100 TFLOP/s, copy 1.00 TB/s"
+    assert roofs_text(ROOFS) == "bf16 100 TFLOP/s, memory 1.00 TB/s"
     assert roofs_text(Roofs()).startswith("none")
 
 
