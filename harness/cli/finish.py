@@ -6,6 +6,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from rich.console import Console
+from rich.table import Table
 
 from harness.cli.render import render_reports
 from harness.config.build import RunRequest, TrackingRequest
@@ -137,15 +138,20 @@ def vendors_of(config_dirs: Sequence[Path] = ()) -> dict[str, str]:
 
 def _say_what_next(folder: RunFolder, request: RunRequest, console: Console) -> None:
     """The three commands that most people want next."""
-    report = folder.path / REPORT_HTML
-    default = request.results_dir == Path("results").resolve()
-    where = "" if default else f" --results-dir {request.results_dir}"
-    console.print(
-        "\nNext:\n"
-        f"  chipscale ui{where}                      the results in the MLflow UI\n"
-        f"  open {report}   the report\n"
-        f"  chipscale run suite={request.suite} device=cuda   the same on another chip, to compare",
-        markup=False,
-        highlight=False,
-        soft_wrap=True,
-    )
+    is_default = request.results_dir == Path("results").resolve()
+    where = "" if is_default else f" --results-dir {_short(request.results_dir)}"
+    steps = Table.grid(padding=(0, 2, 0, 0))
+    for what, command in (
+        ("see it in MLflow", f"chipscale ui{where}"),
+        ("read the report", _short(folder.path / REPORT_HTML)),
+        ("another chip", f"chipscale run suite={request.suite} device=cuda"),
+    ):
+        steps.add_row(f"  {what}:", command)
+    console.print("\nNext:")
+    console.print(steps, soft_wrap=True)
+
+
+def _short(path: Path) -> str:
+    """The path from here where that is shorter."""
+    here = Path.cwd()
+    return str(path.relative_to(here)) if path.is_relative_to(here) else str(path)

@@ -137,6 +137,7 @@ def test_the_main_job_on_the_fake_chip_reaches_its_made_up_rates(results: Path) 
 def test_syncing_again_adds_nothing(results: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["run", "device=fake", f"results_dir={results}", *SMALL]) == 0
     uid = newest(results).info.run_id
+    assert main(["sync", "--results-dir", str(results)]) == 0
     before = len(mlflow_runs(results, "chipscale/quick"))
     assert main(["sync", "--results-dir", str(results)]) == 0
     assert main(["sync", "--results-dir", str(results), str(newest(results).path)]) == 0
