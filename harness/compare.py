@@ -12,7 +12,7 @@ import numpy as np
 
 from harness.errors import RecordError
 from harness.record import Record, Status
-from harness.stats import BOOTSTRAP_SEED, CONFIDENCE, NUM_RESAMPLES, geometric_mean
+from harness.stats import BOOTSTRAP_SEED, CONFIDENCE, bootstrap_medians, geometric_mean
 
 TOLERANCE = 0.03
 """Smaller differences are called `same`: between sessions, medians of one chip move by 1 to 3 %
@@ -119,13 +119,8 @@ def _protocol_difference(first: Record, second: Record) -> str:
 def _compare(first: Record, second: Record, tolerance: float) -> Comparison:
     assert first.measurement is not None
     assert second.measurement is not None
-    generator = np.random.default_rng(BOOTSTRAP_SEED)
-    first_s, second_s = (
-        np.asarray(record.measurement.samples_s)
-        for record in (first, second)
-        if record.measurement is not None
-    )
-    ratios = _resampled_medians(first_s, generator) / _resampled_medians(second_s, generator)
+    first_s, second_s = first.measurement.samples_s, second.measurement.samples_s
+    ratios = bootstrap_medians(first_s) / bootstrap_medians(second_s, BOOTSTRAP_SEED + 1)
     tail = (1 - CONFIDENCE) / 2
     low, high = (float(end) for end in np.quantile(ratios, [tail, 1 - tail]))
     return Comparison(
@@ -138,13 +133,6 @@ def _compare(first: Record, second: Record, tolerance: float) -> Comparison:
         high=high,
         verdict=verdict(low, high, tolerance),
     )
-
-
-def _resampled_medians(
-    samples: "np.ndarray[tuple[int], np.dtype[np.float64]]", generator: np.random.Generator
-) -> "np.ndarray[tuple[int], np.dtype[np.float64]]":
-    resamples = generator.choice(samples, size=(NUM_RESAMPLES, samples.size))
-    return np.asarray(np.median(resamples, axis=1), dtype=np.float64)
 
 
 def verdict(low: float, high: float, tolerance: float) -> Verdict:
