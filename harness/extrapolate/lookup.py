@@ -1,4 +1,4 @@
-"""The time of a problem on one chip, best source first: measured, interpolated, roofline.
+"""The time of a problem on one chip, best source first: measured, from other sizes, roofline.
 
 Measured      the fastest correct implementation's median, with its interval.
 Interpolated  from other sizes of the same op, type and mode. A surface
@@ -123,9 +123,11 @@ class _Surface:
         seconds = max(min(seconds, most), least)
         roof_s = self.roof.attainable_time_s(cost, problem.dtype) or 0.0
         seconds = max(seconds, roof_s)
-        spread = self.spread * SPREAD_PER_DOUBLING_OUTSIDE ** self._doublings_outside(problem)
+        doublings_outside = self._doublings_outside(problem)
+        spread = self.spread * SPREAD_PER_DOUBLING_OUTSIDE**doublings_outside
         low, high = max(roof_s, seconds / spread), seconds * spread
-        return OpTime(seconds, low, high, Source.INTERPOLATED)
+        source = Source.EXTRAPOLATED if doublings_outside > 0 else Source.INTERPOLATED
+        return OpTime(seconds, low, high, source)
 
     def _doublings_outside(self, problem: Problem) -> float:
         """How far the problem's farthest axis is from the measured sizes, in doublings."""

@@ -235,7 +235,7 @@ def _interval_basis(model: ModelSpec, num_chips: int) -> str:
     error = SLOWER_THAN_MODEL_MOE if model.experts is not None else SLOWER_THAN_MODEL_DENSE
     kind = "models with experts" if model.experts is not None else "dense models"
     text = (
-        "the intervals of the op times (measured, interpolated or of the rates "
+        "the intervals of the op times (measured, from other sizes or of the rates "
         "taken from elsewhere), joined with the model's own error against published runs of "
         f"{kind}, which were up to {math.expm1(error):.0%} slower and "
         f"{-math.expm1(-FASTER_THAN_MODEL):.0%} faster"

@@ -14,6 +14,7 @@ MAX_OPS = 25
 COLOURS = {
     Source.MEASURED: PALETTE[2],
     Source.INTERPOLATED: PALETTE[0],
+    Source.EXTRAPOLATED: PALETTE[4],
     Source.ROOFLINE: PALETTE[1],
     Source.NETWORK: PALETTE[3],
     Source.MODEL: GREY,

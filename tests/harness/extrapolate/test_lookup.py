@@ -85,6 +85,7 @@ def test_sizes_outside_the_measured_ones_are_less_sure() -> None:
     lookup = Lookup(H100, counted, [*ROOFS, *records(GRID, rough_time)])
     inside = lookup.time(gemm(2048, 2048, 4096))
     outside = lookup.time(gemm(2048, 2048, 16 * 8192))
+    assert outside.source is Source.EXTRAPOLATED
     assert outside.high / outside.seconds > 1.1 * inside.high / inside.seconds
 
 
@@ -117,7 +118,7 @@ def test_one_measured_size_gives_its_share_of_the_roof_to_others() -> None:
     found = [*ROOFS, record(gemm(4096, 4096, 4096), 2 * 4096**3 / 350e12)]
     # The roof is of the op too, so the median of both shares holds: 1 and 1/2 of it.
     time = Lookup(H100, counted, found).time(gemm(2048, 8192, 4096))
-    assert time.source is Source.INTERPOLATED
+    assert time.source is Source.EXTRAPOLATED
     assert time.seconds == pytest.approx(1.5 * 2 * 4096**3 / 700e12)
 
 
