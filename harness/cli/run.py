@@ -14,7 +14,7 @@ from harness.cli.finish import finish_run
 from harness.cli.progress import RunProgress
 from harness.codec import to_json
 from harness.config.build import RunRequest, run_request
-from harness.config.compose import compose
+from harness.config.compose import check_sweep, compose
 from harness.config.this_chip import chip_name
 from harness.errors import ConfigError
 from harness.run import RUNS, job_to_resume, measure_run, new_job
@@ -116,6 +116,7 @@ def _hand_to_hydra(overrides: Sequence[str], config_dirs: Sequence[Path]) -> int
     command = [sys.executable, "-m", "harness.hydra_app", "--multirun"]
     if len(config_dirs) > 1:
         raise ConfigError("--config-dir: Hydra's own command line takes one such folder.")
+    check_sweep("run", overrides, config_dirs)
     for folder in config_dirs:
         command += ["--config-dir", str(folder.resolve())]
     sys.stdout.flush()

@@ -45,22 +45,67 @@ def compose(
     Raises:
         ConfigError: for anything that is wrong with an override, naming the nearest right one.
     """
-    for folder in config_dirs:
-        if not folder.is_dir():
-            raise ConfigError(f"--config-dir: {folder} is not a folder.")
-    search_path = ",".join(f"file://{folder.resolve()}" for folder in config_dirs)
-    search = [f"hydra.searchpath=[{search_path}]"] if config_dirs else []
+    parsed = [_single(override) for override in _parse(overrides)]
+    search = _search_path(config_dirs)
     with _hydra():
-        parsed = _parse(overrides)
-        _check_groups(parsed, config_dirs)
+        _check(config_name, parsed, search, config_dirs)
         try:
-            selected = [override.input_line for override in parsed if _is_group(override)]
-            base = hydra.compose(config_name, [*search, *selected])
-            _check_keys(parsed, base)
             composed: DictConfig = hydra.compose(config_name, [*search, *map(_opened, parsed)])
         except (HydraException, OmegaConfBaseException) as error:
             raise ConfigError(_explained(error)) from None
     return composed
+
+
+def check_sweep(
+    config_name: str, overrides: Sequence[str], config_dirs: Sequence[Path] = ()
+) -> None:
+    """Refuse a sweep whose overrides could not be composed, before Hydra is handed it.
+
+    Raises:
+        ConfigError: as `compose` does, for the first value of a sweep that is wrong.
+    """
+    parser = OverridesParser.create()
+    single = [
+        parser.parse_override(text)
+        for override in _parse(overrides)
+        for text in _expanded(override)
+    ]
+    with _hydra():
+        _check(config_name, single, _search_path(config_dirs), config_dirs)
+
+
+def _expanded(override: Override) -> list[str]:
+    """The override once for each value of its sweep; a sweep over numbers is one of a kind."""
+    if not override.is_sweep_override():
+        return [str(override.input_line)]
+    if not override.is_choice_sweep():
+        return []
+    return [f"{override.key_or_group}={value}" for value in override.sweep_string_iterator()]
+
+
+def _search_path(config_dirs: Sequence[Path]) -> list[str]:
+    for folder in config_dirs:
+        if not folder.is_dir():
+            raise ConfigError(f"--config-dir: {folder} is not a folder.")
+    folders = ",".join(f"file://{folder.resolve()}" for folder in config_dirs)
+    return [f"hydra.searchpath=[{folders}]"] if config_dirs else []
+
+
+def _check(
+    config_name: str,
+    overrides: Sequence[Override],
+    search: Sequence[str],
+    config_dirs: Sequence[Path],
+) -> None:
+    """Refuse names of groups and keys that are not there."""
+    _check_groups(overrides, config_dirs)
+    # A group named twice, as in a sweep, is composed once: its keys are those of its schema.
+    selected = {item.key_or_group: item.input_line for item in overrides if _is_group(item)}
+    try:
+        base = hydra.compose(config_name, [*search, *selected.values()])
+    except (HydraException, OmegaConfBaseException) as error:
+        raise ConfigError(_explained(error)) from None
+    _check_keys(overrides, base)
 
 
 def _parse(overrides: Sequence[str]) -> list[Override]:
@@ -81,13 +126,17 @@ def _parse(overrides: Sequence[str]) -> list[Override]:
             override = parser.parse_override(text)
         except HydraException as error:
             raise ConfigError(f"'{text}' is not an override: {_explained(error)}") from None
-        if override.is_sweep_override():
-            raise ConfigError(
-                f"{text}: several values are a sweep; `chipscale run -m {text}` runs one after "
-                "the other. A list is written key=[a,b]."
-            )
         parsed.append(override)
     return parsed
+
+
+def _single(override: Override) -> Override:
+    if override.is_sweep_override():
+        raise ConfigError(
+            f"{override.input_line}: several values are a sweep; `chipscale run -m "
+            f"{override.input_line}` runs one after the other. A list is written key=[a,b]."
+        )
+    return override
 
 
 def _is_group(override: Override) -> bool:

@@ -6,7 +6,7 @@ import pytest
 
 from harness.cases import Case
 from harness.config.build import RunRequest, project_request, run_request
-from harness.config.compose import compose
+from harness.config.compose import check_sweep, compose
 from harness.errors import ChipscaleError
 from harness.measure.policy import Cache
 from kernels import registry
@@ -78,6 +78,23 @@ def test_every_suite_follows_from_every_model(suite: str, model: str) -> None:
     else:
         assert modes == {"forward", "backward", "dgrad", "wgrad"}
         assert problems_of(request.cases) == set(registry.names())
+
+
+@pytest.mark.parametrize(
+    ("override", "words"),
+    [
+        ("model=llama3_8b,qwen3_33b", "Did you mean 'qwen3_32b'?"),
+        ("measure.sed=1,2", "Did you mean 'measure.seed'?"),
+        ("suite=choice(quick,trainin)", "Did you mean 'training'?"),
+    ],
+)
+def test_a_mistake_in_a_sweep_is_told_before_it_starts(override: str, words: str) -> None:
+    with pytest.raises(ChipscaleError, match=words.replace("?", r"\?")):
+        check_sweep("run", [override])
+
+
+def test_a_right_sweep_is_let_through() -> None:
+    check_sweep("run", ["model=llama3_8b,qwen3_32b", "measure.seed=range(1,4)", "suite=quick"])
 
 
 def test_roofs_come_first_and_survive_a_choice_of_ops() -> None:
