@@ -10,6 +10,9 @@ ChipscaleError (a ValueError; the command line prints it and exits with its code
 import difflib
 from collections.abc import Iterable
 
+INTERRUPTED_EXIT_CODE = 130
+"""As shells report a program ended by Ctrl-C."""
+
 
 class ChipscaleError(ValueError):
     """The root of all errors a user can cause."""

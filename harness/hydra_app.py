@@ -5,8 +5,10 @@ exit code of its error told in its last line.
 """
 
 import sys
+from pathlib import Path
 
 import hydra
+from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig
 
 from harness.cli.run import run_composed
@@ -27,13 +29,19 @@ schema.register()
 def app(config: DictConfig) -> int:
     """One job of a sweep."""
     try:
-        exit_code = run_composed(config)
+        exit_code = run_composed(config, _config_dirs())
     except ChipscaleError as error:
         print(f"chipscale: {error}", file=sys.stderr)
         exit_code = error.exit_code
     if exit_code:
         raise SweepJobFailed(f"the job ended with exit code {exit_code}")
     return exit_code
+
+
+def _config_dirs() -> list[Path]:
+    """The folder given as --config-dir, which Hydra has put on its search path."""
+    sources = HydraConfig.get().runtime.config_sources
+    return [Path(source.path) for source in sources if source.provider == "command-line"]
 
 
 if __name__ == "__main__":

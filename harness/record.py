@@ -65,6 +65,9 @@ class Measurement:
     flush_bytes: int
     num_warmup: int
     warmup_s: float
+    enqueue_s: float | None = None
+    """Host time of one call. Where it is longer than the sample, the host was the slower one; on a
+    device that works behind the host, the flush before a sample lasts longer than this."""
     prepare_s: float
     """Compiling and the first call, which are not part of any sample."""
     stop_reason: str

@@ -96,10 +96,13 @@ def measure_run(
 
 
 def close_run(folder: RunFolder, chip_name: Callable[[Environment], str]) -> None:
-    """Write down which chip it was, and that the run has ended."""
+    """Write down which chip it was and, when every case has a record, that the run has ended."""
     info = folder.info
-    ended_at = info.ended_at or datetime.now(UTC).isoformat(timespec="seconds")
-    chip = chip_name(folder.environment)
+    ended_at = info.ended_at
+    if not ended_at and len(folder.records()) >= info.num_cases:
+        ended_at = datetime.now(UTC).isoformat(timespec="seconds")
+    # A name that was given where the run was made stays: it may be of that user's own chips.
+    chip = info.chip or chip_name(folder.environment)
     if (chip, ended_at) != (info.chip, info.ended_at):
         closed = replace(info, chip=chip, ended_at=ended_at)
         write_atomically(folder.path / RUN, to_json(closed) + "\n")

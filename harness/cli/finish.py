@@ -144,7 +144,7 @@ def _say_what_next(folder: RunFolder, request: RunRequest, console: Console) -> 
     for what, command in (
         ("see it in MLflow", f"chipscale ui{where}"),
         ("read the report", _short(folder.path / REPORT_HTML)),
-        ("another chip", f"chipscale run suite={request.suite} device=cuda"),
+        ("another chip", f"chipscale run suite={request.suite} plan=cases.json"),
     ):
         steps.add_row(f"  {what}:", command)
     console.print("\nNext:")

@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from harness import __version__
-from harness.errors import ChipscaleError, did_you_mean
+from harness.errors import INTERRUPTED_EXIT_CODE, ChipscaleError, did_you_mean
 
 DESCRIPTION = """\
 How fast is this chip, is it faster than that one, and what would 100,000 of them do?
@@ -117,7 +117,6 @@ def _parser() -> argparse.ArgumentParser:
     made["list"].add_argument(
         "what", nargs="?", default="suites", metavar="WHAT", help=", ".join(LISTABLE)
     )
-    made["list"].add_argument("--config-dir", type=Path, action="append", default=[])
     made["compare"].add_argument("first", help="run id, a part of one, a folder, or `latest`")
     made["compare"].add_argument("second")
     made["compare"].add_argument(
@@ -131,6 +130,8 @@ def _parser() -> argparse.ArgumentParser:
         "folders", nargs="*", type=Path, help="run folders; none: all runs of the results folder"
     )
     made["ui"].add_argument("--port", type=int, default=5177)
+    for verb in ("list", "report", "sync"):
+        made[verb].add_argument("--config-dir", type=Path, action="append", default=[])
     for verb in ("list", "compare", "report", "sync", "ui"):
         made[verb].add_argument("--results-dir", type=Path, default=Path("results"))
     return parser
@@ -172,11 +173,18 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return error.exit_code
     except KeyboardInterrupt:
         print("chipscale: stopped.", file=sys.stderr)
-        return 130
-    except BrokenPipeError:
-        # The reader of our output, `head` say, has seen enough.
-        sys.stderr.close()
-        return 0
+        return INTERRUPTED_EXIT_CODE
+    except OSError as error:
+        if isinstance(error, BrokenPipeError):
+            # The reader of our output, `head` say, has seen enough.
+            sys.stderr.close()
+            return 0
+        where = f"{error.filename}: " if error.filename else ""
+        print(
+            f"chipscale: {where}{error.strerror or error}. What was measured before is kept.",
+            file=sys.stderr,
+        )
+        return ChipscaleError.exit_code
 
 
 if __name__ == "__main__":

@@ -11,7 +11,7 @@ def main(options: argparse.Namespace) -> int:
     """Render each run named."""
     for name in options.runs:
         folder = find_run(name, options.results_dir.resolve())
-        render_reports(folder)
+        render_reports(folder, options.config_dir)
         print(folder.path / REPORT_HTML)
         print(folder.path / REPORT_MARKDOWN)
     return 0

@@ -16,18 +16,17 @@ from harness.codec import to_json
 from harness.config.build import RunRequest, run_request
 from harness.config.compose import check_sweep, compose
 from harness.config.this_chip import chip_name
-from harness.errors import ConfigError
+from harness.errors import INTERRUPTED_EXIT_CODE, ConfigError
 from harness.run import RUNS, job_to_resume, measure_run, new_job
 from harness.store.folder import RunFolder, write_atomically
 from harness.worker.job import Job
-
-INTERRUPTED_EXIT_CODE = 130
-"""As shells report a program ended by Ctrl-C."""
 
 
 def main(options: argparse.Namespace) -> int:
     """Run what the overrides ask for."""
     if options.multirun:
+        if options.cfg is not None:
+            raise ConfigError("--cfg: it prints one configuration, and -m makes several. Give one.")
         return _hand_to_hydra(options.overrides, options.config_dir)
     config = compose("run", options.overrides, options.config_dir)
     if options.cfg is not None:

@@ -2,6 +2,7 @@
 
 import argparse
 import shutil
+from collections.abc import Sequence
 from pathlib import Path
 
 from rich.console import Console
@@ -24,7 +25,7 @@ def main(options: argparse.Namespace) -> int:
     results_dir = options.results_dir.resolve()
     console = Console(highlight=False)
     if options.folders:
-        folders = [_at_home(path, results_dir) for path in options.folders]
+        folders = [_at_home(path, results_dir, options.config_dir) for path in options.folders]
     else:
         folders = [folder for folder in run_folders(results_dir / RUNS) if folder.records()]
     if not folders:
@@ -41,19 +42,23 @@ def main(options: argparse.Namespace) -> int:
     return 0 if all(result.is_done for result in results) else FAILED_EXIT_CODE
 
 
-def _at_home(path: Path, results_dir: Path) -> RunFolder:
+def _at_home(path: Path, results_dir: Path, config_dirs: Sequence[Path]) -> RunFolder:
     """The run in the results folder, copied there if it was measured elsewhere.
 
     Raises:
-        RecordError: when the folder holds no run.
+        RecordError: when the folder holds no run, or another run of that name is at home.
     """
     if not (path / RUN).exists():
         raise RecordError(f"{path}: no {RUN} there, so it is not a run folder.")
-    info = RunFolder(path).info
-    home = results_dir / RUNS / info.run_id
-    if path.resolve() != home.resolve():
+    away = RunFolder(path)
+    home = RunFolder(results_dir / RUNS / away.info.run_id)
+    if path.resolve() != home.path.resolve():
+        held = home.records()
+        if away.records()[: len(held)] != held:
+            raise RecordError(
+                f"{path}: {home.path} holds other records of that run id. Move one of them away."
+            )
         # The worker may have gone on over there since the last time.
-        shutil.copytree(path, home, dirs_exist_ok=True)
-    folder = RunFolder(home)
-    close_run(folder, chip_name)
-    return folder
+        shutil.copytree(path, home.path, dirs_exist_ok=True)
+    close_run(home, lambda environment: chip_name(environment, config_dirs))
+    return home

@@ -238,7 +238,20 @@ def _shard(data: Any, dtype: str, key: str) -> tuple[Phase, Shard]:
 def _cases(suite: Any, model: ModelSpec, impls: Sequence[str]) -> tuple[Case, ...]:
     """The suite's roofs, the model's problems in each phase, and further problems, in order."""
     _check_keys(
-        suite, ("name", "description", "dtype", "ops", "phases", "roofs", "problems"), "suite"
+        suite,
+        (
+            "name",
+            "description",
+            "dtype",
+            "tensor",
+            "microbatch_size",
+            "sequence_length",
+            "ops",
+            "phases",
+            "roofs",
+            "problems",
+        ),
+        "suite",
     )
     ops = suite.get("ops")
     if ops is not None and not isinstance(ops, list):

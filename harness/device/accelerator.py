@@ -1,10 +1,11 @@
 """Any accelerator that torch knows, through `torch.accelerator` and `torch.Event` alone."""
 
+import contextlib
+import math
 import os
 import re
 import time
 from pathlib import Path
-from typing import Any
 
 import torch
 
@@ -16,6 +17,9 @@ FALLBACK_CACHE_BYTES = 256 * 2**20
 """Assumed where the chip does not tell: triton.testing.do_bench clears as much."""
 FLUSH_FACTOR = 2
 """A flush writes this many last-level caches (flashinfer-bench does the same)."""
+FLUSH_TRIALS = 5
+MAX_FLUSHES = 100
+"""So that a host that takes seconds for a call does not keep the device busy for minutes."""
 EVENT_RESOLUTION_S = 0.5e-6
 """CUDA runtime API, cudaEventElapsedTime: resolution of around 0.5 microseconds."""
 
@@ -43,11 +47,13 @@ class EventTimer:
 
 def _timer(device: torch.device) -> Timer:
     """Events where the back-end can time them, else the host clock, which the record then says."""
+    # A device that cannot even be waited for is broken, which is no reason for another timer.
+    torch.accelerator.synchronize()
     try:
         timer = EventTimer(device)
         timer.start()
         timer.stop()
-    except (RuntimeError, TypeError):
+    except (RuntimeError, TypeError, AttributeError):
         return HostClock(torch.accelerator.synchronize)
     return timer
 
@@ -77,33 +83,29 @@ class AcceleratorDevice:
         assert accelerator is not None, "the caller has checked that there is one"
         self.torch_device = torch.device(accelerator.type, index)
         torch.accelerator.set_device_index(index)
-        module: Any = torch.get_device_module(self.torch_device)
-        self._module = module
-        properties: Any = None
-        if hasattr(module, "get_device_properties"):
-            properties = module.get_device_properties(index)
-        name = getattr(properties, "name", None) or self.torch_device.type
-        cache = getattr(properties, "L2_cache_size", None) or None
-        uuid = str(getattr(properties, "uuid", "") or "")
-        self.info = DeviceInfo(
-            name=name,
-            torch_device_type=self.torch_device.type,
-            index=index,
-            uuid=uuid,
-            memory_bytes=getattr(properties, "total_memory", None),
-            last_level_cache_bytes=cache,
-            num_compute_units=getattr(properties, "multi_processor_count", None),
-            driver=_driver_version(),
-            runtime=_runtime(self.torch_device.type),
-        )
+        self.info = _info(self.torch_device)
         self.timer: Timer = _timer(self.torch_device)
         self._flush_buffer = torch.empty(
-            FLUSH_FACTOR * (cache or FALLBACK_CACHE_BYTES),
+            FLUSH_FACTOR * (self.info.last_level_cache_bytes or FALLBACK_CACHE_BYTES),
             dtype=torch.int8,
             device=self.torch_device,
         )
+        self._flush_s = self._time_flush()
         # NVML names a chip `GPU-<uuid>`; torch leaves the prefix out.
-        self._telemetry = NvidiaTelemetry(f"GPU-{uuid}") if torch.version.cuda else None
+        self._telemetry = NvidiaTelemetry(f"GPU-{self.info.uuid}") if torch.version.cuda else None
+
+    def _time_flush(self) -> float:
+        """Seconds of one flush, the fastest of a few: used only to know how often to repeat it."""
+        seconds = []
+        for _ in range(FLUSH_TRIALS):
+            self.timer.start()
+            self._flush_buffer.zero_()
+            seconds.append(self.timer.stop())
+        return min(seconds)
+
+    def now_s(self) -> float:
+        """The host's monotonic clock."""
+        return time.monotonic()
 
     def state(self) -> DeviceState:
         """Clocks, power, temperature and throttling where the vendor's binding is there."""
@@ -111,17 +113,24 @@ class AcceleratorDevice:
             return DeviceState(load_average=os.getloadavg()[0])
         return self._telemetry.state()
 
-    def now_s(self) -> float:
-        """The host's monotonic clock."""
-        return time.monotonic()
-
     def synchronize(self) -> None:
         """Wait until the device has finished everything."""
         torch.accelerator.synchronize()
 
-    def flush_cache(self) -> None:
+    def is_usable(self) -> bool:
+        """Whether it still allocates and computes; an error may have poisoned the context."""
+        try:
+            torch.ones(8, device=self.torch_device).add_(1)
+            torch.accelerator.synchronize()
+        except RuntimeError:
+            return False
+        return True
+
+    def flush_cache(self, at_least_s: float = 0.0) -> None:
         """Write a buffer larger than the last-level cache, in the stream of the runs."""
-        self._flush_buffer.zero_()
+        repeats = math.ceil(at_least_s / self._flush_s) if self._flush_s > 0 else 1
+        for _ in range(min(max(1, repeats), MAX_FLUSHES)):
+            self._flush_buffer.zero_()
 
     @property
     def flush_bytes(self) -> int:
@@ -130,16 +139,41 @@ class AcceleratorDevice:
 
     def reset_peak_memory(self) -> None:
         """Start a new peak where the back-end keeps one."""
-        if hasattr(self._module, "reset_peak_memory_stats"):
-            self._module.reset_peak_memory_stats()
+        with contextlib.suppress(RuntimeError):
+            torch.accelerator.reset_peak_memory_stats()
 
     def peak_memory_bytes(self) -> int | None:
         """Most bytes the allocator held since the reset, without the flush buffer."""
-        if not hasattr(self._module, "max_memory_allocated"):
+        try:
+            return int(torch.accelerator.max_memory_allocated()) - self.flush_bytes
+        except RuntimeError:
             return None
-        return int(self._module.max_memory_allocated()) - self.flush_bytes
 
     def release_memory(self) -> None:
         """Give the allocator's cache back to the device."""
-        if hasattr(self._module, "empty_cache"):
-            self._module.empty_cache()
+        with contextlib.suppress(RuntimeError):
+            torch.accelerator.empty_cache()
+
+
+def _info(device: torch.device) -> DeviceInfo:
+    """What the back-end tells; back-ends differ in what they know, so each field may be absent."""
+    module = torch.get_device_module(device)
+    properties: object = None
+    if hasattr(module, "get_device_properties"):
+        properties = module.get_device_properties(device.index)
+
+    def told(name: str) -> int | None:
+        found = getattr(properties, name, None)
+        return int(found) if found else None
+
+    return DeviceInfo(
+        name=str(getattr(properties, "name", "") or device.type),
+        torch_device_type=device.type,
+        index=device.index,
+        uuid=str(getattr(properties, "uuid", "") or ""),
+        memory_bytes=told("total_memory"),
+        last_level_cache_bytes=told("L2_cache_size"),
+        num_compute_units=told("multi_processor_count"),
+        driver=_driver_version(),
+        runtime=_runtime(device.type),
+    )

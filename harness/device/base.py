@@ -70,8 +70,15 @@ class Device(Protocol):
     def synchronize(self) -> None:
         """Wait until the device has finished everything."""
 
-    def flush_cache(self) -> None:
-        """Push everything else out of the last-level cache."""
+    def flush_cache(self, at_least_s: float = 0.0) -> None:
+        """Push everything else out of the last-level cache.
+
+        On a device that works behind the host, go on for at least that long, so that the host has
+        queued what comes next before the device gets to it.
+        """
+
+    def is_usable(self) -> bool:
+        """Whether it still computes; after some errors a device answers nothing but errors."""
 
     @property
     def flush_bytes(self) -> int:

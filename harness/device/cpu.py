@@ -1,5 +1,7 @@
 """The CPU as a device of its own: host clock, last-level cache from the kernel's tables."""
 
+import contextlib
+import ctypes
 import os
 import platform
 import resource
@@ -79,9 +81,14 @@ class CpuDevice:
     def synchronize(self) -> None:
         """Nothing to wait for: a call on the CPU returns when it is done."""
 
-    def flush_cache(self) -> None:
+    def flush_cache(self, at_least_s: float = 0.0) -> None:
         """Write a buffer larger than the last-level cache."""
+        del at_least_s  # Nothing is queued here: the work begins when it is called.
         self._flush_buffer.add_(1)
+
+    def is_usable(self) -> bool:
+        """A process that still runs can compute."""
+        return True
 
     @property
     def flush_bytes(self) -> int:
@@ -104,4 +111,6 @@ class CpuDevice:
         return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 2**10
 
     def release_memory(self) -> None:
-        """Nothing is cached on the CPU."""
+        """Have the C library give its free memory back, where it is glibc."""
+        with contextlib.suppress(OSError, AttributeError):
+            ctypes.CDLL(None).malloc_trim(0)

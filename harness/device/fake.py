@@ -36,6 +36,7 @@ class FakeDevice:
     def __init__(self, options: FakeOptions) -> None:
         self.options = options
         self.torch_device = torch.device("cpu")
+        self.is_poisoned = False
         self._now_s = 0.0
         self.timer: Timer = VirtualTimer(self)
         self._generator = np.random.default_rng(options.seed)
@@ -80,8 +81,13 @@ class FakeDevice:
     def synchronize(self) -> None:
         """Nothing is under way."""
 
-    def flush_cache(self) -> None:
+    def is_usable(self) -> bool:
+        """Until the fault `poison` was acted out."""
+        return not self.is_poisoned
+
+    def flush_cache(self, at_least_s: float = 0.0) -> None:
         """A flush takes time between samples, not within them."""
+        del at_least_s
         self._now_s += 2 * 64 * 2**20 / self.options.memory_bandwidth_bytes_per_s
 
     @property

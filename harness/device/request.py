@@ -13,6 +13,8 @@ class Fault(StrEnum):
     ERROR = "error"
     HANG = "hang"
     CRASH = "crash"
+    POISON = "poison"
+    """An error after which the device answers nothing but errors, until a new process opens it."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -91,14 +91,25 @@ class TorchWorkbench:
             device = self._device.torch_device
             # Only these are known to compute in fp64; elsewhere the host's processor does.
             where = device if device.type in ("cpu", "cuda") else torch.device("cpu")
-            self._reference = self._op.reference(self._problem, in_fp64(self._inputs, where))
+            try:
+                self._reference = self._referred(where)
+            except torch.OutOfMemoryError:
+                # The reference needs several times the memory of what is measured.
+                self._device.release_memory()
+                self._reference = self._referred(torch.device("cpu"))
         return self._reference
+
+    def _referred(self, where: torch.device) -> Outputs:
+        """The reference computed there and kept on the host, out of the peak that is measured."""
+        outputs = self._op.reference(self._problem, in_fp64(self._inputs, where))
+        return tuple(output.cpu() for output in outputs)
 
 
 def in_fp64(inputs: Inputs, device: torch.device) -> dict[str, torch.Tensor]:
     """Copies with every floating tensor in fp64; integers stay as they are."""
     return {
-        name: tensor.detach().to(device, torch.float64)
+        # Moved first: the device of the inputs need not know fp64.
+        name: tensor.detach().to(device).to(torch.float64)
         if tensor.is_floating_point()
         else tensor.detach().to(device)
         for name, tensor in inputs.items()
@@ -123,6 +134,10 @@ class FakeWorkbench:
         """The implementation's stand-in."""
         self._op.impl(impl)
         fault = dict(self._device.options.faults).get(self._problem.op)
+        if fault is Fault.POISON:
+            self._device.is_poisoned = True
+        if self._device.is_poisoned:
+            raise RuntimeError("the fake chip is poisoned, as it was asked to be")
         if fault is not None:
             _act_out(fault)
         options = self._device.options

@@ -1,6 +1,7 @@
 """`python -m harness.worker CASES OUT`: measure on a bare host, with no Hydra and no MLflow."""
 
 import argparse
+import secrets
 import sys
 from collections import Counter
 from dataclasses import replace
@@ -10,16 +11,13 @@ from pathlib import Path
 from harness.cases import Case
 from harness.codec import to_json
 from harness.environment import Environment
-from harness.errors import ChipscaleError
+from harness.errors import INTERRUPTED_EXIT_CODE, ChipscaleError
 from harness.record import Record, Status
 from harness.stats import summarize
-from harness.store.folder import RUN, RunFolder, write_atomically
+from harness.store.folder import RUN, RunFolder, RunInfo, write_atomically
 from harness.units import duration
 from harness.worker.job import read_job
 from harness.worker.supervisor import Watcher, supervise
-
-INTERRUPTED_EXIT_CODE = 130
-"""As shells report a program ended by Ctrl-C."""
 
 
 class PlainPrinter(Watcher):
@@ -48,6 +46,15 @@ class PlainPrinter(Watcher):
         )
 
 
+def _now() -> str:
+    return datetime.now(UTC).isoformat(timespec="seconds")
+
+
+def _own_run(planned: RunInfo) -> RunInfo:
+    """The planned run with an id and a start of its own: one cases file may go to many hosts."""
+    return replace(planned, run_id=f"{planned.run_id}-{secrets.token_hex(3)}", started_at=_now())
+
+
 def main(arguments: list[str] | None = None) -> int:
     """Measure the cases of a file into a folder; exit 0 when all were settled."""
     parser = argparse.ArgumentParser(
@@ -60,25 +67,17 @@ def main(arguments: list[str] | None = None) -> int:
     options = parser.parse_args(arguments)
     try:
         job = read_job(options.cases)
-        # A copy of one cases file may be measured on many hosts: each folder is a run of its own.
-        started_at = datetime.now(UTC).isoformat(timespec="seconds")
         folder = RunFolder(options.out)
-        info = (
-            folder.info
-            if (options.out / RUN).exists()
-            else replace(
-                job.run,
-                started_at=started_at,
-                run_id=f"{job.run.run_id}-{options.out.resolve().name}",
-            )
-        )
-        job = replace(job, run=info)
+        job = replace(job, run=folder.info if (options.out / RUN).exists() else _own_run(job.run))
         supervise(job, options.out, PlainPrinter(len(job.cases)))
-        ended_at = datetime.now(UTC).isoformat(timespec="seconds")
-        write_atomically(options.out / RUN, to_json(replace(info, ended_at=ended_at)) + "\n")
+        ended = replace(job.run, ended_at=_now())
+        write_atomically(options.out / RUN, to_json(ended) + "\n")
     except ChipscaleError as error:
         print(f"chipscale: {error}", file=sys.stderr)
         return error.exit_code
+    except OSError as error:
+        print(f"chipscale: {error.filename}: {error.strerror}.", file=sys.stderr)
+        return ChipscaleError.exit_code
     except KeyboardInterrupt:
         print("Stopped; the same command goes on where it was.", file=sys.stderr)
         return INTERRUPTED_EXIT_CODE

@@ -30,12 +30,10 @@ from harness.record import Record, Status
 from harness.worker.events import Event, Stage
 from harness.worker.job import Job, read_job
 from kernels import registry
-from kernels.op import Cost, Problem
+from kernels.op import Problem
 
 POISONED_EXIT_CODE = 75
 """The device context is unusable after this case; a fresh process goes on (EX_TEMPFAIL)."""
-_POISON = ("CUDA error", "HIP error", "device-side assert", "an illegal memory access")
-"""Words of errors after which a context answers nothing but errors."""
 _NO_MEMORY = ("out of memory", "can't allocate memory", "not enough memory")
 MAX_REASON_CHARACTERS = 500
 """Compilers print pages; the first lines say what went wrong."""
@@ -53,33 +51,30 @@ class CaseRunner:
 
     def run(self, case: Case) -> Record:
         """The record of the case, whatever becomes of it."""
-        started_at = datetime.now(UTC).isoformat(timespec="milliseconds")
-        op = registry.load(case.problem.op)
-        identity = protocol_hash(op, case.problem, self._job.policy, self._device.timer.kind)
-
-        def outcome(status: Status, reason: str, cost: Cost | None = None) -> Record:
-            return Record(
-                run_id=self._job.run.run_id,
-                case=case,
-                status=status,
-                reason=reason[:MAX_REASON_CHARACTERS],
-                cost=cost,
-                started_at=started_at,
-                protocol_hash=identity,
-            )
-
-        cost = op.cost(case.problem)
+        record = Record(
+            run_id=self._job.run.run_id,
+            case=case,
+            status=Status.OK,
+            started_at=datetime.now(UTC).isoformat(timespec="milliseconds"),
+        )
         try:
-            return self._measured(case, outcome(Status.OK, "", cost))
+            op = registry.load(case.problem.op)
+            record = replace(
+                record,
+                cost=op.cost(case.problem),
+                protocol_hash=protocol_hash(
+                    op, case.problem, self._job.policy, self._device.timer.kind
+                ),
+            )
+            return self._measured(case, record)
         except UnsupportedHere as reason:
-            return outcome(Status.UNSUPPORTED, str(reason), cost)
+            return _failed(record, Status.UNSUPPORTED, str(reason))
         except (torch.OutOfMemoryError, MemoryError) as error:
-            return outcome(Status.OUT_OF_MEMORY, _first_words(error), cost)
+            return _failed(record, Status.OUT_OF_MEMORY, _first_words(error))
         except Exception as error:  # an implementation may raise anything; it becomes the reason
             words = _first_words(error)
-            if any(sign in words.lower() for sign in _NO_MEMORY):
-                return outcome(Status.OUT_OF_MEMORY, words, cost)
-            return outcome(Status.ERROR, words, cost)
+            is_memory = any(sign in words.lower() for sign in _NO_MEMORY)
+            return _failed(record, Status.OUT_OF_MEMORY if is_memory else Status.ERROR, words)
 
     def _measured(self, case: Case, identity: Record) -> Record:
         """Check, then time; raises what the implementation raises."""
@@ -106,6 +101,7 @@ class CaseRunner:
                 ),
             )
         self._tell(Event(stage=Stage.MEASURE))
+        self._device.release_memory()
         measurement = measure(subject, self._device, self._job.policy, prepare_s)
         return replace(checked, measurement=measurement)
 
@@ -120,6 +116,10 @@ class CaseRunner:
             )
             self._problem = problem
         return self._workbench
+
+
+def _failed(record: Record, status: Status, reason: str) -> Record:
+    return replace(record, status=status, reason=reason[:MAX_REASON_CHARACTERS])
 
 
 def _first_words(error: BaseException) -> str:
@@ -169,7 +169,7 @@ def main(job_file: str) -> int:
         tell(Event(started_case=index))
         record = runner.run(job.cases[index])
         tell(Event(record=record))
-        if record.status is Status.ERROR and any(sign in record.reason for sign in _POISON):
+        if record.status in (Status.ERROR, Status.OUT_OF_MEMORY) and not device.is_usable():
             return POISONED_EXIT_CODE
     return 0
 

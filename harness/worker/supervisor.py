@@ -32,7 +32,7 @@ from harness.store.folder import (
     write_atomically,
 )
 from harness.worker.events import Event, Stage
-from harness.worker.job import Job
+from harness.worker.job import Job, read_job
 
 START_TIMEOUT_S = 300.0
 """A cold import of torch from a network file system has been seen to take minutes."""
@@ -72,6 +72,7 @@ def supervise(job: Job, folder: Path, watcher: Watcher) -> None:
         RecordError: when the worker cannot be started, or old records cannot be read.
     """
     folder.mkdir(parents=True, exist_ok=True)
+    _refuse_other_cases(job, folder)
     cut_incomplete_line(folder / RECORDS)
     write_atomically(folder / CASES, to_json(job) + "\n")
     if job.config_yaml:
@@ -84,6 +85,33 @@ def supervise(job: Job, folder: Path, watcher: Watcher) -> None:
         (folder / LOG).open("a", encoding="utf-8") as log,
     ):
         _Supervisor(job, folder, watcher, records, log).run(todo)
+
+
+def _refuse_other_cases(job: Job, folder: Path) -> None:
+    """A folder is of one run: records of other cases, or taken otherwise, must not join it."""
+    if not (folder / CASES).exists():
+        return
+    earlier = read_job(folder / CASES)
+    for part in ("cases", "policy", "device"):
+        if getattr(earlier, part) != getattr(job, part):
+            raise RecordError(
+                f"{folder}: the run there has other {part} than the one asked for. Repeat the "
+                "command that it was started with, or choose another folder."
+            )
+
+
+def _refuse_other_environment(earlier: Environment, now: Environment) -> None:
+    """Records of one run come from one device and one set of versions."""
+    for what, before, after in (
+        ("device", earlier.device, now.device),
+        ("versions", earlier.versions, now.versions),
+        ("commit", earlier.commit, now.commit),
+    ):
+        if before != after:
+            raise RecordError(
+                f"resume: the run was begun with {what} {before}, and now it is {after}; their "
+                "times do not belong in one run. Start a new one."
+            )
 
 
 def cut_incomplete_line(path: Path) -> None:
@@ -155,7 +183,7 @@ class _Supervisor:
             elif event.refusal is not None:
                 raise ConfigError(event.refusal)
             elif event.environment is not None:
-                write_atomically(self._folder / ENVIRONMENT, to_json(event.environment) + "\n")
+                self._keep_environment(event.environment)
                 self._watcher.on_environment(event.environment)
             elif event.started_case is not None:
                 running = self._job.cases[event.started_case]
@@ -173,6 +201,14 @@ class _Supervisor:
             self._append(self._crashed(running, started_at, child.wait()))
             finished += 1
         return finished
+
+    def _keep_environment(self, environment: Environment) -> None:
+        """Written once; a later child, or a resumed run, must have the same."""
+        path = self._folder / ENVIRONMENT
+        if path.exists() and RunFolder(self._folder).records():
+            _refuse_other_environment(RunFolder(self._folder).environment, environment)
+            return
+        write_atomically(path, to_json(environment) + "\n")
 
     def _append(self, record: Record) -> None:
         """Write the record and make sure that it is on disk before it is told of."""

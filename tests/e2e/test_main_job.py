@@ -2,10 +2,12 @@
 
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
 import time
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -21,6 +23,7 @@ from harness.store.folder import (
     ENVIRONMENT,
     RECORDS,
     REPORT_HTML,
+    RUN,
     RunFolder,
     run_folders,
 )
@@ -187,6 +190,25 @@ def test_ctrl_c_keeps_what_was_measured_and_resume_goes_on(results: Path) -> Non
     assert records[: len(kept)] == kept
     assert len(records) == folder.info.num_cases
     assert folder.info.ended_at
+
+
+def test_syncing_a_stopped_run_leaves_it_open(results: Path, tmp_path: Path) -> None:
+    away = tmp_path / "away"
+    shutil.copytree(newest(results).path, away)
+    info = replace(RunFolder(away).info, run_id="stopped", ended_at="", chip="")
+    RunFolder(away).write(RUN, info)
+    lines = (away / RECORDS).read_text(encoding="utf-8").splitlines(keepends=True)
+    (away / RECORDS).write_text("".join(lines[:3]), encoding="utf-8")
+    assert main(["sync", "--results-dir", str(results), str(away)]) == 0
+    home = RunFolder(results / RUNS / "stopped")
+    assert len(home.records()) == 3
+    assert not home.info.ended_at
+    assert home.info.chip
+    # Other records under the same name do not replace those at home.
+    (away / RECORDS).write_text("".join(lines[1:4]), encoding="utf-8")
+    assert main(["sync", "--results-dir", str(results), str(away)]) == 2
+    assert len(home.records()) == 3
+    shutil.rmtree(home.path)
 
 
 def test_resuming_with_other_cases_is_refused(

@@ -2,6 +2,7 @@
 
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 
@@ -45,6 +46,7 @@ def test_help_needs_no_torch_hydra_or_mlflow() -> None:
         (["compare", "a", "b", "--results-dir", "no"], "no runs there yet"),
         (["report", "x", "--results-dir", "no"], "no runs there yet"),
         (["sync", "no_such_folder"], "so it is not a run folder"),
+        (["run", "-m", "--cfg", "job", "model=llama3_8b,qwen3_32b"], "-m makes several"),
         (["project", "cluster=this_100k"], "so a run is needed. Set runs=[latest]"),
         (["project", "cluster=h1000_100k"], "Did you mean 'h100_100k'?"),
     ],
@@ -58,10 +60,21 @@ def test_a_mistake_is_one_line_and_exit_code_2(
     assert len(errors.splitlines()) == 1
 
 
-def test_a_device_that_is_not_there_is_refused_in_one_line() -> None:
-    done = run_cli("run", "device=npu", "results_dir=/nonexistent/never")
-    assert done.returncode != 0
-    assert "Traceback" not in done.stderr
+def test_a_device_that_is_not_there_is_refused_in_one_line(tmp_path: Path) -> None:
+    done = run_cli("run", "device=npu", f"results_dir={tmp_path}")
+    assert done.returncode == 2
+    assert "device.name: 'npu' was asked for" in done.stderr
+    assert len(done.stderr.splitlines()) == 1
+
+
+def test_a_results_folder_that_cannot_be_made_is_told_in_one_line(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "file").write_text("", encoding="utf-8")
+    assert main(["run", "device=fake", f"results_dir={tmp_path / 'file' / 'x'}"]) == 2
+    errors = capsys.readouterr().err
+    assert "Not a directory" in errors
+    assert len(errors.splitlines()) == 1
 
 
 def test_overrides_and_options_mix_in_any_order(capsys: pytest.CaptureFixture[str]) -> None:

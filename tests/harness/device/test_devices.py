@@ -45,6 +45,21 @@ def test_the_processor_knows_its_memory_and_peak() -> None:
     assert after - before >= 0.9 * block.numel() or after >= block.numel()
 
 
+def test_memory_that_was_freed_is_no_part_of_the_next_peak() -> None:
+    device = CpuDevice("a processor", 1)
+    block = torch.ones(512 * 2**20, dtype=torch.int8)
+    del block
+    device.release_memory()
+    device.reset_peak_memory()
+    before = device.peak_memory_bytes()
+    assert before is not None
+    small = torch.ones(8 * 2**20, dtype=torch.int8)
+    after = device.peak_memory_bytes()
+    assert after is not None
+    assert after - before < 64 * 2**20
+    assert small.numel() == 8 * 2**20
+
+
 def test_the_cache_size_is_plausible_where_it_is_told() -> None:
     size = last_level_cache_bytes()
     assert size is None or 2**18 <= size <= 2**34

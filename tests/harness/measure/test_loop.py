@@ -24,9 +24,9 @@ class TracedDevice(FakeDevice):
         super().__init__(options)
         self.trace: list[str] = []
 
-    def flush_cache(self) -> None:
+    def flush_cache(self, at_least_s: float = 0.0) -> None:
         self.trace.append("flush")
-        super().flush_cache()
+        super().flush_cache(at_least_s)
 
 
 def subject_of(device: FakeDevice, run_s: float = 1e-3) -> Subject:

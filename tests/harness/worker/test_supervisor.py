@@ -5,16 +5,18 @@ import signal
 import subprocess
 import sys
 import time
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
 from harness.codec import to_json
 from harness.device.request import DeviceRequest, Fault
-from harness.errors import ConfigError
+from harness.errors import ConfigError, RecordError
 from harness.record import Status
 from harness.store.folder import CASES as CASES_FILE
-from harness.store.folder import RECORDS, RunFolder
+from harness.store.folder import ENVIRONMENT, RECORDS, RunFolder
+from harness.worker.__main__ import main as worker_main
 from harness.worker.supervisor import cut_incomplete_line, supervise
 from tests.harness.fake_runs import CASES, KeepingWatcher, fake_job
 
@@ -57,6 +59,7 @@ def test_implementations_of_a_problem_share_a_protocol_hash(tmp_path: Path) -> N
         (Fault.OUT_OF_MEMORY, Status.OUT_OF_MEMORY, "out of memory"),
         (Fault.ERROR, Status.ERROR, "RuntimeError: the fake chip failed"),
         (Fault.CRASH, Status.CRASHED, "was ended by SIGABRT"),
+        (Fault.POISON, Status.ERROR, "the fake chip is poisoned"),
     ],
 )
 def test_a_fault_costs_its_own_cases_alone(
@@ -161,7 +164,40 @@ def test_the_bare_host_worker_needs_no_hydra_and_no_mlflow(tmp_path: Path) -> No
     assert done.returncode == 0, done.stderr
     assert f"{len(CASES)} ok" in done.stdout
     assert (tmp_path / "out" / CASES_FILE).exists()
-    assert RunFolder(tmp_path / "out").info.run_id == "run-out"
+    assert RunFolder(tmp_path / "out").info.run_id.startswith("run-")
+
+
+def test_two_hosts_with_one_cases_file_make_two_runs(tmp_path: Path) -> None:
+    job_file = tmp_path / "cases.json"
+    job_file.write_text(to_json(fake_job()), encoding="utf-8")
+    for host in ("a", "b"):
+        assert worker_main([str(job_file), str(tmp_path / host / "OUT")]) == 0
+    first, second = (RunFolder(tmp_path / host / "OUT").info for host in ("a", "b"))
+    assert first.run_id != second.run_id
+    # The same folder again is the same run, with nothing left to do.
+    assert worker_main([str(job_file), str(tmp_path / "a" / "OUT")]) == 0
+    assert RunFolder(tmp_path / "a" / "OUT").info.run_id == first.run_id
+    assert len(RunFolder(tmp_path / "a" / "OUT").records()) == len(CASES)
+
+
+def test_a_folder_does_not_take_records_of_other_cases(tmp_path: Path) -> None:
+    supervise(fake_job(), tmp_path, KeepingWatcher())
+    other = replace(fake_job(), cases=CASES[:2])
+    with pytest.raises(RecordError, match="has other cases than the one asked for"):
+        supervise(other, tmp_path, KeepingWatcher())
+
+
+def test_a_run_is_not_gone_on_with_on_another_device(tmp_path: Path) -> None:
+    supervise(fake_job(), tmp_path, KeepingWatcher())
+    path = tmp_path / RECORDS
+    lines = path.read_text(encoding="utf-8").splitlines(keepends=True)
+    path.write_text("".join(lines[:3]), encoding="utf-8")
+    environment = RunFolder(tmp_path).environment
+    device = replace(environment.device, driver="another")
+    RunFolder(tmp_path).write(ENVIRONMENT, replace(environment, device=device))
+    with pytest.raises(RecordError, match="resume: the run was begun with device"):
+        supervise(fake_job(), tmp_path, KeepingWatcher())
+    assert len(RunFolder(tmp_path).records()) == 3
 
 
 def test_the_bare_host_worker_says_what_is_wrong_in_one_line(tmp_path: Path) -> None:
