@@ -104,6 +104,16 @@ def test_roofs_come_first_and_survive_a_choice_of_ops() -> None:
     assert request.cases[0].roles[0] == "roof"
 
 
+def test_the_part_of_a_chip_and_the_micro_batch_are_keys_of_a_suite() -> None:
+    request = request_of("suite=training", "suite.tensor=4", "suite.microbatch_size=2")
+    (attention,) = {
+        case.problem
+        for case in request.cases
+        if case.problem.op == "attention" and case.problem.mode == "forward"
+    }
+    assert (attention["B"], attention["H"], attention["Q"]) == (2, 32 // 4, 8192)
+
+
 def test_problems_of_the_user_are_added() -> None:
     request = request_of(
         "suite.phases=[]", "suite.problems=[{op: swiglu, dtype: fp32, axes: {T: 3, F: 5}}]"
