@@ -1,65 +1,22 @@
 """ResultRow: the numbers that are said of a record, computed from its samples each time.
 
-    attainable time = max(flops / roof FLOP/s, bytes / roof bytes/s)
-    % of the roof   = attainable time / median time
-
-Source of the roofline: Williams, Waterman and Patterson, Roofline: An Insightful Visual
-Performance Model for Multicore Architectures, CACM 52(4), 2009.
+A share of the roof is the attainable time of `roofline` over the median time.
 """
 
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
-from enum import StrEnum
 from functools import lru_cache
 
 from harness.cases import ROOF_ROLE
 from harness.projection import Projection
 from harness.record import Record, Status
+from harness.roofline import Bound, Roofline, is_memory_bound
 from harness.stats import Summary, geometric_mean, summarize
 from harness.units import duration, significant, with_prefix
-from kernels.op import Cost
 
-ALWAYS_MEMORY_BOUND = 1.0
-"""FLOPs per byte below which a problem is bound by memory, whatever its type's matrix rate.
-
-The lowest knee among the data sheets in `configs/chip/` is 5.9 FLOP/byte (fp32 of the Rubin), so
-an optimizer in fp32 has a roof even where only the bf16 matrix rate was measured.
-"""
-
-
-class Bound(StrEnum):
-    """Which of the two roofs is the lower one for a problem."""
-
-    MATRIX = "matrix"
-    MEMORY = "memory"
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Roofs:
-    """The best rates a chip reached; what was not measured is absent, never guessed."""
-
-    flops_per_s: tuple[tuple[str, float], ...] = ()
-    """The best matrix product by data type."""
-    bytes_per_s: float | None = None
-    """The best copy or update in place: bytes read plus bytes written."""
-
-    def matrix(self, dtype: str) -> float | None:
-        """The matrix roof of that type in FLOP/s, or None when it was not measured."""
-        return dict(self.flops_per_s).get(dtype)
-
-    @property
-    def best_flops_per_s(self) -> float | None:
-        """The highest matrix roof of any type."""
-        return max((rate for _, rate in self.flops_per_s), default=None)
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Attainable:
-    """The least time the roofs allow for a cost, and which roof it is."""
-
-    seconds: float
-    bound: Bound
+Roofs = Roofline
+"""The best rates a chip reached: its best matrix product by type and its best copy or update."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -138,11 +95,6 @@ def _summary(samples_s: tuple[float, ...]) -> Summary:
     return summarize(samples_s)
 
 
-def is_memory_bound(cost: Cost) -> bool:
-    """Whether memory binds it on any chip, whatever its matrix rate."""
-    return cost.flops < ALWAYS_MEMORY_BOUND * cost.num_bytes
-
-
 def measured_roofs(records: Sequence[Record]) -> Roofs:
     """The best median rates among the OK records whose case has the role of a roof.
 
@@ -169,29 +121,15 @@ def measured_roofs(records: Sequence[Record]) -> Roofs:
     return Roofs(flops_per_s=tuple(sorted(flops_per_s.items())), bytes_per_s=bytes_per_s)
 
 
-def attainable(cost: Cost, dtype: str, roofs: Roofs) -> Attainable | None:
-    """The least time the roofs allow, or None when a roof that could bind was not measured."""
-    bandwidth, matrix = roofs.bytes_per_s, roofs.matrix(dtype)
-    if bandwidth is None or cost.num_bytes == 0:
-        return None
-    memory_s = cost.num_bytes / bandwidth
-    if is_memory_bound(cost):
-        return Attainable(seconds=memory_s, bound=Bound.MEMORY)
-    if matrix is None:
-        return None
-    matrix_s = cost.flops / matrix
-    if matrix_s > memory_s:
-        return Attainable(seconds=matrix_s, bound=Bound.MATRIX)
-    return Attainable(seconds=memory_s, bound=Bound.MEMORY)
-
-
 def result_row(record: Record, roofs: Roofs) -> ResultRow:
     """The row of one record, held against those roofs."""
     problem, measurement, cost = record.case.problem, record.measurement, record.cost
     is_ok = record.status is Status.OK and measurement is not None
     summary = _summary(measurement.samples_s) if is_ok and measurement is not None else None
-    limit = attainable(cost, problem.dtype, roofs) if cost is not None else None
-    has_share = limit is not None and summary is not None and summary.median > 0
+    bound = roofs.bound(cost, problem.dtype) if cost is not None else None
+    share = None
+    if cost is not None and summary is not None and summary.median > 0:
+        share = roofs.efficiency(cost, problem.dtype, summary.median)
     return ResultRow(
         case_id=record.case.id,
         problem_id=problem.id,
@@ -212,8 +150,8 @@ def result_row(record: Record, roofs: Roofs) -> ResultRow:
         num_samples=summary.num_samples if summary else 0,
         num_outliers=summary.num_outliers if summary else 0,
         is_throttled=bool(measurement and measurement.state_after.throttle_reasons),
-        bound=limit.bound if limit else None,
-        roof_share=limit.seconds / summary.median if has_share and limit and summary else None,
+        bound=bound,
+        roof_share=share,
     )
 
 

@@ -7,7 +7,6 @@ Source: Williams, Waterman and Patterson, Roofline: An Insightful Visual Perform
 Multicore Architectures, CACM 52(4), 2009.
 """
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 
@@ -17,7 +16,8 @@ from kernels.op import Cost
 ALWAYS_MEMORY_BOUND = 1.0
 """FLOPs per byte below which a problem is bound by memory whatever its type's matrix rate.
 
-The lowest knee among the data sheets in `configs/chip/` is 5.9 FLOP/byte.
+The lowest knee among the data sheets in `configs/chip/` is 5.9 FLOP/byte (fp32 of the Rubin), so
+an optimizer in fp32 has a roof even where only the bf16 matrix rate was measured.
 """
 
 
@@ -28,16 +28,26 @@ class Bound(StrEnum):
     MEMORY = "memory"
 
 
+def is_memory_bound(cost: Cost) -> bool:
+    """Whether memory binds it on any chip, whatever its matrix rate."""
+    return cost.flops < ALWAYS_MEMORY_BOUND * cost.num_bytes
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Roofline:
     """Two rates of one chip; what is unknown is absent, never guessed."""
 
-    title: str
+    title: str = "measured"
     """Whose rates: `H100-SXM data sheet`, `measured`."""
-    flops_per_s: tuple[tuple[str, float], ...]
+    flops_per_s: tuple[tuple[str, float], ...] = ()
     """The matrix rate by data type."""
-    bytes_per_s: float | None
+    bytes_per_s: float | None = None
     """Memory traffic, reads and writes together."""
+
+    @property
+    def best_flops_per_s(self) -> float | None:
+        """The highest matrix rate of any type."""
+        return max((rate for _, rate in self.flops_per_s), default=None)
 
     def peak(self, dtype: str) -> float | None:
         """The matrix rate of that type, or None."""
@@ -50,7 +60,7 @@ class Roofline:
 
     def bound(self, cost: Cost, dtype: str) -> Bound | None:
         """The rate that sets the least time, or None when that rate is unknown."""
-        if cost.flops < ALWAYS_MEMORY_BOUND * cost.num_bytes:
+        if is_memory_bound(cost):
             return Bound.MEMORY if self.bytes_per_s is not None else None
         knee = self.knee(dtype)
         if knee is None:
@@ -81,10 +91,3 @@ def data_sheet_roofline(chip: ChipSpec) -> Roofline:
         flops_per_s=chip.peak_flops_per_s,
         bytes_per_s=chip.memory_bandwidth_bytes_per_s,
     )
-
-
-def measured_roofline(
-    flops_per_s: Sequence[tuple[str, float]], bytes_per_s: float | None
-) -> Roofline:
-    """The roofline of the best rates that were measured, given as plain numbers."""
-    return Roofline(title="measured", flops_per_s=tuple(flops_per_s), bytes_per_s=bytes_per_s)

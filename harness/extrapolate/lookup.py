@@ -32,7 +32,7 @@ from harness.extrapolate.priors import (
 from harness.projection import Source
 from harness.record import Record, Status
 from harness.results import measured_roofs
-from harness.roofline import Bound, Roofline, data_sheet_roofline, measured_roofline
+from harness.roofline import Bound, Roofline, data_sheet_roofline
 from harness.stats import Summary, summarize
 from kernels.op import Cost, Problem
 
@@ -180,8 +180,7 @@ class Lookup:
     _surfaces: dict[tuple[str, str, str], _Surface] = field(init=False, default_factory=dict)
 
     def __post_init__(self) -> None:
-        roofs = measured_roofs(self.records)
-        self.roof = measured_roofline(roofs.flops_per_s, roofs.bytes_per_s)
+        self.roof = measured_roofs(self.records)
         self.sheet = data_sheet_roofline(self.chip)
         groups: dict[tuple[str, str, str], list[_Point]] = {}
         for problem, summary in _best(self.records).items():

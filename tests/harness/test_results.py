@@ -5,9 +5,7 @@ import pytest
 from harness.cases import Case
 from harness.record import Status
 from harness.results import (
-    Bound,
     Roofs,
-    attainable,
     best_rows,
     headline,
     measured_roofs,
@@ -15,44 +13,22 @@ from harness.results import (
     roofs_text,
     status_counts,
 )
-from kernels.op import Cost, problem
+from kernels.op import problem
 from tests.harness.sample_run import failed_record, ok_record, sample_records
-
-ROOFS = Roofs(flops_per_s=(("bf16", 100e12),), bytes_per_s=1e12)
 
 
 def test_roofs_are_the_best_median_rates_of_the_roof_cases() -> None:
     roofs = measured_roofs(sample_records())
-    bf16 = roofs.matrix("bf16")
+    bf16 = roofs.peak("bf16")
     assert bf16 is not None
     assert bf16 == pytest.approx(400e12 * 0.94, rel=0.02)
     assert roofs.bytes_per_s == pytest.approx(3e12 * 0.94, rel=0.05)
-    assert roofs.matrix("fp16") is None
+    assert roofs.peak("fp16") is None
 
 
 def test_cases_without_the_roof_role_never_set_a_roof() -> None:
     record = ok_record(Case(problem=problem("gemm", "bf16", M=64, N=64, K=64), impl="torch"))
     assert measured_roofs([record]) == Roofs()
-
-
-def test_the_lower_roof_binds() -> None:
-    matrix = attainable(Cost(flops=10**12, bytes_read=10, bytes_written=0), "bf16", ROOFS)
-    memory = attainable(Cost(flops=10**6, bytes_read=10**6, bytes_written=0), "bf16", ROOFS)
-    assert matrix is not None
-    assert memory is not None
-    assert (matrix.bound, matrix.seconds) == (Bound.MATRIX, 0.01)
-    assert (memory.bound, memory.seconds) == (Bound.MEMORY, 1e-6)
-
-
-def test_a_matrix_problem_of_a_type_without_a_roof_has_no_share() -> None:
-    assert attainable(Cost(flops=10**12, bytes_read=10, bytes_written=0), "fp16", ROOFS) is None
-
-
-def test_an_optimizer_has_a_memory_roof_in_any_type() -> None:
-    cost = Cost(flops=12, bytes_read=14, bytes_written=14)
-    limit = attainable(cost, "fp32", ROOFS)
-    assert limit is not None
-    assert limit.bound is Bound.MEMORY
 
 
 def test_a_share_above_one_is_kept_and_flagged() -> None:
@@ -103,7 +79,8 @@ def test_the_headline_of_a_run_without_times_says_so() -> None:
 
 
 def test_roofs_are_written_with_their_units() -> None:
-    assert roofs_text(ROOFS) == "bf16 100 TFLOP/s, memory 1.00 TB/s"
+    roofs = Roofs(flops_per_s=(("bf16", 100e12),), bytes_per_s=1e12)
+    assert roofs_text(roofs) == "bf16 100 TFLOP/s, memory 1.00 TB/s"
     assert roofs_text(Roofs()).startswith("none")
 
 

@@ -3,10 +3,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from harness.config.specs import load_chip
-from harness.roofline import Bound, data_sheet_roofline, measured_roofline
+from harness.roofline import Bound, Roofline, data_sheet_roofline
 from kernels.op import Cost
 
-CHIP = measured_roofline([("bf16", 400e12)], 2e12)
+CHIP = Roofline(flops_per_s=(("bf16", 400e12),), bytes_per_s=2e12)
 
 
 def cost(flops: int, num_bytes: int) -> Cost:
@@ -34,11 +34,16 @@ def test_attainable_time_never_beats_either_rate(flops: int, num_bytes: int) -> 
 
 def test_an_unknown_rate_gives_no_time() -> None:
     assert CHIP.attainable_time_s(cost(10**12, 1), "fp32") is None
-    assert measured_roofline([("bf16", 1e12)], None).attainable_time_s(cost(0, 1), "bf16") is None
+    without_memory = Roofline(flops_per_s=(("bf16", 1e12),))
+    assert without_memory.attainable_time_s(cost(0, 1), "bf16") is None
 
 
 def test_memory_traffic_needs_no_matrix_rate() -> None:
     assert CHIP.attainable_time_s(cost(0, 2 * 10**12), "fp32") == pytest.approx(1.0)
+
+
+def test_an_optimizer_has_a_memory_roof_in_any_type() -> None:
+    assert CHIP.bound(cost(12, 28), "fp32") is Bound.MEMORY
 
 
 def test_the_data_sheet_of_an_h100_gives_its_knee() -> None:
