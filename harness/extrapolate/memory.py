@@ -10,9 +10,10 @@ attention that keeps no scores.
 """
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 
-from harness.extrapolate.pipeline import layers_in_flight, stage_layers
+from harness.extrapolate.pipeline import StageKind, layers_in_flight, stage_kinds
 from harness.extrapolate.priors import CONTEXT_BYTES, FRAGMENTATION
 from harness.projection import PlanChoice
 from harness.workload.model import ModelSpec
@@ -60,32 +61,28 @@ def shard_of(plan: PlanChoice, sequence_length: int, dtype: str) -> Shard:
     )
 
 
-def layer_counts(model: ModelSpec, pipeline: int) -> tuple[tuple[int, int], ...]:
-    """Dense layers and layers with experts of the first, an inner and the last stage."""
-    inner, first, last = stage_layers(model.num_layers, pipeline)
-    if pipeline == 1:
-        whole = (model.num_dense_layers, model.num_moe_layers)
-        return (whole, whole, whole)
-    if not model.num_moe_layers:
-        return ((first, 0), (inner, 0), (last, 0))
-    dense = min(first, model.num_dense_layers)
-    return ((dense, first - dense), (0, inner), (0, last))
+def stages_of(model: ModelSpec, pipeline: int, virtual_stages: int) -> tuple[StageKind, ...]:
+    """The stages of the model's pipeline, by kind."""
+    # Chunks matter only where the leading layers are unlike the others.
+    chunks = virtual_stages if model.num_moe_layers and model.num_dense_layers else 1
+    return stage_kinds(model.num_layers, model.num_dense_layers, pipeline, chunks)
 
 
-def stage_parameters(model: ModelSpec, shard: Shard, pipeline: int) -> tuple[StageParameters, ...]:
-    """Parameters per chip of the first, an inner and the last stage."""
+def stage_parameters(
+    model: ModelSpec, shard: Shard, stages: Sequence[StageKind]
+) -> tuple[StageParameters, ...]:
+    """Parameters per chip of each kind of stage; a tied table is on the first and the last."""
     dense = layer_parameters_per_chip(model, shard, LayerKind.DENSE)[0] if model.ffn else 0
     moe = layer_parameters_per_chip(model, shard, LayerKind.MOE) if model.experts else (0, 0)
-    embedding = model.embedding_parameters / shard.tensor
-    head = model.vocab * model.hidden / shard.tensor
     found = []
-    for index, (num_dense, num_moe) in enumerate(layer_counts(model, pipeline)):
-        shared = float(num_dense * dense + num_moe * moe[0])
-        if pipeline == 1:
-            shared += embedding + model.head_parameters / shard.tensor + model.hidden
-        else:
-            shared += (embedding, 0.0, head + model.hidden)[index]
-        found.append(StageParameters(shared=shared, experts=float(num_moe * moe[1])))
+    for stage in stages:
+        shared = float(stage.num_dense * dense + stage.num_moe * moe[0])
+        if stage.is_first:
+            shared += model.embedding_parameters / shard.tensor
+        if stage.is_last:
+            head = model.head_parameters if stage.is_first else model.vocab * model.hidden
+            shared += head / shard.tensor + model.final_norm_parameters
+        found.append(StageParameters(shared=shared, experts=float(stage.num_moe * moe[1])))
     return tuple(found)
 
 
@@ -98,8 +95,11 @@ def activation_bytes_per_token(model: ModelSpec, kind: LayerKind, size: int) -> 
     if latent is None:
         elements += kv_heads * (query + value)
     else:
+        # The compressed projections are kept before and after their norms.
         elements += heads * (query + value)
-        elements += latent.q_lora_rank + latent.kv_lora_rank + latent.qk_rope_head_dim
+        elements += 2 * (latent.q_lora_rank + latent.kv_lora_rank) + latent.qk_rope_head_dim
+    if model.has_qk_norm:
+        elements += (heads + kv_heads) * query
     per_width = 3 if model.is_ffn_gated else 2
     if kind is LayerKind.DENSE:
         elements += per_width * model.ffn
@@ -113,15 +113,45 @@ def activation_bytes_per_token(model: ModelSpec, kind: LayerKind, size: int) -> 
 
 
 def memory_use(model: ModelSpec, plan: PlanChoice, sequence_length: int, dtype: str) -> MemoryUse:
-    """Bytes per chip of the fuller of the first and the last stage."""
+    """Bytes per chip of the fullest stage."""
+    uses = memory_by_stage(model, plan, sequence_length, dtype)
+    return max((use for _, use in uses), key=lambda use: use.total_bytes)
+
+
+def memory_by_stage(
+    model: ModelSpec, plan: PlanChoice, sequence_length: int, dtype: str
+) -> tuple[tuple[StageKind, MemoryUse], ...]:
+    """Bytes per chip of each kind of stage, at its fullest position."""
     shard = shard_of(plan, sequence_length, dtype)
-    stages = stage_parameters(model, shard, plan.pipeline)
-    counts = layer_counts(model, plan.pipeline)
-    first = _stage(model, plan, shard, stages[0], counts[0], is_first=True)
+    stages = stages_of(model, plan.pipeline, plan.virtual_stages)
+    held = stage_parameters(model, shard, stages)
+    size = SIZE_BYTES[dtype]
+    tokens = shard.microbatch_size * shard.sequence_length / plan.context
+    layers = tuple(
+        activation_bytes_per_token(model, kind, size) * tokens / plan.tensor if count else 0.0
+        for kind, count in (
+            (LayerKind.DENSE, model.num_dense_layers),
+            (LayerKind.MOE, model.num_moe_layers),
+        )
+    )
+    return tuple(
+        (stage, _stage(model, plan, shard, of_stage, stage, layers))
+        for stage, of_stage in zip(stages, held, strict=True)
+    )
+
+
+def whole_gradient_share(plan: PlanChoice, num_layers: int) -> float:
+    """Share of a stage's gradients that ZeRO 2 keeps whole: what is summed and what is leaving.
+
+    Without a pipeline a layer's gradients leave in each microbatch. In a pipeline those of a chunk
+    leave when its round of microbatches ends, while those of the next chunk are being summed; a
+    stage of a single chunk sums all of them until the step ends.
+
+    Source: Llama 3 (arXiv 2407.21783) section 3.3.2; Megatron-LM, overlap_grad_reduce.
+    """
     if plan.pipeline == 1:
-        return first
-    last = _stage(model, plan, shard, stages[2], counts[2], is_first=False)
-    return max(first, last, key=lambda use: use.total_bytes)
+        return min(1.0, 2 / num_layers)
+    return min(1.0, 2 / plan.virtual_stages)
 
 
 def _stage(
@@ -129,59 +159,52 @@ def _stage(
     plan: PlanChoice,
     shard: Shard,
     held: StageParameters,
-    counts: tuple[int, int],
-    *,
-    is_first: bool,
+    stage: StageKind,
+    layers: tuple[float, ...],
 ) -> MemoryUse:
+    """Bytes of one stage; `layers` are the activations of a dense layer and of one with experts."""
     size = SIZE_BYTES[shard.dtype]
     chips = plan.data * plan.context
     expert_chips = max(1.0, chips * plan.tensor / plan.expert)
-    stage = plan.zero_stage
 
-    def shared(least_stage: int) -> float:
+    def kept_parameters(least_stage: int) -> float:
         """Parameters whose state of that kind stays on the chip."""
-        if stage < least_stage:
+        if plan.zero_stage < least_stage:
             return held.shared + held.experts
         return held.shared / chips + held.experts / expert_chips
 
-    num_layers = sum(counts)
-    weights = size * shared(3)
-    gradients = GRADIENT_BYTES * shared(2)
+    num_layers = stage.num_layers
+    weights = size * kept_parameters(3)
     whole = held.shared + held.experts
-    if stage == 2 and chips > 1:
-        # The chunk that is being summed is whole until its round of microbatches ends.
-        gradients += GRADIENT_BYTES * whole / max(plan.virtual_stages, 2)
-    if stage == 3:
+    gradients = GRADIENT_BYTES * kept_parameters(2)
+    if plan.zero_stage == 2:
+        share = whole_gradient_share(plan, num_layers)
+        gradients = share * GRADIENT_BYTES * whole + (1 - share) * gradients
+    if plan.zero_stage == 3:
         # This layer and the next one, gathered, with the gradients of one.
         weights += (2 * size + GRADIENT_BYTES) * whole / max(1, num_layers)
     tokens = shard.microbatch_size * shard.sequence_length / plan.context
-    in_flight = 1.0
-    if is_first:
-        in_flight = layers_in_flight(
-            1,
-            pipeline=plan.pipeline,
-            virtual_stages=plan.virtual_stages,
-            num_microbatches=plan.num_microbatches,
-        )
-    kept = 0.0
-    largest = 0.0
-    for kind, count in zip((LayerKind.DENSE, LayerKind.MOE), counts, strict=True):
-        if count:
-            layer = activation_bytes_per_token(model, kind, size) * tokens / plan.tensor
-            largest = max(largest, layer)
-            kept += count * layer
+    in_flight = layers_in_flight(
+        1,
+        pipeline=plan.pipeline,
+        virtual_stages=plan.virtual_stages,
+        num_microbatches=plan.num_microbatches,
+        stage=stage.position,
+    )
+    dense, moe = layers
+    kept, working = stage.num_dense * dense + stage.num_moe * moe, 0.0
     if plan.recompute == "full":
+        # Each layer keeps its input; the one that is computed again has all the rest.
         kept = num_layers * size * model.hidden * tokens / plan.tensor
-    else:
-        largest = 0.0
-    activations = kept * in_flight + largest
+        working = max(dense if stage.num_dense else 0.0, moe if stage.num_moe else 0.0)
+    activations = kept * in_flight + working
     logits = 0.0
-    if plan.pipeline == 1 or not is_first:
+    if stage.is_last:
         logits = tokens * model.vocab / plan.tensor * (LOSS_BYTES + size)
     tensors = (
         ("weights", weights),
         ("gradients", gradients),
-        ("optimizer", OPTIMIZER_BYTES * shared(1)),
+        ("optimizer", OPTIMIZER_BYTES * kept_parameters(1)),
         ("activations", activations),
         ("logits", logits),
     )

@@ -12,7 +12,7 @@ from dataclasses import dataclass, replace
 
 from harness.errors import PlanError
 from harness.extrapolate.memory import MemoryUse, memory_use
-from harness.extrapolate.pipeline import stage_layers
+from harness.extrapolate.pipeline import most_layers
 from harness.extrapolate.step import StepModel, StepTime
 from harness.projection import PlanChoice
 from harness.units import GIBI
@@ -133,7 +133,7 @@ def candidates(steps: StepModel, parallel: ParallelSpec, num_chips: int) -> Iter
     """Every plan worth a look for at most so many chips, fixed degrees kept."""
     recomputes = ("none", "full") if parallel.recompute is None else (parallel.recompute,)
     for tensor, context, expert, pipeline, most_data in _degrees(steps, parallel, num_chips):
-        layers = stage_layers(steps.model.num_layers, pipeline)[0]
+        layers = most_layers(steps.model.num_layers, pipeline)
         virtual = _divisors(layers, layers) if pipeline > 1 else [1]
         for size in _only(parallel.microbatch_size, MICROBATCH_SIZES):
             counts = batches(parallel.global_batch_sequences, size, most_data, parallel.data)
@@ -202,7 +202,7 @@ def check_fixed(steps: StepModel, parallel: ParallelSpec, num_chips: int) -> Non
             f"parallel.pipeline: {first.pipeline} stages, but {model.name} has only "
             f"{model.num_layers} layers. Set parallel.pipeline={model.num_layers} or fewer."
         )
-    layers = stage_layers(model.num_layers, first.pipeline)[0]
+    layers = most_layers(model.num_layers, first.pipeline)
     chunks = parallel.virtual_stages or 1
     if parallel.pipeline is not None and layers % chunks:
         fits = max(_divisors(layers, chunks))

@@ -10,32 +10,26 @@ of MLPerf Training, which it reproduces; the parts are cited where they are comp
 """
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
-from typing import NamedTuple, Protocol
+from typing import Protocol
 
 from harness.extrapolate.cluster import ClusterSpec
-from harness.extrapolate.collectives import (
-    Group,
-    Span,
-    all_gather_s,
-    all_reduce_s,
-    all_to_all_s,
-    placed,
-    point_to_point_s,
-    reduce_scatter_s,
+from harness.extrapolate.exchange import (
+    activation_bytes,
+    context_exchange_s,
+    data_exchange,
+    data_groups,
+    expert_exchange_s,
+    head_exchange_s,
+    pipeline_exchange_s,
+    tensor_exchange,
 )
 from harness.extrapolate.lookup import Lookup, OpTime
-from harness.extrapolate.memory import (
-    SIZE_BYTES,
-    StageParameters,
-    layer_counts,
-    shard_of,
-    stage_parameters,
-)
-from harness.extrapolate.pipeline import StageTimes, bubble_s
+from harness.extrapolate.memory import StageParameters, shard_of, stage_parameters, stages_of
+from harness.extrapolate.pipeline import Busy, StageKind, StageTimes, bubble_s
 from harness.extrapolate.priors import (
     CONTENTION,
-    GRADIENT_BYTES_ON_WIRE,
     GROWTH_PER_DOUBLING,
     HOST_S_PER_LAYER,
     HOST_S_PER_STEP,
@@ -53,30 +47,6 @@ from harness.workload.step import (
     layer_work,
     optimizer_work,
 )
-
-
-class Busy(NamedTuple):
-    """Seconds in which a stage works on one microbatch, by reason."""
-
-    compute: float = 0.0
-    recompute: float = 0.0
-    tensor: float = 0.0
-    context: float = 0.0
-    expert: float = 0.0
-    contention: float = 0.0
-
-    @property
-    def total(self) -> float:
-        """All of them."""
-        return sum(self)
-
-    def plus(self, other: "Busy") -> "Busy":
-        """Both, one after the other."""
-        return Busy(*(a + b for a, b in zip(self, other, strict=True)))
-
-    def times(self, count: float) -> "Busy":
-        """That often."""
-        return Busy(*(count * a for a in self))
 
 
 @dataclass(frozen=True, slots=True)
@@ -140,14 +110,10 @@ class Pipelined(Protocol):
     def recompute(self) -> str: ...  # noqa: D102
 
 
-def _stage_times(stages: tuple[Busy, Busy, Busy], pipeline: int) -> tuple[StageTimes, Busy]:
-    """The slowest stage and the sum over all, from the first, an inner and the last one."""
-    first, inner, last = stages
-    if pipeline == 1:
-        return StageTimes(slowest_s=first.total, sum_s=first.total), first
-    present = (first, inner, last) if pipeline > 2 else (first, last)
-    slowest = max(present, key=lambda busy: busy.total)
-    total = first.total + last.total + (pipeline - 2) * inner.total
+def _stage_times(stages: Sequence[tuple[StageKind, Busy]]) -> tuple[StageTimes, Busy]:
+    """The slowest stage and the sum over all."""
+    slowest = max((busy for _, busy in stages), key=lambda busy: busy.total)
+    total = sum(stage.count * busy.total for stage, busy in stages)
     return StageTimes(slowest_s=slowest.total, sum_s=total), slowest
 
 
@@ -165,10 +131,9 @@ class StepModel:
     is_attention_fused: bool = True
     _layers: dict[tuple[Shard, LayerKind, str], LayerTime] = field(default_factory=dict)
     _ends: dict[Shard, tuple[WorkTime, WorkTime]] = field(default_factory=dict)
-    _stage_times: dict[tuple[int, int, int, int, int, str], StageTimes] = field(
+    _stage_times: dict[tuple[int, int, int, int, str, tuple[StageKind, ...]], StageTimes] = field(
         default_factory=dict
     )
-    _parameters: dict[tuple[Shard, int], tuple[StageParameters, ...]] = field(default_factory=dict)
 
     @classmethod
     def of(
@@ -213,9 +178,18 @@ class StepModel:
         backward = max(work.backward_s, HOST_S_PER_LAYER.value * 2 / 3)
         again = {"none": 0.0, "selective": work.attention_s, "full": forward}[recompute]
         passes = 2 if recompute == "full" else 1
-        exposed, hidden = self._tensor(shard, kind, passes)
-        context = self._context(shard, passes)
-        expert = self._expert(shard, passes) if kind is LayerKind.MOE else 0.0
+        exposed, hidden = tensor_exchange(
+            self.model,
+            self.cluster,
+            shard,
+            kind,
+            passes=passes,
+            is_sequence_parallel=self.is_sequence_parallel,
+        )
+        context = context_exchange_s(self.model, self.cluster, shard, passes=passes)
+        expert = 0.0
+        if kind is LayerKind.MOE:
+            expert = expert_exchange_s(self.model, self.cluster, shard, passes=passes)
         # What should hide behind the backward products but is longer shows after all.
         exposed += max(0.0, hidden - backward)
         busy = Busy(
@@ -228,61 +202,6 @@ class StepModel:
         )
         return LayerTime(work, busy)
 
-    def _activation_bytes(self, shard: Shard) -> float:
-        tokens = shard.microbatch_size * shard.sequence_length / shard.context
-        return tokens * self.model.hidden * SIZE_BYTES[self.dtype]
-
-    def _tensor(self, shard: Shard, kind: LayerKind, passes: int) -> tuple[float, float]:
-        """Exposed and hidden tensor-parallel communication of a layer.
-
-        A block gathers before its first and scatters after its last product. Backward, the
-        gather of the output's gradient is exposed; the scatter of the input's gradient runs beside
-        the weight gradient, and the input is gathered again beside the activation gradient.
-
-        Source: Korthikanti et al. (arXiv 2205.05198) section 4.2.2; the overlap is that of
-        Megatron-LM, megatron/core/tensor_parallel/layers.py.
-        """
-        if shard.tensor == 1:
-            return 0.0, 0.0
-        group = placed(self.cluster, (Span(1, shard.tensor),))
-        num_bytes = self._activation_bytes(shard)
-        blocks = 2
-        if kind is LayerKind.MOE:
-            # Experts are sent the tokens of each chip; only shared experts are cut by tensor.
-            experts = self.model.experts
-            blocks = 2 if experts is not None and experts.num_shared_experts else 1
-        if not self.is_sequence_parallel:
-            reduced = all_reduce_s(group, num_bytes)
-            return blocks * passes * reduced, blocks * reduced
-        gathered = all_gather_s(group, num_bytes)
-        scattered = reduce_scatter_s(group, num_bytes)
-        exposed = blocks * (passes * (gathered + scattered) + gathered)
-        return exposed, blocks * (gathered + scattered)
-
-    def _context(self, shard: Shard, passes: int) -> float:
-        """Keys and values gathered over the context group, and their gradients scattered.
-
-        Source: Llama 3 (arXiv 2407.21783) section 3.3.2, all-gather based context parallelism.
-        """
-        if shard.context == 1:
-            return 0.0
-        group = placed(self.cluster, (Span(shard.tensor, shard.context),))
-        tokens = shard.microbatch_size * shard.sequence_length
-        kv_heads = max(1, self.model.num_kv_heads // shard.tensor)
-        width = kv_heads * (self.model.query_key_dim + self.model.value_dim)
-        num_bytes = float(tokens * width * SIZE_BYTES[self.dtype])
-        gathers = passes + 1
-        return gathers * all_gather_s(group, num_bytes) + reduce_scatter_s(group, num_bytes)
-
-    def _expert(self, shard: Shard, passes: int) -> float:
-        """Tokens sent to their experts and back, forward and backward; nothing hides them."""
-        experts = self.model.experts
-        if shard.expert == 1 or experts is None:
-            return 0.0
-        group = placed(self.cluster, (Span(1, shard.expert),))
-        sent = self._activation_bytes(shard) / shard.tensor * experts.num_experts_per_token
-        return (2 * passes + 2) * all_to_all_s(group, sent)
-
     def ends(self, shard: Shard) -> tuple[WorkTime, WorkTime]:
         """The embedding on the first stage and the head with its loss on the last."""
         known = self._ends.get(shard)
@@ -293,75 +212,45 @@ class StepModel:
             )
         return known
 
-    def stages(self, shard: Shard, pipeline: int, recompute: str) -> tuple[Busy, Busy, Busy]:
-        """One microbatch on the first, an inner and the last stage."""
+    def stage_kinds(self, plan: Pipelined) -> tuple[StageKind, ...]:
+        """The stages of the plan's pipeline."""
+        return stages_of(self.model, plan.pipeline, plan.virtual_stages)
+
+    def busy(self, shard: Shard, stage: StageKind, recompute: str) -> Busy:
+        """One microbatch on a stage of that kind."""
         embedding, head = self.ends(shard)
-        at_ends = (
-            Busy(compute=embedding.forward_s + embedding.backward_s),
-            Busy(),
-            Busy(compute=head.forward_s + head.backward_s, tensor=self._head_exchange(shard)),
-        )
-        found = []
-        for index, counts in enumerate(layer_counts(self.model, pipeline)):
-            busy = at_ends[index]
-            if pipeline == 1:
-                busy = at_ends[0].plus(at_ends[2])
-            for kind, count in zip((LayerKind.DENSE, LayerKind.MOE), counts, strict=True):
-                if count:
-                    busy = busy.plus(self.layer(shard, kind, recompute).busy.times(count))
-            found.append(busy)
-        return found[0], found[1], found[2]
+        busy = Busy()
+        if stage.is_first:
+            busy = busy.plus(Busy(compute=embedding.forward_s + embedding.backward_s))
+        if stage.is_last:
+            gathered = head_exchange_s(self.model, self.cluster, shard)
+            busy = busy.plus(Busy(compute=head.forward_s + head.backward_s, tensor=gathered))
+        for kind, count in ((LayerKind.DENSE, stage.num_dense), (LayerKind.MOE, stage.num_moe)):
+            if count:
+                busy = busy.plus(self.layer(shard, kind, recompute).busy.times(count))
+        return busy
 
-    def _head_exchange(self, shard: Shard) -> float:
-        if shard.tensor == 1:
-            return 0.0
-        group = placed(self.cluster, (Span(1, shard.tensor),))
-        return 2 * all_gather_s(group, self._activation_bytes(shard))
+    def stages(
+        self, shard: Shard, kinds: Sequence[StageKind], recompute: str
+    ) -> list[tuple[StageKind, Busy]]:
+        """One microbatch on each kind of stage."""
+        return [(stage, self.busy(shard, stage, recompute)) for stage in kinds]
 
-    def groups(self, plan: PlanChoice) -> tuple[Group, Group, int]:
-        """The data-parallel groups of shared weights and of experts, and the pipeline's stride.
-
-        Chips are numbered tensor first, then context, then the part of the data group that
-        shares experts, then pipeline, then the rest of the data group: what talks most sits
-        closest (Llama 3, arXiv 2407.21783 section 3.3.2).
-        """
-        inner_chips = plan.tensor * plan.context
-        inner_data = min(plan.data, max(1, plan.expert // inner_chips))
-        stride = inner_chips * inner_data
-        outer_stride = stride * plan.pipeline
-        outer_data = -(-plan.data // inner_data)
-        shared = placed(
-            self.cluster,
-            (
-                Span(plan.tensor, plan.context),
-                Span(inner_chips, inner_data),
-                Span(outer_stride, outer_data),
-            ),
-        )
-        same_experts = max(1, inner_chips * inner_data // plan.expert)
-        experts = placed(
-            self.cluster, (Span(plan.expert, same_experts), Span(outer_stride, outer_data))
-        )
-        return shared, experts, stride
-
-    def parameters(self, plan: PlanChoice) -> tuple[StageParameters, ...]:
-        """Parameters per chip of the first, an inner and the last stage."""
-        shard = self.shard(plan)
-        key = (shard, plan.pipeline)
-        known = self._parameters.get(key)
-        if known is None:
-            known = self._parameters[key] = stage_parameters(self.model, shard, plan.pipeline)
-        return known
+    def fullest(self, plan: PlanChoice) -> StageParameters:
+        """Parameters per chip of the stage that holds most."""
+        held = stage_parameters(self.model, self.shard(plan), self.stage_kinds(plan))
+        return max(held, key=lambda stage: stage.shared + stage.experts)
 
     def least_seconds(self, plan: Pipelined) -> float:
         """A lower bound of the step: the slowest stage's microbatches and the bubble."""
+        kinds = self.stage_kinds(plan)
         key = (
             plan.tensor,
             plan.expert,
             plan.context,
             plan.microbatch_size,
-            plan.pipeline,
             plan.recompute,
+            kinds,
         )
         known = self._stage_times.get(key)
         if known is None:
@@ -374,8 +263,8 @@ class StepModel:
                 dtype=self.dtype,
                 is_attention_fused=self.is_attention_fused,
             )
-            stages = self.stages(shard, plan.pipeline, plan.recompute)
-            known = self._stage_times[key] = _stage_times(stages, plan.pipeline)[0]
+            stages = self.stages(shard, kinds, plan.recompute)
+            known = self._stage_times[key] = _stage_times(stages)[0]
         return plan.num_microbatches * known.slowest_s + bubble_s(
             known,
             pipeline=plan.pipeline,
@@ -385,8 +274,8 @@ class StepModel:
 
     def step(self, plan: PlanChoice) -> StepTime:
         """The step of a plan, part by part."""
-        stages = self.stages(self.shard(plan), plan.pipeline, plan.recompute)
-        times, slowest = _stage_times(stages, plan.pipeline)
+        shard = self.shard(plan)
+        times, slowest = _stage_times(self.stages(shard, self.stage_kinds(plan), plan.recompute))
         m = plan.num_microbatches
         bubble = bubble_s(
             times,
@@ -394,12 +283,20 @@ class StepModel:
             virtual_stages=plan.virtual_stages,
             num_microbatches=m,
         )
-        shared_group, expert_group, stride = self.groups(plan)
-        pipeline_s = self._pipeline_exchange(plan, stride, slowest)
-        held = max(self.parameters(plan), key=lambda stage: stage.shared + stage.experts)
-        data_s, data_contention = self._data_exchange(
-            plan, held, slowest, shared_group, expert_group
+        groups = data_groups(self.cluster, plan)
+        message_bytes = activation_bytes(self.model, shard) / plan.tensor
+        pipeline_s = pipeline_exchange_s(
+            self.cluster, plan, message_bytes, groups.stage_stride, slowest.total
         )
+        data = data_exchange(
+            plan,
+            groups,
+            self.fullest(plan),
+            num_layers=self.model.num_layers,
+            dtype=self.dtype,
+            microbatch_s=slowest.total,
+        )
+        contention_s = m * slowest.contention + CONTENTION.value * data.hidden
         optimizer = self.lookup.time(self.optimizer_item(plan).problem)
         hosted = HOST_S_PER_STEP.value
         busy_s = m * slowest.total
@@ -410,10 +307,10 @@ class StepModel:
             ("exposed tensor-parallel communication", m * slowest.tensor),
             ("exposed context-parallel communication", m * slowest.context),
             ("exposed expert-parallel communication", m * slowest.expert),
-            ("contention with hidden communication", m * slowest.contention + data_contention),
+            ("contention with hidden communication", contention_s),
             ("pipeline bubble", bubble),
             ("exposed pipeline communication", pipeline_s),
-            ("exposed data-parallel communication", data_s),
+            ("exposed data-parallel communication", data.exposed),
             ("optimizer", optimizer.seconds),
             ("host, once per step", hosted),
             ("jitter across chips", jitter),
@@ -425,7 +322,7 @@ class StepModel:
                 StepPart(name=name, seconds=seconds) for name, seconds in parts if seconds > 0
             ),
             microbatch_s=slowest.total,
-            once_s=data_s + optimizer.seconds + hosted,
+            once_s=data.exposed + optimizer.seconds + hosted,
             compute_low=low,
             compute_high=high,
         )
@@ -458,78 +355,9 @@ class StepModel:
         doublings = math.log2(max(1.0, num_chips / self.cluster.scaleup_chips))
         return GROWTH_PER_DOUBLING.value * doublings
 
-    def _pipeline_exchange(self, plan: PlanChoice, stride: int, slowest: Busy) -> float:
-        """Messages between stages that nothing hides.
-
-        Filling and draining shows 2 (p - 1) messages. In between, plain 1F1B sends and receives
-        in turn with the computation; an interleaved schedule hides messages that are shorter
-        than a chunk (Megatron-LM, overlap_p2p_comm).
-        """
-        if plan.pipeline == 1:
-            return 0.0
-        num_bytes = self._activation_bytes(self.shard(plan)) / plan.tensor
-        message = point_to_point_s(self.cluster, stride, num_bytes)
-        fill = 2 * (plan.pipeline - 1) * message
-        per_microbatch = 2 * message
-        if plan.virtual_stages > 1:
-            chunk = slowest.total / plan.virtual_stages / 2
-            per_microbatch = 2 * plan.virtual_stages * max(0.0, message - chunk)
-        return fill + plan.num_microbatches * per_microbatch
-
-    def _data_exchange(
-        self,
-        plan: PlanChoice,
-        held: StageParameters,
-        slowest: Busy,
-        shared_group: Group,
-        expert_group: Group,
-    ) -> tuple[float, float]:
-        """Exposed gradient reduction and weight gather, and what the hidden part costs.
-
-        Gradients of a layer leave as soon as it has them from the last microbatch, so all but
-        the last layer's can hide behind that microbatch's backward pass, with interleaved
-        stages behind those of the last round; weights arrive before each layer's first forward.
-
-        Source: the window of Megatron-LM's distributed optimizer with overlap_grad_reduce and
-        overlap_param_gather, as in Calculon, calculon/llm/llm.py.
-        """
-        size = SIZE_BYTES[self.dtype]
-        on_wire = min(size, GRADIENT_BYTES_ON_WIRE)
-        scatter = reduce_scatter_s(shared_group, on_wire * held.shared)
-        scatter += reduce_scatter_s(expert_group, on_wire * held.experts)
-        gather = all_gather_s(shared_group, size * held.shared)
-        gather += all_gather_s(expert_group, size * held.experts)
-        if scatter + gather == 0:
-            return 0.0, 0.0
-        layers = max(1, -(-self.model.num_layers // plan.pipeline))
-        forward_s, backward_s = slowest.total / 3, slowest.total * 2 / 3
-        rounds = float(plan.num_microbatches)
-        if plan.zero_stage == 3:
-            # Every microbatch gathers twice and scatters once, layer by layer.
-            per_pass = 2 * gather + scatter
-            shown = per_pass / layers + max(0.0, per_pass * (1 - 1 / layers) - slowest.total)
-            hidden = max(0.0, per_pass - shown)
-            return rounds * shown, rounds * CONTENTION.value * hidden
-        window = 1.0
-        if plan.virtual_stages > 1:
-            window = plan.pipeline * (plan.virtual_stages - 1) / plan.virtual_stages
-        scatters = 1.0
-        if plan.zero_stage == 2:
-            # Gradients leave after each round of microbatches that a chunk does in a row.
-            scatters = float(-(-plan.num_microbatches // plan.pipeline))
-        shown = hidden = 0.0
-        for exchange, count, room in (
-            (scatter, scatters, backward_s * window),
-            (gather, 1.0, forward_s * window),
-        ):
-            exposed = exchange / layers + max(0.0, exchange * (1 - 1 / layers) - room)
-            shown += count * exposed
-            hidden += count * (exchange - exposed)
-        return shown, CONTENTION.value * max(0.0, hidden)
-
     def optimizer_item(self, plan: PlanChoice) -> WorkItem:
         """The update of the parameters whose moments are on the fullest chip."""
-        held = max(self.parameters(plan), key=lambda stage: stage.shared + stage.experts)
+        held = self.fullest(plan)
         chips = expert_chips = 1.0
         if plan.zero_stage >= 1:
             chips = float(plan.data * plan.context)

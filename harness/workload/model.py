@@ -165,6 +165,11 @@ class ModelSpec:
         """The output matrix; 0 when it is the token table again."""
         return 0 if self.is_embedding_tied else self.vocab * self.hidden
 
+    @property
+    def final_norm_parameters(self) -> int:
+        """Weights of the norm before the output matrix."""
+        return self.hidden * (2 if self.has_bias else 1)
+
     def layer_parameters(self, has_experts: bool) -> int:
         """All weights of one layer, every expert included."""
         count = self.attention_matrix_parameters + self.vector_parameters_per_layer
@@ -177,11 +182,11 @@ class ModelSpec:
     @property
     def num_parameters(self) -> int:
         """All weights."""
-        final_norm = self.hidden * (2 if self.has_bias else 1)
         layers = self.num_dense_layers * self.layer_parameters(has_experts=False)
         if self.num_moe_layers:
             layers += self.num_moe_layers * self.layer_parameters(has_experts=True)
-        return self.embedding_parameters + layers + final_norm + self.head_parameters
+        ends = self.embedding_parameters + self.final_norm_parameters + self.head_parameters
+        return layers + ends
 
     @property
     def num_active_parameters(self) -> int:

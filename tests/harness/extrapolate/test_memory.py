@@ -5,9 +5,10 @@ from hypothesis import strategies as st
 from harness.config.specs import list_names, load_model
 from harness.extrapolate.memory import (
     activation_bytes_per_token,
-    layer_counts,
+    memory_by_stage,
     memory_use,
     stage_parameters,
+    stages_of,
 )
 from harness.projection import PlanChoice
 from harness.units import GIBI
@@ -27,15 +28,16 @@ def test_a_175b_layer_keeps_34_bytes_per_hidden_unit_but_for_the_masks() -> None
     assert found == 32 * model.hidden + 4 * model.num_heads
 
 
-def test_llama_405b_fits_an_h100_as_llama_3_trained_it() -> None:
-    # Llama 3 (arXiv 2407.21783) section 3.3.2: 8K tokens without recomputation on 80 GB.
+def test_llama_405b_needs_at_most_a_twentieth_more_than_the_h100_it_was_trained_on() -> None:
+    # Llama 3 (arXiv 2407.21783) section 3.3.2: 8K tokens without recomputation on 80 GB, by
+    # freeing tensors early, which is not counted here: 83.6 GiB on an inner stage.
     used = memory_use(
         load_model("llama3_405b"),
         plan(tensor=8, pipeline=16, data=128, num_microbatches=16, zero_stage=2),
         8192,
         "bf16",
     )
-    assert used.total_bytes < 80 * GIBI
+    assert 0.9 * 80 * GIBI < used.total_bytes < 1.05 * 80 * GIBI
 
 
 def test_the_parts_are_the_whole() -> None:
@@ -69,20 +71,78 @@ def test_recomputation_keeps_less() -> None:
 
 
 @pytest.mark.parametrize("name", list_names("model"))
-@pytest.mark.parametrize("pipeline", [1, 2, 4])
-def test_stages_hold_every_parameter_once(name: str, pipeline: int) -> None:
+@pytest.mark.parametrize("virtual_stages", [1, 2, 7])
+def test_stages_hold_every_parameter_once(name: str, virtual_stages: int) -> None:
     model = load_model(name)
-    first, inner, last = stage_parameters(model, Shard(), pipeline)
-    counts = [sum(pair) for pair in layer_counts(model, pipeline)]
-    if pipeline == 1:
-        held = first.shared + first.experts
-    else:
-        held = sum(stage.shared + stage.experts for stage in (first, last))
-        held += (pipeline - 2) * (inner.shared + inner.experts)
-        assert counts[0] + counts[2] + (pipeline - 2) * counts[1] == pytest.approx(
-            model.num_layers, abs=pipeline
+    for pipeline in range(1, model.num_layers + 1):
+        stages = stages_of(model, pipeline, virtual_stages)
+        parameters = stage_parameters(model, Shard(), stages)
+        held = sum(
+            stage.count * (own.shared + own.experts)
+            for stage, own in zip(stages, parameters, strict=True)
         )
-        # A tied table is on the first and on the last stage.
-        held -= model.vocab * model.hidden if model.is_embedding_tied else 0
-    # Uneven stages are all taken as full, so a few layers may be counted twice.
-    assert model.num_parameters * (1 - 1e-5) <= held <= model.num_parameters * 1.05
+        if pipeline > 1 and model.is_embedding_tied:
+            # A tied table is on the first and on the last stage.
+            held -= model.vocab * model.hidden
+        assert held == model.num_parameters
+
+
+@given(
+    st.sampled_from(list_names("model")),
+    st.integers(1, 61),
+    st.sampled_from([1, 2, 4]),
+    st.sampled_from(["none", "full"]),
+    st.integers(1, 100),
+)
+def test_the_memory_is_that_of_the_fullest_stage(
+    name: str, pipeline: int, virtual_stages: int, recompute: str, m: int
+) -> None:
+    model = load_model(name)
+    pipeline = min(pipeline, model.num_layers)
+    chosen = plan(
+        tensor=4,
+        pipeline=pipeline,
+        data=16,
+        virtual_stages=virtual_stages,
+        recompute=recompute,
+        num_microbatches=m,
+    )
+    stages = memory_by_stage(model, chosen, 4096, "bf16")
+    used = memory_use(model, chosen, 4096, "bf16").total_bytes
+    assert used == max(use.total_bytes for _, use in stages)
+    assert sum(stage.count for stage, _ in stages) == pipeline
+
+
+def test_an_inner_stage_of_llama_405b_is_fuller_than_the_first() -> None:
+    # 126 layers over 8 stages: 15 on the first and the last, 16 on the others.
+    model = load_model("llama3_405b")
+    chosen = plan(tensor=8, pipeline=8, data=781, context=2, virtual_stages=16, num_microbatches=10)
+    first, inner, last = memory_by_stage(model, chosen, 8192, "bf16")
+    assert first[1].total_bytes < 80 * GIBI < inner[1].total_bytes
+    assert memory_use(model, chosen, 8192, "bf16") == inner[1]
+    # It starts a round with all but its last chunk, so it holds nearly as much.
+    assert last[1].total_bytes > 0.8 * inner[1].total_bytes
+
+
+def test_stages_with_experts_are_fuller_than_the_dense_ones_before_them() -> None:
+    model = load_model("deepseek_v3")
+    chosen = plan(tensor=2, pipeline=31, data=33, expert=8, num_microbatches=496)
+    first, *inner, _ = memory_by_stage(model, chosen, 4096, "bf16")
+    assert first[1].total_bytes < 80 * GIBI
+    fullest = memory_use(model, chosen, 4096, "bf16")
+    assert fullest in [use for _, use in inner]
+    assert fullest.total_bytes > 80 * GIBI
+
+
+def test_a_stage_of_one_chunk_keeps_its_gradients_whole_under_zero_2() -> None:
+    model = load_model("llama3_70b")
+    kept = [
+        dict(memory_use(model, plan(pipeline=8, data=64, **degrees), 4096, "bf16").parts)
+        for degrees in (
+            {"zero_stage": 1},
+            {"zero_stage": 2},
+            {"zero_stage": 2, "virtual_stages": 5},
+        )
+    ]
+    assert kept[1]["gradients"] == kept[0]["gradients"]
+    assert kept[2]["gradients"] < 0.5 * kept[0]["gradients"]

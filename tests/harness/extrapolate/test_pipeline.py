@@ -2,7 +2,13 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from harness.extrapolate.pipeline import StageTimes, bubble_s, layers_in_flight, stage_layers
+from harness.extrapolate.pipeline import (
+    StageTimes,
+    bubble_s,
+    layers_in_flight,
+    stage_kinds,
+    stage_layers,
+)
 
 
 @given(st.integers(1, 64), st.integers(1, 256), st.floats(1e-3, 10))
@@ -33,14 +39,54 @@ def test_fewer_microbatches_than_stages_wait_in_every_chunk() -> None:
 
 
 def test_the_ends_of_llama_405b_have_a_layer_less() -> None:
-    assert stage_layers(126, 16) == (8, 7, 7)
-    assert stage_layers(128, 16) == (8, 8, 8)
-    assert stage_layers(126, 1) == (126, 126, 126)
+    assert stage_layers(126, 16) == (7, *[8] * 14, 7)
+    assert stage_layers(128, 16) == (8,) * 16
+    assert stage_layers(126, 1) == (126,)
+
+
+@given(st.integers(1, 130), st.integers(1, 130), st.integers(1, 16), st.integers(0, 130))
+def test_every_layer_is_on_one_stage(layers: int, p: int, v: int, dense: int) -> None:
+    p, dense = min(p, layers), min(dense, layers)
+    assert sum(stage_layers(layers, p)) == layers
+    stages = stage_kinds(layers, dense, p, v)
+    assert sum(stage.count for stage in stages) == p
+    assert sum(stage.count * stage.num_dense for stage in stages) == dense
+    assert sum(stage.count * stage.num_moe for stage in stages) == layers - dense
+    assert stages[0].is_first
+    assert stages[-1].is_last
+
+
+def test_dense_layers_fill_the_leading_stages() -> None:
+    # DeepSeek-V3 has 61 layers, the first 3 of them dense; over 32 stages the first has one layer.
+    stages = stage_kinds(61, 3, 32, 1)
+    found = [(stage.count, stage.num_dense, stage.num_moe) for stage in stages]
+    assert found == [(1, 1, 0), (1, 1, 0), (1, 1, 1), (28, 0, 2), (1, 0, 1)]
+
+
+def test_dense_layers_of_chunks_lie_on_as_many_stages() -> None:
+    stages = stage_kinds(61, 3, 8, 8)
+    # The first chunks of the first two stages, which are a layer short, are empty.
+    found = [(stage.position, stage.count, stage.num_dense) for stage in stages if stage.num_dense]
+    assert found == [(2, 3, 1)]
 
 
 def test_the_first_stage_holds_as_many_microbatches_as_there_are_stages() -> None:
     assert layers_in_flight(8, pipeline=16, virtual_stages=1, num_microbatches=64) == 128
     assert layers_in_flight(8, pipeline=16, virtual_stages=1, num_microbatches=4) == 32
+
+
+def test_later_stages_hold_fewer_microbatches() -> None:
+    held = [
+        layers_in_flight(1, pipeline=4, virtual_stages=1, num_microbatches=8, stage=stage)
+        for stage in range(4)
+    ]
+    assert held == [4, 3, 2, 1]
+
+
+def test_the_last_of_interleaved_stages_still_holds_most_of_a_round() -> None:
+    # It runs forward through all but its last chunk for each microbatch of the round.
+    held = layers_in_flight(8, pipeline=16, virtual_stages=8, num_microbatches=64, stage=15)
+    assert held == pytest.approx(8 * (7 * 16 + 1) / 8)
 
 
 def test_interleaving_holds_more() -> None:
