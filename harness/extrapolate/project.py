@@ -33,10 +33,9 @@ CHIP_OF_THE_RUN = "this"
 SMALLEST_CLUSTER = 8
 
 FASTER_THAN_MODEL = 0.05
-"""ln of predicted over published step time where it is exceeded least: the model is rarely slow."""
+"""ln of predicted over published step time that 95 % of the dense bf16 runs on H100 stay within;
+`tests/validation` computes it, and the same of those slower than predicted."""
 SLOWER_THAN_MODEL_DENSE = 0.13
-"""ln of published over predicted step time that 95 % of the dense bf16 runs on H100 stay within;
-`tests/validation` computes it."""
 SLOWER_THAN_MODEL_MOE = 0.60
 """The same of models with experts: imbalance and the rate of small grouped products are not
 modelled, and the few published runs are up to this much slower."""
@@ -54,9 +53,25 @@ class _Context:
     parallel: ParallelSpec
     memory_limit: float
     peak_flops_per_s: float | None
+    """Dense, of the data sheet."""
 
 
-def spread(step: StepTime, num_chips: int, *, has_experts: bool) -> tuple[float, float]:
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ModelError:
+    """How far the model's step times are from published ones, as natural logarithms."""
+
+    faster: float
+    """Of runs that were faster than predicted."""
+    slower: float
+
+
+def model_error(model: ModelSpec) -> ModelError:
+    """The error of the published runs that are like that model."""
+    slower = SLOWER_THAN_MODEL_DENSE if model.experts is None else SLOWER_THAN_MODEL_MOE
+    return ModelError(faster=FASTER_THAN_MODEL, slower=slower)
+
+
+def spread(step: StepTime, num_chips: int, error: ModelError) -> tuple[float, float]:
     """Low and high end of the step's time over its value, at CONFIDENCE.
 
     The spread of the op times, weighted by their share of the step, and the model's own error
@@ -66,9 +81,8 @@ def spread(step: StepTime, num_chips: int, *, has_experts: bool) -> tuple[float,
     compute = sum(part.seconds for part in step.parts if part.name in timed)
     share = compute / step.seconds
     beyond = DISCREPANCY_PER_DOUBLING * max(0.0, math.log2(num_chips / CHECKED_CHIPS))
-    error = SLOWER_THAN_MODEL_MOE if has_experts else SLOWER_THAN_MODEL_DENSE
-    slower = math.hypot(error + beyond, math.log1p(share * (step.compute_high - 1)))
-    faster = math.hypot(FASTER_THAN_MODEL + beyond, math.log1p(share * (1 / step.compute_low - 1)))
+    slower = math.hypot(error.slower + beyond, math.log1p(share * (step.compute_high - 1)))
+    faster = math.hypot(error.faster + beyond, math.log1p(share * (1 / step.compute_low - 1)))
     return math.exp(-faster), math.exp(slower)
 
 
@@ -77,7 +91,7 @@ def scale_point(context: _Context, found: Found, num_chips: int) -> ScalePoint:
     plan, step = found.plan, found.step
     sequences = plan.data * plan.microbatch_size * plan.num_microbatches
     tokens = sequences * context.steps.sequence_length
-    low, high = spread(step, num_chips, has_experts=context.steps.model.experts is not None)
+    low, high = spread(step, num_chips, model_error(context.steps.model))
     seconds = step.seconds
     return ScalePoint(
         num_chips=num_chips,
@@ -93,13 +107,10 @@ def scale_point(context: _Context, found: Found, num_chips: int) -> ScalePoint:
     )
 
 
-def _utilization(
-    context: _Context, plan: PlanChoice, tokens_per_s: float, hardware: bool = False
-) -> float | None:
-    """Model FLOPs, or with recomputation those executed, over the peak of the chips used."""
-    peak = context.peak_flops_per_s
-    if peak is None:
-        return None
+def _flops_per_s_per_chip(
+    context: _Context, plan: PlanChoice, tokens_per_s: float, *, hardware: bool = False
+) -> float:
+    """Model FLOP/s of a chip in use, or with recomputation those executed."""
     model, length = context.steps.model, context.steps.sequence_length
     flops = model.model_flops_per_token(length, CausalCount.CAUSAL)
     if hardware and plan.recompute == "full":
@@ -107,7 +118,28 @@ def _utilization(
         flops -= 2.0 * model.vocab * model.hidden
     if hardware and plan.recompute == "selective":
         flops += model.num_layers * model.attention_flops_per_token(length)
-    return tokens_per_s * flops / (peak * plan.num_chips)
+    return tokens_per_s * flops / plan.num_chips
+
+
+def _utilization(
+    context: _Context, plan: PlanChoice, tokens_per_s: float, *, hardware: bool = False
+) -> float | None:
+    """FLOP/s of a chip over its data sheet's peak; None where the sheet gives none."""
+    peak = context.peak_flops_per_s
+    if peak is None:
+        return None
+    return _flops_per_s_per_chip(context, plan, tokens_per_s, hardware=hardware) / peak
+
+
+def _memory_limit(chip: ChipSpec, device_memory_bytes: float | None) -> float:
+    """The smaller of the data sheet's memory and the device's own, or the one that is known."""
+    known = [size for size in (chip.memory_bytes, device_memory_bytes) if size]
+    if not known:
+        raise ConfigError(
+            f"chip {chip.name}: the memory size is n/a, so no plan can be checked. "
+            "Set memory_gib in its file."
+        )
+    return min(known)
 
 
 def cluster_sizes(num_chips: int) -> tuple[int, ...]:
@@ -135,25 +167,21 @@ def project(
 
     `cost` gives the least work of a problem; `records` are the measurements of this chip, and
     without any the projection rests on the data sheet and published rates alone.
-    `device_memory_bytes` is what the device said it has, for chips without a data sheet.
+    `device_memory_bytes` is what the device said it has; the smaller of it and the data sheet's
+    memory is the limit.
 
     Raises:
         PlanError: when no plan fits the chips or their memory, with the arithmetic and the
             nearest plan that does; or when `strict` and an op on the plan was not measured.
         ConfigError: when a rate that is needed is neither measured nor known.
     """
-    memory_limit = chip.memory_bytes or device_memory_bytes
-    if memory_limit is None:
-        raise ConfigError(
-            f"chip {chip.name}: the memory size is n/a, so no plan can be checked. "
-            "Set memory_gib in its file."
-        )
+    memory_limit = _memory_limit(chip, device_memory_bytes)
     lookup = Lookup(chip, cost, records)
     context = _Context(
         steps=StepModel.of(model, cluster, lookup, parallel),
         parallel=parallel,
         memory_limit=memory_limit,
-        peak_flops_per_s=chip.peak(parallel.dtype) or lookup.roof.peak(parallel.dtype),
+        peak_flops_per_s=chip.peak(parallel.dtype),
     )
     check_fixed(context.steps, parallel, cluster.num_chips)
     found = best_plan(context.steps, parallel, cluster.num_chips, memory_limit)
@@ -193,7 +221,7 @@ def project(
         hfu=_utilization(context, found.plan, tokens_per_s, hardware=True),
         interval_confidence=CONFIDENCE,
         interval_basis=_interval_basis(model, cluster.num_chips),
-        assumptions=assumptions(context, found.plan, chip),
+        assumptions=assumptions(context, headline, chip),
         num_plans_considered=found.num_considered,
         run_ids=tuple(sorted({record.run_id for record in records})),
     )
@@ -232,13 +260,13 @@ def _refuse_unmeasured(work: Sequence[tuple[WorkItem, float, Source]]) -> None:
 
 
 def _interval_basis(model: ModelSpec, num_chips: int) -> str:
-    error = SLOWER_THAN_MODEL_MOE if model.experts is not None else SLOWER_THAN_MODEL_DENSE
+    error = model_error(model)
     kind = "models with experts" if model.experts is not None else "dense models"
     text = (
         "the intervals of the op times (measured, from other sizes or of the rates "
         "taken from elsewhere), joined with the model's own error against published runs of "
-        f"{kind}, which were up to {math.expm1(error):.0%} slower and "
-        f"{-math.expm1(-FASTER_THAN_MODEL):.0%} faster"
+        f"{kind}, which were up to {math.expm1(error.slower):.0%} slower and "
+        f"{-math.expm1(-error.faster):.0%} faster"
     )
     if num_chips > CHECKED_CHIPS:
         text += (
@@ -248,8 +276,20 @@ def _interval_basis(model: ModelSpec, num_chips: int) -> str:
     return f"{text}."
 
 
-def assumptions(context: _Context, plan: PlanChoice, chip: ChipSpec) -> tuple[str, ...]:
+def _without_peak(context: _Context, headline: ScalePoint) -> str:
+    dtype = context.parallel.dtype
+    text = f"The data sheet's {dtype} peak is n/a, so MFU and HFU are n/a"
+    roof = context.steps.lookup.roof.peak(dtype)
+    if roof is None:
+        return f"{text}."
+    tokens_per_s = headline.tokens_per_second.value
+    share = _flops_per_s_per_chip(context, headline.plan, tokens_per_s) / roof
+    return f"{text}; model FLOPs are {share:.1%} of the measured {dtype} matrix roof."
+
+
+def assumptions(context: _Context, headline: ScalePoint, chip: ChipSpec) -> tuple[str, ...]:
     """Everything the projection takes on trust, one sentence each."""
+    plan = headline.plan
     steps, parallel = context.steps, context.parallel
     cluster, lookup = steps.cluster, steps.lookup
     found = list(cluster.assumptions)
@@ -268,8 +308,8 @@ def assumptions(context: _Context, plan: PlanChoice, chip: ChipSpec) -> tuple[st
             f"run at {BEST_SHARE_OF_PEAK.value * MATRIX_SHARE_OF_BEST.value:.0%} of the peak, as "
             "the median of other chips."
         )
-    if chip.peak(parallel.dtype) is None and context.peak_flops_per_s is not None:
-        found.append("The data sheet's peak is n/a, so MFU is over the measured matrix roof.")
+    if context.peak_flops_per_s is None:
+        found.append(_without_peak(context, headline))
     reliability = cluster.reliability
     mean_s = interruption_interval_s(reliability, plan.num_chips)
     found += [

@@ -16,7 +16,8 @@ import numpy as np
 from harness.config.specs import load_chip, load_cluster, load_model
 from harness.errors import ChipscaleError
 from harness.extrapolate.lookup import Lookup
-from harness.extrapolate.project import spread
+from harness.extrapolate.memory import memory_use
+from harness.extrapolate.project import ModelError, model_error, spread
 from harness.extrapolate.search import best_plan
 from harness.extrapolate.step import StepModel, StepTime
 from harness.projection import PlanChoice
@@ -77,6 +78,22 @@ class Prediction:
     @property
     def is_inside(self) -> bool:
         return self.low_s <= self.run.step_time_s <= self.high_s
+
+    def interval_s(self, error: ModelError) -> tuple[float, float]:
+        """The interval with another error of the model."""
+        low, high = spread(self.step, self.run.num_chips, error)
+        return self.step.seconds * low, self.step.seconds * high
+
+    @property
+    def memory_share(self) -> float:
+        """Counted bytes of the fullest chip over the memory of the chip it ran on."""
+        run = self.run
+        used = memory_use(
+            run.model, self.step.plan, run.parallel.sequence_length, run.parallel.dtype
+        )
+        limit = load_chip(CHIPS[run.chip][0]).memory_bytes
+        assert limit is not None
+        return used.total_bytes / limit
 
 
 Row = dict[str, str]
@@ -244,7 +261,7 @@ def predict(run: Run, lookups: dict[str, Lookup]) -> Prediction | Dropped:
             step = found.step
     except ChipscaleError as error:
         return Dropped(run.id, str(error))
-    low, high = spread(step, run.num_chips, has_experts=run.model.experts is not None)
+    low, high = spread(step, run.num_chips, model_error(run.model))
     return Prediction(run, step, step.seconds * low, step.seconds * high)
 
 
@@ -333,6 +350,29 @@ def held_out_coverage(predictions: Sequence[Prediction]) -> dict[str, float]:
         others = [r for other, values in residuals.items() if other != name for r in values]
         low, high = np.quantile(others, [0.05, 0.95])
         found[name] = mean(float(low <= r <= high) for r in own)
+    return found
+
+
+def held_out_intervals(
+    predictions: Sequence[Prediction],
+) -> dict[str, list[tuple[float, float, float]]]:
+    """Of each source's runs the interval that the other sources give, and the published time.
+
+    The model's error is the 5 and 95 % quantiles of the other sources' residuals, as it is of all
+    of them in the model itself.
+    """
+    found = {}
+    for name in sorted({prediction.run.family for prediction in predictions}):
+        others = [
+            math.log(p.run.step_time_s / p.step.seconds)
+            for p in predictions
+            if p.run.family != name
+        ]
+        low, high = np.quantile(others, [0.05, 0.95])
+        error = ModelError(faster=max(0.0, -float(low)), slower=max(0.0, float(high)))
+        found[name] = [
+            (*p.interval_s(error), p.run.step_time_s) for p in predictions if p.run.family == name
+        ]
     return found
 
 

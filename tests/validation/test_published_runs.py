@@ -15,6 +15,7 @@ from tests.validation.published import (
     Prediction,
     by_family,
     held_out_coverage,
+    held_out_intervals,
     predict_all,
     table,
 )
@@ -95,9 +96,34 @@ def test_the_stated_errors_are_those_of_the_published_runs(predictions: list[Pre
     assert np.quantile(with_experts, 0.95) <= SLOWER_THAN_MODEL_MOE
 
 
-def test_intervals_cover_the_dense_runs_on_h100(predictions: list[Prediction]) -> None:
-    covered = [p.is_inside for p in dense_h100(predictions)]
-    assert sum(covered) / len(covered) >= 0.9
+def test_intervals_from_the_other_sources_cover_the_one_left_out(
+    predictions: list[Prediction],
+) -> None:
+    # The interval is stated for large dense models on H100. No source sets the error of its own
+    # interval here; 47 of 49 runs are inside, 7 of 9 of the source that does worst.
+    found = held_out_intervals(dense_h100(predictions))
+    assert found.keys() == set(FUSED_DENSE)
+    inside = {name: [low <= s <= high for low, high, s in runs] for name, runs in found.items()}
+    pooled = [covered for runs in inside.values() for covered in runs]
+    assert sum(pooled) / len(pooled) >= 0.9
+    assert all(sum(runs) / len(runs) >= 0.75 for runs in inside.values())
+
+
+def test_intervals_cover_by_being_right_and_not_by_being_wide(
+    predictions: list[Prediction],
+) -> None:
+    widths = [p.high_s / p.low_s for p in dense_h100(predictions)]
+    assert max(widths) < 1.4
+
+
+def test_published_runs_fit_the_memory_they_ran_in_but_for_a_few(
+    predictions: list[Prediction],
+) -> None:
+    # All of them did fit. The count is too high for runs that sum gradients in 16 bits (NeMo) or
+    # free tensors early (Llama 3), by 7 % at most among the dense ones on H100.
+    shares = [p.memory_share for p in predictions]
+    assert sum(share > 1 for share in shares) <= 20
+    assert max(p.memory_share for p in dense_h100(predictions)) < 1.08
 
 
 def test_growth_from_512_to_2304_chips_is_held_out_and_right(
