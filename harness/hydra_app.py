@@ -9,6 +9,7 @@ from pathlib import Path
 
 import hydra
 from hydra.core.hydra_config import HydraConfig
+from hydra.errors import CompactHydraException
 from omegaconf import DictConfig
 
 from harness.cli.run import run_composed
@@ -16,8 +17,8 @@ from harness.config import schema
 from harness.errors import ChipscaleError
 
 
-class SweepJobFailed(RuntimeError):  # noqa: N818 - it is a state, told as one
-    """A job of the sweep ended with an exit code other than 0."""
+class SweepJobFailed(CompactHydraException):  # type: ignore[misc]
+    """A job of the sweep ended with an exit code other than 0; Hydra tells it in one line."""
 
 
 schema.register()

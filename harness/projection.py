@@ -52,7 +52,7 @@ class PlanChoice:
 
     @property
     def label(self) -> str:
-        """For people: `TP8 PP16 DP781 VP4 mb1 x11`."""
+        """For people: `TP8 PP16 DP781 VP4 ZeRO-1 11x microbatch 1`."""
         parts = [f"TP{self.tensor}", f"PP{self.pipeline}", f"DP{self.data}"]
         if self.context > 1:
             parts.append(f"CP{self.context}")
@@ -60,6 +60,7 @@ class PlanChoice:
             parts.append(f"EP{self.expert}")
         if self.virtual_stages > 1:
             parts.append(f"VP{self.virtual_stages}")
+        parts.append(f"ZeRO-{self.zero_stage}")
         parts.append(f"{self.num_microbatches}x microbatch {self.microbatch_size}")
         if self.recompute != "none":
             parts.append(f"recompute {self.recompute}")

@@ -1,6 +1,6 @@
 """One run: a job measured into a folder of its own, or gone on with."""
 
-import secrets
+import shutil
 import sys
 from collections.abc import Callable, Sequence
 from dataclasses import replace
@@ -11,10 +11,18 @@ from harness.cases import Case
 from harness.codec import to_json
 from harness.device.request import DeviceRequest
 from harness.environment import Environment
-from harness.errors import NothingMeasured, RecordError, did_you_mean
+from harness.errors import ChipscaleError, NothingMeasured, RecordError, did_you_mean
 from harness.measure.policy import MeasurePolicy
 from harness.record import Record, Status
-from harness.store.folder import CASES, RUN, RunFolder, RunInfo, run_folders, write_atomically
+from harness.store.folder import (
+    CASES,
+    RUN,
+    RunFolder,
+    RunInfo,
+    run_folders,
+    run_suffix,
+    write_atomically,
+)
 from harness.worker.job import Job, read_job
 from harness.worker.supervisor import Watcher, supervise
 
@@ -36,7 +44,7 @@ def new_job(
     now = datetime.now(UTC)
     return Job(
         run=RunInfo(
-            run_id=f"{now:%Y%m%dT%H%M%S}-{suite}-{model}-{secrets.token_hex(3)}",
+            run_id=f"{now:%Y%m%dT%H%M%S}-{suite}-{model}-{run_suffix()}",
             suite=suite,
             model=model,
             device=device.name,
@@ -84,7 +92,13 @@ def measure_run(
         NothingMeasured: when every case ended without a time.
     """
     folder = RunFolder(results_dir / RUNS / job.run.run_id)
-    supervise(job, folder.path, watcher)
+    try:
+        supervise(job, folder.path, watcher)
+    except ChipscaleError:
+        # The device was refused before anything was measured: no run has begun.
+        if not folder.has_records:
+            shutil.rmtree(folder.path, ignore_errors=True)
+        raise
     close_run(folder, chip_name)
     records = folder.records()
     if not any(record.status is Status.OK for record in records):
@@ -122,14 +136,19 @@ def find_run(name: str, results_dir: Path) -> RunFolder:
             f"{results_dir / RUNS}: no runs there yet. `chipscale run` makes the first."
         )
     if name == "latest":
-        return folders[-1]
+        measured = [folder for folder in folders if folder.has_records]
+        if not measured:
+            raise RecordError(f"latest: none of the {len(folders)} runs has a record yet.")
+        return measured[-1]
     found = [folder for folder in folders if name in folder.path.name]
     exact = [folder for folder in found if folder.path.name == name]
     if len(exact or found) == 1:
         return (exact or found)[0]
     if found:
         ids = ", ".join(folder.path.name for folder in found[:5])
-        raise RecordError(f"{name}: {len(found)} runs have that in their name ({ids} ...).")
+        raise RecordError(
+            f"{name}: {len(found)} runs have that in their name, as {ids}. Give more of it."
+        )
     near = did_you_mean(name, (folder.path.name for folder in folders))
     raise RecordError(
         f"{name}: no run of that name in {results_dir / RUNS}. {near}"

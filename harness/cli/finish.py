@@ -6,7 +6,6 @@ from dataclasses import replace
 from pathlib import Path
 
 from rich.console import Console
-from rich.table import Table
 
 from harness.cli.render import render_reports
 from harness.config.build import RunRequest, TrackingRequest
@@ -20,6 +19,7 @@ from harness.report.table import projection_view, results_view
 from harness.results import measured_roofs, result_rows
 from harness.store.folder import PROJECTION, REPORT_HTML, RunFolder
 from harness.store.mlflow import sync, tracking_target
+from harness.workload.step import Phase
 from kernels import registry
 from kernels.op import Cost, Problem
 
@@ -45,7 +45,9 @@ def finish_run(
     roofs = measured_roofs(records)
     console.print(results_view(result_rows(records, roofs), roofs))
     console.print()
-    if request.is_projected:
+    if request.is_projected and not any(Phase.TRAINING in record.case.roles for record in records):
+        console.print("No projection: the suite has no training work, and a step is of training.")
+    elif request.is_projected:
         _project(folder, request, console, config_dirs)
     render_reports(folder, config_dirs)
     tracking = track([folder], request.results_dir, request.tracking, console, config_dirs)
@@ -140,15 +142,14 @@ def _say_what_next(folder: RunFolder, request: RunRequest, console: Console) -> 
     """The three commands that most people want next."""
     is_default = request.results_dir == Path("results").resolve()
     where = "" if is_default else f" --results-dir {_short(request.results_dir)}"
-    steps = Table.grid(padding=(0, 2, 0, 0))
-    for what, command in (
-        ("see it in MLflow", f"chipscale ui{where}"),
-        ("read the report", _short(folder.path / REPORT_HTML)),
-        ("another chip", f"chipscale run suite={request.suite} plan=cases.json"),
-    ):
-        steps.add_row(f"  {what}:", command)
+    steps = {
+        "see it in MLflow": f"chipscale ui{where}",
+        "read the report": _short(folder.path / REPORT_HTML),
+        "another chip": f"chipscale run suite={request.suite} plan=cases.json",
+    }
     console.print("\nNext:")
-    console.print(steps, soft_wrap=True)
+    for what, command in steps.items():
+        console.print(f"  {what + ':':<18} {command}", markup=False, soft_wrap=True)
 
 
 def _short(path: Path) -> str:

@@ -9,7 +9,7 @@ from rich.table import Table
 
 from harness.cli.main import LISTABLE
 from harness.config.specs import list_names, load_chip, load_cluster, load_data, load_model
-from harness.errors import ConfigError, did_you_mean
+from harness.errors import ConfigError, RecordError, did_you_mean
 from harness.run import RUNS
 from harness.store.folder import run_folders
 from harness.units import GIBI, GIGA, TERA, significant
@@ -92,20 +92,20 @@ def _ops(folders: Sequence[Path]) -> tuple[tuple[str, ...], Rows]:
 
 def _runs_of(results_dir: Path) -> tuple[tuple[str, ...], Rows]:
     rows: Rows = []
-    for folder in run_folders(results_dir / RUNS):
-        info = folder.info
-        num_records = len(folder.records())
-        state = "ended" if info.ended_at else f"stopped; resume={info.run_id} goes on"
-        rows.append(
-            (
-                info.run_id,
-                info.suite,
-                info.chip or info.device,
-                f"{num_records}/{info.num_cases}",
-                state,
-            )
-        )
-    return ("run", "suite", "chip", "records", "state"), rows
+    folders = run_folders(results_dir / RUNS)
+    if not folders:
+        raise RecordError(f"{results_dir / RUNS}: no runs there yet. `chipscale run` makes one.")
+    for folder in folders:
+        try:
+            info, num_records = folder.info, len(folder.records())
+        except RecordError as error:
+            # One run that cannot be read must not hide the others.
+            rows.append((folder.path.name, "", "", f"unreadable: {error}"))
+            continue
+        state = "ended" if info.ended_at else "stopped"
+        records = f"{state}, {num_records}/{info.num_cases} records"
+        rows.append((info.run_id, info.suite, info.chip or info.device, records))
+    return ("run", "suite", "chip", "state; `chipscale run resume=RUN` goes on"), rows
 
 
 def _described(group: str) -> Callable[[Sequence[Path]], tuple[tuple[str, ...], Rows]]:

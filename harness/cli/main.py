@@ -5,10 +5,14 @@ the verb is used.
 """
 
 import argparse
+import contextlib
 import importlib
+import io
+import re
 import sys
 from collections.abc import Sequence
 from pathlib import Path
+from typing import NoReturn
 
 from harness import __version__
 from harness.errors import INTERRUPTED_EXIT_CODE, ChipscaleError, did_you_mean
@@ -28,8 +32,9 @@ then:
   chipscale project model=llama3_405b cluster=h100_100k
   chipscale compare RUN_A RUN_B
 
-exit codes: 0 all right, 1 MLflow required and absent, 2 a mistake in the input,
-            4 a case failed or was wrong, 5 nothing measured, 130 stopped by Ctrl-C
+exit codes: 0 all right, 1 MLflow required and absent, or a job of a sweep failed,
+            2 a mistake in the input, 4 a case failed or was wrong, 5 nothing measured,
+            130 stopped by Ctrl-C
 """
 
 RUN_EPILOG = """\
@@ -57,18 +62,6 @@ VERBS = {
     "doctor": "devices, versions and what is missing here",
 }
 
-OPTIONS = (
-    "--cfg",
-    "--config-dir",
-    "--force",
-    "--help",
-    "--multirun",
-    "--port",
-    "--results-dir",
-    "--tolerance",
-)
-"""For the nearest right one; which verb has which, its own help says."""
-
 LISTABLE = (
     "suites",
     "models",
@@ -82,11 +75,16 @@ LISTABLE = (
 )
 
 
+class _Parser(argparse.ArgumentParser):
+    """Tells a mistake as every other part of the program does."""
+
+    def error(self, message: str) -> NoReturn:
+        raise ChipscaleError(f"{message}. `{self.prog} --help` shows how it is used.")
+
+
 def _parser() -> argparse.ArgumentParser:
     raw = argparse.RawDescriptionHelpFormatter
-    parser = argparse.ArgumentParser(
-        prog="chipscale", description=DESCRIPTION, epilog=EPILOG, formatter_class=raw
-    )
+    parser = _Parser(prog="chipscale", description=DESCRIPTION, epilog=EPILOG, formatter_class=raw)
     parser.add_argument("--version", action="store_true", help="print the version and exit")
     verbs = parser.add_subparsers(dest="verb", title="verbs", metavar="VERB")
     made = {
@@ -134,6 +132,7 @@ def _parser() -> argparse.ArgumentParser:
         made[verb].add_argument("--config-dir", type=Path, action="append", default=[])
     for verb in ("list", "compare", "report", "sync", "ui"):
         made[verb].add_argument("--results-dir", type=Path, default=Path("results"))
+    made["sync"].set_defaults(results_dir=None)
     return parser
 
 
@@ -148,12 +147,22 @@ def _parse(arguments: Sequence[str]) -> argparse.Namespace:
     options, rest = parser.parse_known_args(arguments)
     for argument in rest:
         if argument.startswith("-") or "overrides" not in options:
+            what = "option" if argument.startswith("-") else "argument"
             raise ChipscaleError(
-                f"{argument}: no such option of `chipscale {options.verb}`. "
-                f"{did_you_mean(argument, OPTIONS)}`chipscale {options.verb} --help` shows all."
+                f"{argument}: no such {what} of `chipscale {options.verb}`. "
+                f"{did_you_mean(argument, _options_of(options.verb))}"
+                f"`chipscale {options.verb} --help` shows all."
             )
         options.overrides.append(argument)
     return options
+
+
+def _options_of(verb: str) -> list[str]:
+    """The options that the verb's own help shows."""
+    help_text = io.StringIO()
+    with contextlib.redirect_stdout(help_text), contextlib.suppress(SystemExit):
+        _parser().parse_args([verb, "--help"])
+    return re.findall(r"--[a-z-]+", help_text.getvalue())
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

@@ -3,6 +3,7 @@
 import argparse
 
 from harness.cli.render import render_reports
+from harness.errors import NothingMeasured
 from harness.run import find_run
 from harness.store.folder import REPORT_HTML, REPORT_MARKDOWN
 
@@ -11,6 +12,8 @@ def main(options: argparse.Namespace) -> int:
     """Render each run named."""
     for name in options.runs:
         folder = find_run(name, options.results_dir.resolve())
+        if not folder.records():
+            raise NothingMeasured(f"{folder.path}: no record there, so there is nothing to report.")
         render_reports(folder, options.config_dir)
         print(folder.path / REPORT_HTML)
         print(folder.path / REPORT_MARKDOWN)

@@ -2,7 +2,6 @@
 
 import argparse
 import os
-import shlex
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -17,8 +16,8 @@ from harness.config.build import RunRequest, run_request
 from harness.config.compose import check_sweep, compose
 from harness.config.this_chip import chip_name
 from harness.errors import INTERRUPTED_EXIT_CODE, ConfigError
-from harness.run import RUNS, job_to_resume, measure_run, new_job
-from harness.store.folder import RunFolder, write_atomically
+from harness.run import RUNS, find_run, job_to_resume, measure_run, new_job
+from harness.store.folder import CONFIG, RunFolder, write_atomically
 from harness.worker.job import Job
 
 
@@ -28,11 +27,25 @@ def main(options: argparse.Namespace) -> int:
         if options.cfg is not None:
             raise ConfigError("--cfg: it prints one configuration, and -m makes several. Give one.")
         return _hand_to_hydra(options.overrides, options.config_dir)
-    config = compose("run", options.overrides, options.config_dir)
+    config = _stored(options.overrides) or compose("run", options.overrides, options.config_dir)
     if options.cfg is not None:
         print(OmegaConf.to_yaml(config, resolve=True), end="")
         return 0
     return run_composed(config, options.config_dir)
+
+
+def _stored(overrides: Sequence[str]) -> DictConfig | None:
+    """The configuration that a run was started with, when all that is asked is to go on with it."""
+    asked = dict(override.partition("=")[::2] for override in overrides)
+    if "resume" not in asked or set(asked) - {"resume", "results_dir"}:
+        return None
+    results_dir = Path(asked.get("results_dir", "results")).resolve()
+    folder = find_run(asked["resume"], results_dir)
+    config = OmegaConf.load(folder.path / CONFIG)
+    assert isinstance(config, DictConfig)
+    config.resume = folder.path.name
+    config.results_dir = str(results_dir)
+    return config
 
 
 def run_composed(config: DictConfig, config_dirs: Sequence[Path] = ()) -> int:
@@ -82,16 +95,17 @@ def _measure(
         kept = len(RunFolder(path).records()) if path.exists() else 0
         console.print(
             f"Stopped. {kept} of {len(job.cases)} records are kept in {path}; go on with\n"
-            f"  {_resume_command(job)}",
+            f"  {_resume_command(job, request)}",
             markup=False,
             soft_wrap=True,
         )
         return None
 
 
-def _resume_command(job: Job) -> str:
-    words = [word for word in shlex.split(job.run.command) if not word.startswith("resume=")]
-    return " ".join([*words, f"resume={job.run.run_id}"])
+def _resume_command(job: Job, request: RunRequest) -> str:
+    is_default = request.results_dir == Path("results").resolve()
+    where = "" if is_default else f" results_dir={request.results_dir}"
+    return f"chipscale run resume={job.run.run_id}{where}"
 
 
 def _write_plan(job: Job, path: Path, console: Console) -> int:

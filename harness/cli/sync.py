@@ -22,12 +22,12 @@ FAILED_EXIT_CODE = 1
 
 def main(options: argparse.Namespace) -> int:
     """Sync the folders named, or all runs of the results folder."""
-    results_dir = options.results_dir.resolve()
+    results_dir = _results_dir(options.results_dir, options.folders)
     console = Console(highlight=False)
     if options.folders:
         folders = [_at_home(path, results_dir, options.config_dir) for path in options.folders]
     else:
-        folders = [folder for folder in run_folders(results_dir / RUNS) if folder.records()]
+        folders = [folder for folder in run_folders(results_dir / RUNS) if folder.has_records]
     if not folders:
         raise NothingMeasured(
             f"{results_dir / RUNS}: no runs with records there. `chipscale run` makes one; "
@@ -40,6 +40,13 @@ def main(options: argparse.Namespace) -> int:
     for result in results:
         console.print(f"{Path(result.folder).name}: {result.message}", markup=False, soft_wrap=True)
     return 0 if all(result.is_done for result in results) else FAILED_EXIT_CODE
+
+
+def _results_dir(given: Path | None, folders: Sequence[Path]) -> Path:
+    """The results folder asked for; else the one that the first run lies in; else `results`."""
+    if given is None and folders and folders[0].resolve().parent.name == RUNS:
+        return folders[0].resolve().parents[1]
+    return (given or Path("results")).resolve()
 
 
 def _at_home(path: Path, results_dir: Path, config_dirs: Sequence[Path]) -> RunFolder:

@@ -253,9 +253,12 @@ def _cases(suite: Any, model: ModelSpec, impls: Sequence[str]) -> tuple[Case, ..
         ),
         "suite",
     )
+    for name in ("ops", "phases", "roofs", "problems"):
+        if suite.get(name) is not None and not isinstance(suite[name], list):
+            raise ConfigError(
+                f"suite.{name}: '{suite[name]}' is not a list. Write suite.{name}=[{suite[name]}]."
+            )
     ops = suite.get("ops")
-    if ops is not None and not isinstance(ops, list):
-        raise ConfigError(f"suite.ops: '{ops}' is not a list. Write suite.ops=[{ops}].")
     for index, name in enumerate(ops or ()):
         _check_op(f"suite.ops[{index}]", str(name))
     wanted: list[tuple[Problem, str]] = [

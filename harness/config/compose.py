@@ -6,18 +6,20 @@ from pathlib import Path
 from typing import Any
 
 import hydra
+import yaml
 from hydra.core.global_hydra import GlobalHydra
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.core.override_parser.types import Override
 from hydra.errors import HydraException
-from omegaconf import DictConfig, OmegaConf
+from omegaconf import DictConfig, ListConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from harness.config import schema
 from harness.config.specs import list_names
 from harness.errors import ConfigError, did_you_mean, unknown_name
 
-GROUPS = ("suite", "model", "device", "measure", "cluster", "parallel", "chip")
+COMPOSE_ERRORS = (HydraException, OmegaConfBaseException, yaml.YAMLError)
+GROUPS = ("suite", "model", "device", "measure", "cluster", "parallel")
 
 
 @contextlib.contextmanager
@@ -51,8 +53,8 @@ def compose(
         _check(config_name, parsed, search, config_dirs)
         try:
             composed: DictConfig = hydra.compose(config_name, [*search, *map(_opened, parsed)])
-        except (HydraException, OmegaConfBaseException) as error:
-            raise ConfigError(_explained(error)) from None
+        except COMPOSE_ERRORS as error:
+            raise _culprit(config_name, parsed, search, error) from None
     return composed
 
 
@@ -103,9 +105,40 @@ def _check(
     selected = {item.key_or_group: item.input_line for item in overrides if _is_group(item)}
     try:
         base = hydra.compose(config_name, [*search, *selected.values()])
-    except (HydraException, OmegaConfBaseException) as error:
+    except COMPOSE_ERRORS as error:
         raise ConfigError(_explained(error)) from None
-    _check_keys(overrides, base)
+    _check_keys(config_name, overrides, base)
+
+
+def _culprit(
+    config_name: str, overrides: Sequence[Override], search: Sequence[str], error: Exception
+) -> ConfigError:
+    """The error that names the one override that cannot be composed, and what is due there."""
+    selected = [item.input_line for item in overrides if _is_group(item)]
+    base = hydra.compose(config_name, [*search, *selected])
+    for override in overrides:
+        if _is_group(override):
+            continue
+        try:
+            hydra.compose(config_name, [*search, *selected, _opened(override)])
+        except COMPOSE_ERRORS:
+            key = override.key_or_group
+            given = str(override.input_line).partition("=")[2]
+            default = OmegaConf.select(base, key)
+            return ConfigError(
+                f"{key}: '{given}' is not {_kind(default, key)}. It is {default} by default."
+            )
+    return ConfigError(_explained(error))
+
+
+def _kind(default: object, key: str) -> str:
+    """What is due at a key, judged by what stands there."""
+    if isinstance(default, ListConfig):
+        return f"a list, as {key}=[a,b]"
+    if isinstance(default, DictConfig):
+        return f"a table of keys, as {key}={{a: b}}"
+    kinds: dict[type, str] = {bool: "true or false", int: "a whole number", float: "a number"}
+    return kinds.get(type(default), "a text")
 
 
 def _parse(overrides: Sequence[str]) -> list[Override]:
@@ -125,7 +158,17 @@ def _parse(overrides: Sequence[str]) -> list[Override]:
         try:
             override = parser.parse_override(text)
         except HydraException as error:
-            raise ConfigError(f"'{text}' is not an override: {_explained(error)}") from None
+            raise ConfigError(
+                f"'{text}' is not an override ({_explained(error)}). Quote it for the shell and "
+                "close its brackets: 'key=[a,b]'."
+            ) from None
+        if override.is_delete():
+            raise ConfigError(f"{text}: nothing can be taken out; set it to null or false instead.")
+        if override.key_or_group in GROUPS and isinstance(override.value(), list):
+            raise ConfigError(
+                f"{text}: one {override.key_or_group} at a time. `chipscale run -m "
+                f"{override.key_or_group}=a,b` runs one after the other."
+            )
         parsed.append(override)
     return parsed
 
@@ -152,7 +195,7 @@ def _check_groups(overrides: Sequence[Override], config_dirs: Sequence[Path]) ->
                 raise unknown_name(group, group, name, names)
 
 
-def _check_keys(overrides: Sequence[Override], base: DictConfig) -> None:
+def _check_keys(config_name: str, overrides: Sequence[Override], base: DictConfig) -> None:
     """Refuse a key that is not there, with the nearest that is."""
     known = set(_dotted(OmegaConf.to_container(base, resolve=False)))
     for override in overrides:
@@ -164,7 +207,7 @@ def _check_keys(overrides: Sequence[Override], base: DictConfig) -> None:
             continue
         raise ConfigError(
             f"{key}: no such key. {did_you_mean(key, known | set(GROUPS))}"
-            "`chipscale run --cfg job` shows all of them."
+            f"`chipscale {config_name} --cfg job` shows all of them."
         )
 
 

@@ -19,6 +19,11 @@ def open_device(request: DeviceRequest, processor: str, num_cores: int) -> Devic
     if request.name == "fake":
         return FakeDevice(request.fake)
     accelerator = torch.accelerator.current_accelerator(check_available=True)
+    if request.name == "cpu" and request.index:
+        raise ConfigError(
+            f"device.index: {request.index} was asked for, but the processor is one device. "
+            "Set device.index=0."
+        )
     if request.name == "cpu" or (request.name == "auto" and accelerator is None):
         return CpuDevice(processor, num_cores)
     if accelerator is None:

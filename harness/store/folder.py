@@ -11,6 +11,8 @@ results/runs/<run id>/
 """
 
 import os
+import secrets
+import string
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -85,6 +87,12 @@ class RunFolder:
             return None
         return from_json(Projection, self._read(PROJECTION), str(self.path / PROJECTION))
 
+    @property
+    def has_records(self) -> bool:
+        """Whether any case of the run is over."""
+        path = self.path / RECORDS
+        return path.exists() and path.stat().st_size > 0
+
     def records(self) -> tuple[Record, ...]:
         """All whole records, in the order they were made.
 
@@ -99,11 +107,18 @@ class RunFolder:
         path = self.path / RECORDS
         if not path.exists():
             return
-        with path.open(encoding="utf-8") as file:
+        # What is not text becomes what is not JSON, and is told with its line.
+        with path.open(encoding="utf-8", errors="replace") as file:
             for number, line in enumerate(file, start=1):
                 if not line.endswith("\n"):
                     return
-                record = from_json(Record, line, f"{path}:{number}")
+                try:
+                    record = from_json(Record, line, f"{path}:{number}")
+                except RecordError as error:
+                    raise RecordError(
+                        f"{error} Take that line out; `chipscale run resume={self.path.name}` "
+                        "measures its case again."
+                    ) from None
                 if record.schema_version > SCHEMA_VERSION:
                     raise RecordError(
                         f"{path}:{number}: schema version {record.schema_version} is newer than "
@@ -120,8 +135,14 @@ class RunFolder:
             return (self.path / name).read_text(encoding="utf-8")
         except FileNotFoundError:
             raise RecordError(
-                f"{self.path}: no {name} there, so it is not a finished run folder."
+                f"{self.path}: no {name} there, so nothing was measured in it. "
+                "`chipscale list runs` shows which runs have records."
             ) from None
+
+
+def run_suffix() -> str:
+    """Five random letters that set apart runs of one second; digits could be read as a number."""
+    return "".join(secrets.choice(string.ascii_lowercase) for _ in range(5))
 
 
 def run_folders(root: Path) -> tuple[RunFolder, ...]:

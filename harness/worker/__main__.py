@@ -1,7 +1,6 @@
 """`python -m harness.worker CASES OUT`: measure on a bare host, with no Hydra and no MLflow."""
 
 import argparse
-import secrets
 import sys
 from collections import Counter
 from dataclasses import replace
@@ -14,7 +13,7 @@ from harness.environment import Environment
 from harness.errors import INTERRUPTED_EXIT_CODE, ChipscaleError
 from harness.record import Record, Status
 from harness.stats import summarize
-from harness.store.folder import RUN, RunFolder, RunInfo, write_atomically
+from harness.store.folder import RUN, RunFolder, RunInfo, run_suffix, write_atomically
 from harness.units import duration
 from harness.worker.job import read_job
 from harness.worker.supervisor import Watcher, supervise
@@ -52,7 +51,7 @@ def _now() -> str:
 
 def _own_run(planned: RunInfo) -> RunInfo:
     """The planned run with an id and a start of its own: one cases file may go to many hosts."""
-    return replace(planned, run_id=f"{planned.run_id}-{secrets.token_hex(3)}", started_at=_now())
+    return replace(planned, run_id=f"{planned.run_id}-{run_suffix()}", started_at=_now())
 
 
 def main(arguments: list[str] | None = None) -> int:

@@ -180,12 +180,13 @@ def test_ctrl_c_keeps_what_was_measured_and_resume_goes_on(results: Path) -> Non
     shown, _ = process.communicate(timeout=60)
     folder = newest(results)
     assert process.returncode == 130, shown
-    assert f"resume={folder.info.run_id}" in shown
+    assert f"chipscale run resume={folder.info.run_id} results_dir={results}" in shown
     kept = folder.records()
     assert 3 <= len(kept) < folder.info.num_cases
     assert not folder.info.ended_at
 
-    assert main([*command, f"resume={folder.info.run_id}"]) == 0
+    # The run alone is enough: it keeps the configuration that it was started with.
+    assert main(["run", f"resume={folder.info.run_id}", f"results_dir={results}"]) == 0
     records = folder.records()
     assert records[: len(kept)] == kept
     assert len(records) == folder.info.num_cases
@@ -209,6 +210,24 @@ def test_syncing_a_stopped_run_leaves_it_open(results: Path, tmp_path: Path) -> 
     assert main(["sync", "--results-dir", str(results), str(away)]) == 2
     assert len(home.records()) == 3
     shutil.rmtree(home.path)
+
+
+def test_a_refused_device_leaves_no_run_behind(
+    results: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    before = run_folders(results / RUNS)
+    assert main(["run", "device=npu", f"results_dir={results}", *SMALL]) == 2
+    assert "'npu' was asked for" in capsys.readouterr().err
+    assert run_folders(results / RUNS) == before
+
+
+def test_a_suite_without_training_work_is_not_projected(
+    results: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    arguments = ["suite=inference", "suite.ops=[rms_norm]", "tracking.enabled=false"]
+    assert main(["run", "device=fake", f"results_dir={results}", *arguments]) == 0
+    assert "No projection: the suite has no training work" in capsys.readouterr().out
+    assert newest(results).projection is None
 
 
 def test_resuming_with_other_cases_is_refused(
