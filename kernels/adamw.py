@@ -20,10 +20,18 @@ https://arxiv.org/abs/1711.05101, with the learning rate in the decay as in torc
 
 import torch
 
-from kernels import dtypes, triton_support
+from kernels import dtypes
 from kernels.compiled import compile_unsupported, compiled
 from kernels.op import Cost, Impl, Inputs, Mode, Op, Outputs, Problem, Run, Tolerance
-from kernels.triton_support import AotKernel, cdiv, require_contiguous, require_dtype, tl, triton
+from kernels.triton_support import (
+    AotKernel,
+    cdiv,
+    require_contiguous,
+    require_dtype,
+    tl,
+    triton,
+    triton_unsupported,
+)
 
 LEARNING_RATE = 8e-5
 BETA_1 = 0.9
@@ -202,11 +210,6 @@ def _prepare_triton(problem: Problem, inputs: Inputs) -> Run:
     return run
 
 
-def _unsupported(problem: Problem, device: torch.device) -> str | None:
-    del problem
-    return triton_support.unsupported(device)
-
-
 AOT = (
     AotKernel(
         label="adamw bf16",
@@ -237,7 +240,7 @@ OP = Op(
     impls=(
         Impl("torch", _prepare_torch),
         Impl("compile", _prepare_compile, compile_unsupported),
-        Impl("triton", _prepare_triton, _unsupported),
+        Impl("triton", _prepare_triton, triton_unsupported),
     ),
     mutates=("param", "exp_avg", "exp_avg_sq", "weight"),
 )

@@ -10,10 +10,18 @@ from typing import Any
 
 import torch
 
-from kernels import dtypes, triton_support
+from kernels import dtypes
 from kernels.compiled import eager_impls
 from kernels.op import Cost, Impl, Inputs, Mode, Op, Outputs, Problem, Run, Tolerance
-from kernels.triton_support import AotKernel, cdiv, require_contiguous, require_dtype, tl, triton
+from kernels.triton_support import (
+    AotKernel,
+    cdiv,
+    require_contiguous,
+    require_dtype,
+    tl,
+    triton,
+    triton_unsupported,
+)
 
 # 32 bytes per thread of 16-bit data: two 16-byte accesses in flight for each of 128 threads.
 _BLOCK = 2048
@@ -86,11 +94,6 @@ def _prepare_triton(problem: Problem, inputs: Inputs) -> Run:
     return lambda: (copy(x),)
 
 
-def _unsupported(problem: Problem, device: torch.device) -> str | None:
-    del problem
-    return triton_support.unsupported(device)
-
-
 AOT = (
     AotKernel(
         label="copy bf16",
@@ -113,5 +116,5 @@ OP = Op(
     reference=reference,
     cost=cost,
     tolerance=tolerance,
-    impls=(*eager_impls(_eager, ("x",)), Impl("triton", _prepare_triton, _unsupported)),
+    impls=(*eager_impls(_eager, ("x",)), Impl("triton", _prepare_triton, triton_unsupported)),
 )

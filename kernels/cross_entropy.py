@@ -16,7 +16,7 @@ from typing import Any
 
 import torch
 
-from kernels import dtypes, triton_support
+from kernels import dtypes
 from kernels.compiled import eager_impls, reference_from
 from kernels.op import Cost, Impl, Inputs, Mode, Op, Problem, Run, Tolerance
 from kernels.triton_support import (
@@ -27,6 +27,7 @@ from kernels.triton_support import (
     require_dtype,
     tl,
     triton,
+    triton_unsupported,
 )
 
 # 16 logits per thread, two 16-byte loads in a 16-bit type, between two reductions over the block;
@@ -218,11 +219,6 @@ def _prepare_triton(problem: Problem, inputs: Inputs) -> Run:
     return lambda: (cross_entropy_backward(dloss, logits, targets, lse),)
 
 
-def _unsupported(problem: Problem, device: torch.device) -> str | None:
-    del problem
-    return triton_support.unsupported(device)
-
-
 AOT = (
     AotKernel(
         label="cross_entropy forward bf16",
@@ -270,6 +266,6 @@ OP = Op(
     tolerance=tolerance,
     impls=(
         *eager_impls(_eager, ("logits", "targets"), "dloss"),
-        Impl("triton", _prepare_triton, _unsupported),
+        Impl("triton", _prepare_triton, triton_unsupported),
     ),
 )

@@ -23,7 +23,10 @@ def load(name: str) -> Op:
     """The op of that name; imports torch and triton. Raises KeyError for an unknown name."""
     if name not in names():
         raise KeyError(name)
-    op = importlib.import_module(f"kernels.{name}").OP
-    assert isinstance(op, Op)
+    op = getattr(importlib.import_module(f"kernels.{name}"), "OP", None)
+    assert isinstance(op, Op), (
+        f"kernels/{name} has no `OP = Op(...)`; a file that describes no operation is named in "
+        "_WORDS of kernels/registry.py"
+    )
     assert op.name == name, f"kernels/{name}.py describes an op called {op.name!r}"
     return op

@@ -14,10 +14,18 @@ from typing import Any
 
 import torch
 
-from kernels import dtypes, triton_support
+from kernels import dtypes
 from kernels.compiled import eager_impls, reference_from
 from kernels.op import Cost, Impl, Inputs, Mode, Op, Problem, Run, Tolerance
-from kernels.triton_support import AotKernel, cdiv, require_contiguous, require_dtype, tl, triton
+from kernels.triton_support import (
+    AotKernel,
+    cdiv,
+    require_contiguous,
+    require_dtype,
+    tl,
+    triton,
+    triton_unsupported,
+)
 
 # 8 elements per thread: one 16-byte access each of gate and up in a 16-bit type.
 _BLOCK_F = 1024
@@ -167,11 +175,6 @@ def _prepare_triton(problem: Problem, inputs: Inputs) -> Run:
     return lambda: (swiglu_backward(dy, gate_up),)
 
 
-def _unsupported(problem: Problem, device: torch.device) -> str | None:
-    del problem
-    return triton_support.unsupported(device)
-
-
 AOT = (
     AotKernel(
         label="swiglu forward bf16",
@@ -213,5 +216,8 @@ OP = Op(
     reference=reference,
     cost=cost,
     tolerance=tolerance,
-    impls=(*eager_impls(_eager, ("gate_up",), "dy"), Impl("triton", _prepare_triton, _unsupported)),
+    impls=(
+        *eager_impls(_eager, ("gate_up",), "dy"),
+        Impl("triton", _prepare_triton, triton_unsupported),
+    ),
 )

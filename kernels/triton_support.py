@@ -11,6 +11,8 @@ from typing import Any
 
 import torch
 
+from kernels.op import Problem
+
 try:
     import triton
     import triton.language as tl
@@ -28,6 +30,7 @@ __all__ = [
     "require_contiguous",
     "tl",
     "triton",
+    "triton_unsupported",
     "unsupported",
 ]
 
@@ -77,6 +80,12 @@ def unsupported(device: torch.device) -> str | None:
     except RuntimeError as error:
         return f"Triton finds no driver for {device.type}: {error}"
     return None
+
+
+def triton_unsupported(problem: Problem, device: torch.device) -> str | None:
+    """As `unsupported`, for an `Impl` whose kernels run every problem."""
+    del problem
+    return unsupported(device)
 
 
 def bf16_dot_unsupported(dtype: str) -> str | None:
