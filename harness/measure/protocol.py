@@ -1,9 +1,12 @@
 """The protocol hash: equal hashes mean that two results did equal work under equal rules."""
 
+import dis
 import hashlib
 import inspect
+from collections.abc import Iterator, Mapping
+from types import CodeType, FunctionType, ModuleType
 
-from harness.codec import to_json
+from harness.codec import to_data, to_json
 from harness.measure.policy import MeasurePolicy
 from kernels.op import Op, Problem
 
@@ -11,23 +14,83 @@ from kernels.op import Op, Problem
 def protocol_hash(op: Op, problem: Problem, policy: MeasurePolicy, timer: str) -> str:
     """Twelve hexadecimal digits over everything that defines the work and the rules.
 
-    Op definition (the source of its inputs, reference and cost), sizes, type, seed, tolerance,
-    cache, stop rule and timer class. The implementation, the chip and the time a case may take
-    before it is stopped are not part of it: those may differ between comparable results.
+    The op's definition, sizes, type, tolerance, the measuring policy with its seed, cache and stop
+    rule, and the timer class. The implementation and the chip are not part of it, since they may
+    differ between comparable results; nor is `case_timeout_s`, which ends a case and changes no
+    sample.
     """
-    rules = {
-        "cache": policy.cache,
-        "relative_half_width": policy.relative_half_width,
-        "min_samples": policy.min_samples,
-        "warmup": [policy.warmup_window, policy.warmup_tolerance],
-        "seed": policy.seed,
-    }
+    rules = to_data(policy)
+    del rules["case_timeout_s"]
     parts = [
         problem.id,
         op.formula,
-        *(inspect.getsource(part) for part in (op.make_inputs, op.reference, op.cost)),
+        *op.mutates,
+        *definition(op),
         to_json(op.tolerance(problem)),
         to_json(rules),
         timer,
     ]
     return hashlib.sha256("\0".join(parts).encode()).hexdigest()[:12]
+
+
+def definition(op: Op) -> list[str]:
+    """What defines an op's work, one text each: how inputs, reference and cost are computed.
+
+    These three are followed through every function of `kernels` and every constant that they use,
+    so that no op lists them. Kernels and what launches them are used by none of the three: a
+    faster kernel does the same work. Classes and other libraries are taken as they are.
+    """
+    found: dict[str, str] = {}
+    for part in (op.make_inputs, op.reference, op.cost):
+        assert isinstance(part, FunctionType)
+        _follow(part.__qualname__, part, part.__module__, found)
+    return [f"{name} = {text}" for name, text in sorted(found.items())]
+
+
+def _follow(name: str, value: object, home: str, found: dict[str, str]) -> None:
+    """Adds what `value`, used in the module `home`, is made of."""
+    if isinstance(value, FunctionType):
+        is_ours = value.__module__ == home or value.__module__.startswith("kernels.")
+        key = f"{value.__module__}.{value.__qualname__}"
+        if is_ours and key not in found:
+            found[key] = inspect.getsource(value)
+            for used_name, used in _uses(value):
+                _follow(used_name, used, value.__module__, found)
+    elif isinstance(value, Mapping):
+        for key, item in value.items():
+            _follow(f"{name}[{key}]", item, home, found)
+    elif isinstance(value, tuple | list):
+        for index, item in enumerate(value):
+            _follow(f"{name}[{index}]", item, home, found)
+    elif not isinstance(value, ModuleType | type | Op) and not inspect.isbuiltin(value):
+        # An object's address would differ from run to run; numbers, texts and torch types have
+        # none in their text.
+        text = repr(value)
+        assert " at 0x" not in text, f"{name} is used by the definition of an op: {text}"
+        found[f"{home}.{name}"] = text
+
+
+def _uses(function: FunctionType) -> Iterator[tuple[str, object]]:
+    """Names and values of the globals and the enclosing variables that the function reads."""
+    cells = zip(function.__code__.co_freevars, function.__closure__ or (), strict=True)
+    # With the function's name: two wrappers of one kind enclose variables of the same names.
+    yield from ((f"{function.__qualname__}.{name}", cell.cell_contents) for name, cell in cells)
+    for code in _codes(function.__code__):
+        for instruction in dis.get_instructions(code):
+            name = instruction.argval
+            if instruction.opname not in ("LOAD_GLOBAL", "LOAD_NAME"):
+                continue
+            value = function.__globals__.get(name)
+            if isinstance(value, ModuleType) and value.__name__.startswith("kernels."):
+                used = ((each, getattr(value, each, None)) for each in code.co_names)
+                yield from ((f"{name}.{each}", item) for each, item in used if item is not None)
+            elif value is not None:
+                yield name, value
+
+
+def _codes(code: CodeType) -> Iterator[CodeType]:
+    """The code of a function and of all that is defined inside it."""
+    yield code
+    for constant in code.co_consts:
+        if isinstance(constant, CodeType):
+            yield from _codes(constant)
