@@ -11,8 +11,9 @@ from enum import StrEnum
 import numpy as np
 
 from harness.errors import RecordError
-from harness.record import Record, Status
+from harness.record import Correctness, Record, Status
 from harness.stats import BOOTSTRAP_SEED, CONFIDENCE, bootstrap_medians, geometric_mean
+from kernels.op import Tolerance
 
 TOLERANCE = 0.03
 """Smaller differences are called `same`: between sessions, medians of one chip move by 1 to 3 %
@@ -109,11 +110,15 @@ def _protocol_difference(first: Record, second: Record) -> str:
     parts = {
         "timer": (first.measurement.timer, second.measurement.timer),
         "cache": (first.measurement.cache, second.measurement.cache),
-        "tolerance": (first.correctness.tolerance, second.correctness.tolerance),
+        "tolerance": (_tolerances(first.correctness), _tolerances(second.correctness)),
         "cost": (first.cost, second.cost),
     }
     found = [f"{name}: {a} and {b}" for name, (a, b) in parts.items() if a != b]
     return "; ".join(found) or "the op's definition, the seed or the stop rule"
+
+
+def _tolerances(correctness: Correctness) -> tuple[Tolerance, ...]:
+    return tuple(output.tolerance for output in correctness.outputs)
 
 
 def _compare(first: Record, second: Record, tolerance: float) -> Comparison:

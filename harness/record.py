@@ -32,22 +32,54 @@ class Status(StrEnum):
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class OutputError:
+    """How far one output was from its reference; `Tolerance` says what each error is."""
+
+    relative_error: float
+    max_error: float
+    row_error: float
+    tolerance: Tolerance
+    mismatch: str = ""
+    """What makes it wrong whatever its values are - its shape, its type, a NaN - or empty."""
+
+    @property
+    def faults(self) -> tuple[str, ...]:
+        """The mismatch, or every error outside its bound with that bound."""
+        if self.mismatch:
+            return (self.mismatch,)
+        bounds = {
+            "relative error": (self.relative_error, self.tolerance.relative_error),
+            "largest element error": (self.max_error, self.tolerance.max_error),
+            "largest row error": (self.row_error, self.tolerance.row_error),
+        }
+        # A NaN is within no bound.
+        return tuple(
+            f"{name} {error:.3g}, at most {bound:.3g} allowed"
+            for name, (error, bound) in bounds.items()
+            if not error <= bound
+        )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Correctness:
     """How far the result was from the fp64 reference before anything was timed."""
 
-    relative_error: float
-    """Largest over the outputs of ||out - ref||_2 / ||ref||_2."""
-    max_error: float
-    """Largest over the outputs of max |out - ref| / rms(ref)."""
-    tolerance: Tolerance
+    outputs: tuple[OutputError, ...]
+    """One for each output of the reference."""
     reference: str = "fp64"
 
     @property
     def is_right(self) -> bool:
-        """Both errors are finite and within tolerance."""
-        return (
-            self.relative_error <= self.tolerance.relative_error
-            and self.max_error <= self.tolerance.max_error
+        """Every output is what it has to be, within its tolerance."""
+        return not any(output.faults for output in self.outputs)
+
+    @property
+    def explanation(self) -> str:
+        """A sentence on every wrong output, with its number; empty for a right result."""
+        return " ".join(
+            f"Output {number} of {len(self.outputs)}: {'; '.join(output.faults)}."
+            for number, output in enumerate(self.outputs, start=1)
+            if output.faults
         )
 
 

@@ -197,7 +197,7 @@ def make_inputs(problem: Problem, generator: torch.Generator) -> dict[str, torch
     return inputs
 
 
-def tolerance(problem: Problem) -> Tolerance:
+def tolerance(problem: Problem) -> tuple[Tolerance, ...]:
     """The loss is an fp32 sum over V whatever the logits are; dlogits are rounded to their type.
 
     The largest dlogits, at the targets, are sqrt(V) times their root mean square.
@@ -205,9 +205,19 @@ def tolerance(problem: Problem) -> Tolerance:
     length = problem["V"] ** 0.5
     growth = dtypes.epsilon("fp32") * (4 + length)
     if problem.mode == Mode.FORWARD:
-        return Tolerance(relative_error=growth, max_error=8 * growth)
-    epsilon = dtypes.epsilon(problem.dtype) + growth
-    return Tolerance(relative_error=2 * epsilon, max_error=4 * epsilon * length)
+        loss = Tolerance(
+            dtype="fp32", relative_error=growth, max_error=8 * growth, row_error=growth
+        )
+        return (loss,)
+    error = dtypes.epsilon(problem.dtype) + growth
+    return (
+        Tolerance(
+            dtype=problem.dtype,
+            relative_error=2 * error,
+            max_error=4 * error * length,
+            row_error=3 * error,
+        ),
+    )
 
 
 def _prepare_triton(problem: Problem, inputs: Inputs) -> Run:

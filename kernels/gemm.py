@@ -254,12 +254,19 @@ def make_inputs(problem: Problem, generator: torch.Generator) -> dict[str, torch
     }
 
 
-def tolerance(problem: Problem) -> Tolerance:
-    """One rounding of the result, and the growth of an fp32 sum over the reduced axis."""
+def tolerance(problem: Problem) -> tuple[Tolerance, ...]:
+    """One rounding of the result, and the growth of an fp32 sum over the reduced axis.
+
+    A row may be a single element, which bears all of its rounding where the norm averages.
+    """
     reduced = {Mode.FORWARD: "K", Mode.DGRAD: "N", Mode.WGRAD: "M"}[problem.mode]
-    epsilon = dtypes.epsilon(problem.dtype)
     growth = dtypes.epsilon("fp32") * problem[reduced] ** 0.5
-    return Tolerance(relative_error=epsilon + growth, max_error=8 * (epsilon + growth))
+    error = dtypes.epsilon(problem.dtype) + growth
+    return (
+        Tolerance(
+            dtype=problem.dtype, relative_error=error, max_error=8 * error, row_error=2 * error
+        ),
+    )
 
 
 def _use_full_fp32() -> None:

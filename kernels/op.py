@@ -84,17 +84,32 @@ class Cost:
         return self.bytes_read + self.bytes_written
 
 
+ROW_FLOOR = 0.25
+"""Rows smaller than this share of the typical row are held to that size.
+
+A row whose terms cancel keeps the rounding of the terms, so its own size says nothing of its error.
+"""
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Tolerance:
-    """How far a right result may be from the fp64 reference.
+    """What one output of a right result is, and how far it may be from the fp64 reference.
 
-    Both bounds must hold: the first sees a systematic error, the second a single wrong element.
+    All bounds must hold: the first sees a systematic error, the second a single wrong element, the
+    third a wrong row among others that are larger.
     """
 
+    dtype: str
+    """Type of the output: `bf16`, `fp16` or `fp32`."""
     relative_error: float
-    """Bound on ||out - ref||_2 / ||ref||_2 for each output."""
+    """Bound on ||out - ref||_2 / ||ref||_2."""
     max_error: float
-    """Bound on max |out - ref| / rms(ref) for each output."""
+    """Bound on max |out - ref| / rms(ref)."""
+    row_error: float
+    """Bound on ||out_row - ref_row||_2 / ||ref_row||_2 of every row, which is the last axis.
+
+    A row below `ROW_FLOOR` times the root mean square of all rows' norms is divided by that.
+    """
 
 
 @dataclass(frozen=True, slots=True)
@@ -130,7 +145,8 @@ class Op:
     reference: Callable[[Problem, Inputs], Outputs]
     """The same mathematics in plain torch, right for inputs of any floating type, fp64 included."""
     cost: Callable[[Problem], Cost]
-    tolerance: Callable[[Problem], Tolerance]
+    tolerance: Callable[[Problem], tuple[Tolerance, ...]]
+    """One for each output of the reference, in its order."""
     impls: tuple[Impl, ...]
     mutates: tuple[str, ...] = ()
     """Inputs that a run overwrites, as an optimizer does; restored between runs, untimed."""

@@ -12,10 +12,10 @@ from harness.device.base import Device
 from harness.device.fake import FakeDevice
 from harness.device.request import Fault
 from harness.errors import ChipscaleError
-from harness.measure.correctness import compare
+from harness.measure.correctness import compare, imagined
 from harness.record import Correctness
 from kernels import triton_support
-from kernels.op import Cost, Inputs, Op, Outputs, Problem, Tolerance
+from kernels.op import Cost, Inputs, Op, Outputs, Problem
 
 
 class UnsupportedHere(ChipscaleError):  # noqa: N818 - it is a state, told as one
@@ -145,12 +145,16 @@ class FakeWorkbench:
             self.cost.flops / options.peak_flops_per_s,
             self.cost.num_bytes / options.memory_bandwidth_bytes_per_s,
         ) / IMPL_EFFICIENCY.get(impl, 0.5)
-        tolerance = self._op.tolerance(self._problem)
+        tolerances = self._op.tolerance(self._problem)
         return Subject(
             run=lambda: self._device.advance(ideal_s),
             restore=lambda: None,
-            check=lambda: _fake_correctness(tolerance, fault),
+            check=lambda: imagined(tolerances, None if fault is None else _FAKE_ERRORS.get(fault)),
         )
+
+
+_FAKE_ERRORS = {Fault.WRONG: 1.0, Fault.NAN: float("nan")}
+"""The errors of a fake chip that is asked to compute wrongly."""
 
 
 def _act_out(fault: Fault) -> None:
@@ -164,16 +168,6 @@ def _act_out(fault: Fault) -> None:
             time.sleep(3600)
     if fault is Fault.CRASH:
         os.abort()
-
-
-def _fake_correctness(tolerance: Tolerance, fault: Fault | None) -> Correctness:
-    error = {Fault.WRONG: 1.0, Fault.NAN: float("nan")}.get(fault) if fault is not None else None
-    return Correctness(
-        relative_error=tolerance.relative_error / 2 if error is None else error,
-        max_error=tolerance.max_error / 2 if error is None else error,
-        tolerance=tolerance,
-        reference="none: the fake chip computes nothing",
-    )
 
 
 def open_workbench(op: Op, problem: Problem, device: Device, seed: int) -> Workbench:

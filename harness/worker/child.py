@@ -90,16 +90,7 @@ class CaseRunner:
         correctness = subject.check()
         checked = replace(identity, correctness=correctness)
         if not correctness.is_right:
-            return replace(
-                checked,
-                status=Status.INCORRECT,
-                reason=(
-                    f"relative error {correctness.relative_error:.3g} (at most "
-                    f"{correctness.tolerance.relative_error:.3g} allowed), largest element error "
-                    f"{correctness.max_error:.3g} of the rms "
-                    f"(at most {correctness.tolerance.max_error:.3g})"
-                ),
-            )
+            return replace(checked, status=Status.INCORRECT, reason=correctness.explanation)
         self._tell(Event(stage=Stage.MEASURE))
         self._device.release_memory()
         measurement = measure(subject, self._device, self._job.policy, prepare_s)

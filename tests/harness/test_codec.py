@@ -11,11 +11,13 @@ from harness.cases import Case
 from harness.codec import from_json, to_json
 from harness.device.base import DeviceState
 from harness.errors import RecordError
-from harness.record import Correctness, Measurement, Record, Status
+from harness.measure.correctness import imagined
+from harness.record import Correctness, Measurement, OutputError, Record, Status
 from kernels.op import Cost, Mode, Tolerance, problem
 
 FLOATS = st.floats(allow_nan=False)
 TIMES = st.floats(min_value=0, allow_infinity=False)
+TOLERANCE = Tolerance(dtype="fp32", relative_error=0.1, max_error=1.0, row_error=0.2)
 
 CASE = Case(problem=problem("gemm", "bf16", Mode.DGRAD, M=3, N=5, K=7), impl="torch")
 RECORD = Record(run_id="r", case=CASE, status=Status.OK)
@@ -35,9 +37,16 @@ def records(draw: st.DrawFn) -> Record:
         reason=draw(st.text()),
         cost=Cost(flops=0, bytes_read=draw(st.integers(0)), bytes_written=4),
         correctness=Correctness(
-            relative_error=draw(FLOATS),
-            max_error=draw(FLOATS),
-            tolerance=Tolerance(relative_error=0.1, max_error=1.0),
+            outputs=tuple(
+                OutputError(
+                    relative_error=draw(FLOATS),
+                    max_error=draw(FLOATS),
+                    row_error=draw(FLOATS),
+                    tolerance=TOLERANCE,
+                    mismatch=draw(st.text(max_size=5)),
+                )
+                for _ in range(draw(st.integers(0, 2)))
+            )
         ),
         measurement=Measurement(
             samples_s=tuple(draw(st.lists(TIMES, min_size=1))),
@@ -65,16 +74,12 @@ def test_a_record_comes_back_as_it_was_written(record: Record) -> None:
 
 @pytest.mark.parametrize("value", [float("inf"), float("-inf"), float("nan")])
 def test_numbers_that_json_has_not_are_still_standard_json(value: float) -> None:
-    correctness = Correctness(
-        relative_error=value,
-        max_error=0.0,
-        tolerance=Tolerance(relative_error=1.0, max_error=1.0),
-    )
+    correctness = imagined((TOLERANCE,), error=value)
     line = to_json(replace(RECORD, correctness=correctness))
     json.loads(line, parse_constant=lambda name: pytest.fail(f"{name} is not standard JSON"))
     back = from_json(Record, line).correctness
     assert back is not None
-    assert repr(back.relative_error) == repr(value)
+    assert repr(back.outputs[0].relative_error) == repr(value)
 
 
 @pytest.mark.parametrize(

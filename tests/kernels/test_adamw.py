@@ -15,7 +15,6 @@ def test_any_size_agrees_with_fp64(N: int) -> None:
     run_triton(adamw.OP, _case("fp32", N))
 
 
-# The tolerance of the op is that of the 16-bit copy; the state itself is fp32.
 @pytest.mark.parametrize("impl", ["torch", "triton"])
 @pytest.mark.parametrize("dtype", ["bf16", "fp16"])
 def test_state_is_kept_in_fp32(dtype: str, impl: str) -> None:

@@ -8,6 +8,8 @@ from types import ModuleType
 import pytest
 
 from kernels import copy, registry
+from kernels.op import Mode
+from tests.kernels.checks import odd_problem
 
 
 @pytest.fixture
@@ -29,3 +31,9 @@ def test_op_of_another_name_than_its_file_is_named(new_file: ModuleType) -> None
     new_file.OP = replace(copy.OP)
     with pytest.raises(AssertionError, match=r"kernels/new.py describes an op called 'copy'"):
         registry.load("new")
+
+
+def test_new_op_is_told_to_bring_its_sizes() -> None:
+    op = replace(registry.load("copy"), name="new")
+    with pytest.raises(AssertionError, match=r"add odd sizes of 'new' to SIZES .* each of N"):
+        odd_problem(op, "fp32", Mode.FORWARD)

@@ -3,15 +3,11 @@
 from dataclasses import replace
 
 import pytest
-import torch
 
 from harness.device.cpu import CpuDevice
-from harness.measure.correctness import compare
 from harness.measure.subject import TorchWorkbench, UnsupportedHere
 from kernels import registry, triton_support
-from kernels.op import Impl, Tolerance, problem
-
-TOLERANCE = Tolerance(relative_error=1e-2, max_error=1e-1)
+from kernels.op import Impl, problem
 
 
 @pytest.fixture(scope="module")
@@ -37,7 +33,7 @@ def test_a_wrong_implementation_is_found_out(device: CpuDevice) -> None:
     )
     correctness = bench.subject("torch").check()
     assert not correctness.is_right
-    assert correctness.relative_error == pytest.approx(1.0)
+    assert correctness.outputs[0].relative_error == pytest.approx(1.0)
 
 
 def test_what_cannot_run_here_says_why(device: CpuDevice, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -54,30 +50,3 @@ def test_timing_under_the_interpreter_is_refused(
     bench = TorchWorkbench(registry.load("copy"), problem("copy", "fp32", N=100), device, seed=0)
     with pytest.raises(UnsupportedHere, match="interpreter's time says nothing"):
         bench.subject("triton")
-
-
-@pytest.mark.parametrize(
-    "output",
-    [
-        torch.tensor([1.0, float("nan"), 3.0]),
-        torch.tensor([1.0, float("inf"), 3.0]),
-        torch.tensor([1.0, 2.0]),
-    ],
-)
-def test_nan_infinity_and_a_wrong_shape_are_infinitely_wrong(output: torch.Tensor) -> None:
-    reference = torch.tensor([1.0, 2.0, 3.0], dtype=torch.float64)
-    assert compare((output,), (reference,), TOLERANCE).relative_error == float("inf")
-
-
-def test_a_missing_output_is_wrong() -> None:
-    reference = torch.ones(3, dtype=torch.float64)
-    assert not compare((reference,), (reference, reference), TOLERANCE).is_right
-
-
-def test_one_wrong_element_among_many_is_seen() -> None:
-    reference = torch.ones(100_000, dtype=torch.float64)
-    output = reference.clone()
-    output[5] = 2.0
-    correctness = compare((output,), (reference,), TOLERANCE)
-    assert correctness.relative_error < TOLERANCE.relative_error
-    assert not correctness.is_right
