@@ -10,7 +10,7 @@ attention that keeps no scores.
 """
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 from harness.extrapolate.pipeline import StageKind, layers_in_flight, stage_kinds
@@ -112,15 +112,28 @@ def activation_bytes_per_token(model: ModelSpec, kind: LayerKind, size: int) -> 
     return size * elements + LOG_SUM_EXP_BYTES * heads
 
 
-def memory_use(model: ModelSpec, plan: PlanChoice, sequence_length: int, dtype: str) -> MemoryUse:
-    """Bytes per chip of the fullest stage."""
-    uses = memory_by_stage(model, plan, sequence_length, dtype)
-    return max((use for _, use in uses), key=lambda use: use.total_bytes)
+def memory_use(
+    model: ModelSpec,
+    plan: PlanChoice,
+    sequence_length: int,
+    dtype: str,
+    limit_bytes: float = math.inf,
+) -> MemoryUse:
+    """Bytes per chip of the fullest stage, or of the first one found beyond the limit."""
+    fullest, most = None, -math.inf
+    for _, use in memory_by_stage(model, plan, sequence_length, dtype):
+        total = use.total_bytes
+        if total > most:
+            fullest, most = use, total
+        if most > limit_bytes:
+            break
+    assert fullest is not None, "a pipeline has a stage"
+    return fullest
 
 
 def memory_by_stage(
     model: ModelSpec, plan: PlanChoice, sequence_length: int, dtype: str
-) -> tuple[tuple[StageKind, MemoryUse], ...]:
+) -> Iterator[tuple[StageKind, MemoryUse]]:
     """Bytes per chip of each kind of stage, at its fullest position."""
     shard = shard_of(plan, sequence_length, dtype)
     stages = stages_of(model, plan.pipeline, plan.virtual_stages)
@@ -134,10 +147,8 @@ def memory_by_stage(
             (LayerKind.MOE, model.num_moe_layers),
         )
     )
-    return tuple(
-        (stage, _stage(model, plan, shard, of_stage, stage, layers))
-        for stage, of_stage in zip(stages, held, strict=True)
-    )
+    for stage, of_stage in zip(stages, held, strict=True):
+        yield stage, _stage(model, plan, shard, of_stage, stage, layers)
 
 
 def whole_gradient_share(plan: PlanChoice, num_layers: int) -> float:

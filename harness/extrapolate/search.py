@@ -259,7 +259,7 @@ def best_plan(
             break
         for zero_stage in zero_stages(parallel, found.pipeline):
             plan = found.plan(zero_stage)
-            memory = memory_use(steps.model, plan, steps.sequence_length, steps.dtype)
+            memory = memory_use(steps.model, plan, steps.sequence_length, steps.dtype, memory_limit)
             if memory.total_bytes > memory_limit:
                 continue
             step = steps.step(plan)

@@ -107,7 +107,7 @@ def test_the_memory_is_that_of_the_fullest_stage(
         recompute=recompute,
         num_microbatches=m,
     )
-    stages = memory_by_stage(model, chosen, 4096, "bf16")
+    stages = tuple(memory_by_stage(model, chosen, 4096, "bf16"))
     used = memory_use(model, chosen, 4096, "bf16").total_bytes
     assert used == max(use.total_bytes for _, use in stages)
     assert sum(stage.count for stage, _ in stages) == pipeline
@@ -132,6 +132,14 @@ def test_stages_with_experts_are_fuller_than_the_dense_ones_before_them() -> Non
     fullest = memory_use(model, chosen, 4096, "bf16")
     assert fullest in [use for _, use in inner]
     assert fullest.total_bytes > 80 * GIBI
+
+
+def test_a_limit_ends_the_count_at_the_first_stage_beyond_it() -> None:
+    model = load_model("llama3_405b")
+    chosen = plan(tensor=8, pipeline=8, data=781, context=2, virtual_stages=16, num_microbatches=10)
+    first, inner, _ = (use for _, use in memory_by_stage(model, chosen, 8192, "bf16"))
+    assert memory_use(model, chosen, 8192, "bf16", 70 * GIBI) == first
+    assert memory_use(model, chosen, 8192, "bf16", 80 * GIBI) == inner
 
 
 def test_a_stage_of_one_chunk_keeps_its_gradients_whole_under_zero_2() -> None:

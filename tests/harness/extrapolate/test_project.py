@@ -311,7 +311,7 @@ def test_the_fullest_stage_decides_which_plan_fits() -> None:
         )
     plan = projected("deepseek_v3", **sizes).headline.plan
     model = load_model("deepseek_v3")
-    stages = memory_by_stage(model, plan, 4096, "bf16")
+    stages = tuple(memory_by_stage(model, plan, 4096, "bf16"))
     assert all(use.total_bytes <= 80 * GIBI for _, use in stages)
 
 
