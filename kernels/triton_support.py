@@ -4,8 +4,10 @@ Op files import `triton` and `tl` from here, so that they load, with their refer
 torch implementations, on a system for which Triton is not published.
 """
 
+import sys
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import cache
 from types import SimpleNamespace
 from typing import Any
 
@@ -28,6 +30,8 @@ __all__ = [
     "is_amd",
     "next_power_of_2",
     "require_contiguous",
+    "require_dtype",
+    "shared_memory_bytes",
     "tl",
     "triton",
     "triton_unsupported",
@@ -60,8 +64,9 @@ class AotKernel:
     """Values of the arguments whose type is `constexpr`."""
     num_warps: int
     num_stages: int
-    backends: tuple[str, ...] = ("cuda", "hip")
-    """Triton's names of the vendors it is launched on with these sizes."""
+    families: tuple[str, ...] = ("cuda", "cuda_99k", "hip")
+    """The devices it is launched on with these sizes: NVIDIA's, those with 99 KiB of shared memory
+    for a block apart, and AMD's."""
 
 
 def unsupported(device: torch.device) -> str | None:
@@ -102,6 +107,16 @@ def bf16_dot_unsupported(dtype: str) -> str | None:
 def is_amd() -> bool:
     """Whether this build of torch drives AMD GPUs, which need tiles for 64 KiB of LDS."""
     return torch.version.hip is not None
+
+
+@cache
+def shared_memory_bytes(device: torch.device) -> int:
+    """Shared memory that one block may use; no limit where none is told, as on a CPU."""
+    if device.type != "cuda":
+        return sys.maxsize
+    properties = torch.cuda.get_device_properties(device)
+    # Not told for AMD, whose tiles are chosen for the least there is.
+    return int(getattr(properties, "shared_memory_per_block_optin", sys.maxsize))
 
 
 def cdiv(number: int, divisor: int) -> int:

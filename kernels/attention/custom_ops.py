@@ -49,6 +49,12 @@ _TILES_16_BIT = {
     128: _Tiles(_Tile(128, 64, 8, 3), _Tile(32, 128, 8, 2), _Tile(128, 64, 8, 2)),
     256: _Tiles(_Tile(64, 64, 8, 2), _Tile(64, 32, 8, 1), _Tile(64, 32, 8, 2)),
 }
+# Of these, only heads of 256 take more than the 99 KiB that a block may use on sm_86, sm_89 and
+# sm_120: up to 128 KiB on sm_80 and 160 KiB on sm_90.
+_TILES_16_BIT_99K = _TILES_16_BIT | {
+    256: _Tiles(_Tile(64, 32, 8, 2), _Tile(32, 32, 8, 1), _Tile(64, 32, 8, 1)),
+}
+_LEAST_SHARED_BYTES = 160 * 1024
 # AMD has 64 KiB of LDS per workgroup on gfx942, and its pipeline of 2 stages keeps one copy there.
 _TILES_16_BIT_AMD = {
     64: _Tiles(_Tile(128, 64, 4, 2), _Tile(32, 128, 4, 1), _Tile(128, 32, 4, 1)),
@@ -72,12 +78,19 @@ _DELTA_ROWS = 64
 _LOG2_E = math.log2(math.e)
 
 
-def _tiles(head_size: int, dtype: torch.dtype, is_amd: bool) -> _Tiles:
-    """The tiles for a padded head size."""
-    table = _TILES_16_BIT_AMD if is_amd else _TILES_16_BIT
+def _tiles(head_size: int, dtype: torch.dtype, is_amd: bool, shared_bytes: int) -> _Tiles:
+    """The tiles for a padded head size, where a block may use that much shared memory."""
+    table = _TILES_16_BIT if shared_bytes >= _LEAST_SHARED_BYTES else _TILES_16_BIT_99K
+    if is_amd:
+        table = _TILES_16_BIT_AMD
     if dtype == torch.float32:
         table = _TILES_32_BIT
     return next(tiles for largest, tiles in table.items() if head_size <= largest)
+
+
+def _tiles_on(device: torch.device, head_size: int, dtype: torch.dtype) -> _Tiles:
+    shared_bytes = triton_support.shared_memory_bytes(device)
+    return _tiles(head_size, dtype, triton_support.is_amd(), shared_bytes)
 
 
 def padded(head_size: int) -> int:
@@ -110,7 +123,7 @@ def attention(
     out = q.new_empty(B, H, Q, E)
     lse = q.new_empty(B, H, Q, dtype=torch.float32)
     block_d, block_e = padded(D), padded(E)
-    tile = _tiles(max(block_d, block_e), q.dtype, triton_support.is_amd()).forward
+    tile = _tiles_on(q.device, max(block_d, block_e), q.dtype).forward
     # A decode step has one query per head. Those of a group read the same keys, so they become
     # the rows of one product instead of one row each of as many.
     is_packed = Q < _MIN_ROWS
@@ -147,7 +160,7 @@ def attention_backward(
     dq, dk, dv = torch.empty_like(q), torch.empty_like(k), torch.empty_like(v)
     delta = torch.empty_like(lse)
     block_d, block_e = padded(D), padded(E)
-    tiles = _tiles(max(block_d, block_e), q.dtype, triton_support.is_amd())
+    tiles = _tiles_on(q.device, max(block_d, block_e), q.dtype)
     scale = D**-0.5
     num_rows = B * H * Q
     delta_kernel[(cdiv(num_rows, _DELTA_ROWS),)](
@@ -201,10 +214,11 @@ def _backward(
 attention.register_autograd(_backward, setup_context=_save)
 
 
-def _aot(dtype: str, D: int, E: int, *backends: str) -> tuple[AotKernel, ...]:
+def _aot(dtype: str, D: int, E: int, *families: str) -> tuple[AotKernel, ...]:
     torch_dtype = dtypes.torch_dtype(dtype)
     block_d, block_e = padded(D), padded(E)
-    tiles = _tiles(max(block_d, block_e), torch_dtype, "hip" in backends)
+    shared_bytes = 99 * 1024 if families == ("cuda_99k",) else _LEAST_SHARED_BYTES
+    tiles = _tiles(max(block_d, block_e), torch_dtype, families == ("hip",), shared_bytes)
     pointer = f"*{dtype}:16"
     sizes = {"D": D, "E": E, "BLOCK_D": block_d, "BLOCK_E": block_e}
     constexpr = dict.fromkeys(("D", "E", "BLOCK_M", "BLOCK_N", "BLOCK_D", "BLOCK_E"), "constexpr")
@@ -229,7 +243,7 @@ def _aot(dtype: str, D: int, E: int, *backends: str) -> tuple[AotKernel, ...]:
             constexprs={**sizes, "BLOCK_M": tile.queries, "BLOCK_N": tile.keys, **more},
             num_warps=tile.num_warps,
             num_stages=tile.num_stages,
-            backends=backends,
+            families=families,
         )
 
     forward = {
@@ -275,11 +289,14 @@ AOT = (
         num_warps=4,
         num_stages=3,
     ),
-    *_aot("bf16", 128, 128, "cuda"),
+    *_aot("bf16", 128, 128, "cuda", "cuda_99k"),
     *_aot("bf16", 128, 128, "hip"),
     *_aot("bf16", 192, 128, "cuda"),
+    *_aot("bf16", 192, 128, "cuda_99k"),
     *_aot("bf16", 192, 128, "hip"),
-    *_aot("fp16", 64, 64, "cuda"),
+    *_aot("bf16", 256, 256, "cuda"),
+    *_aot("bf16", 256, 256, "cuda_99k"),
+    *_aot("fp16", 64, 64, "cuda", "cuda_99k"),
     *_aot("fp16", 64, 64, "hip"),
-    *_aot("fp32", 128, 128, "cuda", "hip"),
+    *_aot("fp32", 128, 128, "cuda", "cuda_99k", "hip"),
 )

@@ -29,11 +29,12 @@ def compile_for(target: GPUTarget, description: AotKernel) -> object:
     return triton.compile(source, target=target, options=options)
 
 
-def main(backend: str, arch: str, warp_size: str) -> None:
+def main(family: str, arch: str, warp_size: str) -> None:
+    backend = family.partition("_")[0]
     target = GPUTarget(backend, int(arch) if arch.isdigit() else arch, int(warp_size))
     for name in registry.names():
         for description in importlib.import_module(f"kernels.{name}").AOT:
-            if backend not in description.backends:
+            if family not in description.families:
                 continue
             compiled = compile_for(target, description)
             result = {

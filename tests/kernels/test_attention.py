@@ -4,7 +4,7 @@ from dataclasses import replace
 import pytest
 import torch
 
-from kernels import attention
+from kernels import attention, triton_support
 from kernels.attention import custom_ops
 from kernels.op import Mode, problem
 from tests.kernels.checks import DEVICE, assert_within, expected, inputs_of, needs_gpu, run_triton
@@ -37,6 +37,26 @@ def test_masked_and_full_blocks_agree_with_fp64(Q: int, S: int, mode: Mode) -> N
     run_triton(
         attention.OP, problem("attention", "fp16", mode, B=1, Q=Q, S=S, H=2, G=1, D=16, E=16)
     )
+
+
+# L40S, RTX 4090 and RTX 5090 have 99 KiB, which the tiles of the widest heads exceed elsewhere.
+@pytest.mark.parametrize("mode", MODES)
+def test_widest_heads_agree_with_fp64_in_little_shared_memory(
+    mode: Mode, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(triton_support, "shared_memory_bytes", lambda device: 99 * 1024)
+    wide = {"D": 200, "E": 256}
+    run_triton(attention.OP, problem("attention", "fp16", mode, B=1, Q=70, S=75, H=2, G=1, **wide))
+
+
+def test_tiles_of_the_widest_heads_follow_the_shared_memory() -> None:
+    def forward(head_size: int, shared_kib: int) -> tuple[int, int]:
+        tiles = custom_ops._tiles(head_size, torch.bfloat16, False, shared_kib * 1024)
+        return tiles.forward[:2]
+
+    assert forward(256, 99) == (64, 32)
+    assert forward(256, 163) == forward(256, 227) == (64, 64)
+    assert forward(128, 99) == forward(128, 227) == (128, 64)
 
 
 @pytest.mark.gpu
