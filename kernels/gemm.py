@@ -259,14 +259,15 @@ def make_inputs(problem: Problem, generator: torch.Generator) -> dict[str, torch
 def tolerance(problem: Problem) -> tuple[Tolerance, ...]:
     """One rounding of the result, and the growth of an fp32 sum over the reduced axis.
 
-    A row may be a single element, which bears all of its rounding where the norm averages.
+    A row may be a single element, which bears all of its rounding where the norm averages. Sums of
+    few terms, as in wgrad with M = 1, reach 30 times their root mean square.
     """
     reduced = {Mode.FORWARD: "K", Mode.DGRAD: "N", Mode.WGRAD: "M"}[problem.mode]
     growth = dtypes.epsilon("fp32") * problem[reduced] ** 0.5
     error = dtypes.epsilon(problem.dtype) + growth
     return (
         Tolerance(
-            dtype=problem.dtype, relative_error=error, max_error=8 * error, row_error=2 * error
+            dtype=problem.dtype, relative_error=error, max_error=16 * error, row_error=2 * error
         ),
     )
 

@@ -296,6 +296,7 @@ AOT = (
     *_aot("bf16", 192, 128, "hip"),
     *_aot("bf16", 256, 256, "cuda"),
     *_aot("bf16", 256, 256, "cuda_99k"),
+    *_aot("bf16", 256, 256, "hip"),
     *_aot("fp16", 64, 64, "cuda", "cuda_99k"),
     *_aot("fp16", 64, 64, "hip"),
     *_aot("fp32", 128, 128, "cuda", "cuda_99k", "hip"),
