@@ -19,6 +19,11 @@ Roofs = Roofline
 """The best rates a chip reached: its best matrix product by type and its best copy or update."""
 
 
+NOISY_HALF_WIDTH = 0.10
+"""Half an interval wider than this share of its median is called noisy. It is ten times what a case
+stops at by default, and more than any difference between two chips that is worth a verdict."""
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ResultRow:
     """One record in numbers; None where there is none to give."""
@@ -57,6 +62,13 @@ class ResultRow:
     def is_ok(self) -> bool:
         """It has a time."""
         return self.status is Status.OK
+
+    @property
+    def is_noisy(self) -> bool:
+        """It has a time, but its interval is too wide to build on."""
+        if self.median_s is None or self.low_s is None or self.high_s is None:
+            return False
+        return self.high_s - self.low_s > 2 * NOISY_HALF_WIDTH * self.median_s
 
     @property
     def is_above_roof(self) -> bool:
@@ -227,12 +239,19 @@ def headline(suite: str, chip: str, rows: Sequence[ResultRow]) -> str:
     return " ".join(words) + "."
 
 
+WORTH_TELLING_IDLE = 0.01
+"""Idle chips up to this share of the cluster are left out of the headline."""
+
+
 def projection_headline(projection: Projection) -> str:
     """The projection in one plain sentence."""
     point = projection.headline
     mfu = f" at {significant(100 * projection.mfu)} % MFU" if projection.mfu is not None else ""
+    # A few idle chips are rounding; a plan that leaves many idle must not pass for the cluster.
+    is_partial = point.num_chips_used < (1 - WORTH_TELLING_IDLE) * point.num_chips
+    used = f"{point.num_chips_used:,} of " if is_partial else ""
     return (
-        f"{projection.model} on {point.num_chips:,} x {projection.chip}: "
+        f"{projection.model} on {used}{point.num_chips:,} x {projection.chip}: "
         f"{with_prefix(point.tokens_per_second.value, 'tokens/s')}{mfu}, "
         f"one step in {duration(point.step_time_s.value)}."
     )

@@ -8,6 +8,8 @@ from rich.table import Table
 
 from harness.compare import TOLERANCE, ComparedRuns, Verdict, compare_records
 from harness.errors import NothingMeasured
+from harness.report.rows import environment_warnings
+from harness.results import result_rows
 from harness.run import find_run
 from harness.store.folder import RunFolder
 from harness.units import duration, significant
@@ -31,6 +33,9 @@ def main(options: argparse.Namespace) -> int:
         )
     console = Console(highlight=False)
     console.print(f"A: {_title(first)}\nB: {_title(second)}\n", markup=False, soft_wrap=True)
+    for name, folder in (("A", first), ("B", second)):
+        for warning in environment_warnings(folder.environment, result_rows(folder.records())):
+            console.print(f"{name}: {warning}", style="yellow", markup=False, soft_wrap=True)
     console.print(_table(compared))
     verdicts = Counter(comparison.verdict for comparison in compared.comparisons)
     counts = ", ".join(f"{verdicts[verdict]} {verdict}" for verdict in Verdict if verdicts[verdict])

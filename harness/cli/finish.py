@@ -14,9 +14,9 @@ from harness.config.this_chip import this_chip
 from harness.errors import ConfigError, PlanError
 from harness.extrapolate.project import project
 from harness.projection import Projection
-from harness.record import Status
+from harness.record import Record, Status
 from harness.report.table import projection_view, results_view
-from harness.results import measured_roofs, result_rows
+from harness.results import best_rows, measured_roofs, result_rows
 from harness.store.folder import PROJECTION, REPORT_HTML, RunFolder
 from harness.store.mlflow import sync, tracking_target
 from harness.workload.step import Phase
@@ -104,7 +104,20 @@ def projection_of_run(
         device_memory_bytes=environment.device.memory_bytes,
         strict=request.is_strict,
     )
-    return replace(projection, run_ids=(folder.info.run_id,))
+    return warned(replace(projection, run_ids=(folder.info.run_id,)), folder.records())
+
+
+def warned(projection: Projection, records: Sequence[Record]) -> Projection:
+    """The projection, with what makes its measurements doubtful among its assumptions."""
+    rows = best_rows(result_rows(records))
+    noisy = sum(row.is_noisy for row in rows)
+    if not noisy:
+        return projection
+    doubt = (
+        f"{noisy} of the {len(rows)} problems measured are noisy, and their medians may be far "
+        "off: the interval knows of their samples, not of what disturbed them."
+    )
+    return replace(projection, assumptions=(doubt, *projection.assumptions))
 
 
 def track(

@@ -9,7 +9,7 @@ from pathlib import Path
 from omegaconf import OmegaConf
 from rich.console import Console
 
-from harness.cli.finish import cost_of, track
+from harness.cli.finish import cost_of, track, warned
 from harness.config.build import ProjectRequest, project_request
 from harness.config.compose import compose
 from harness.config.this_chip import this_chip
@@ -50,6 +50,7 @@ def main(options: argparse.Namespace) -> int:
             ),
             run_ids=run_ids,
         )
+        projection = warned(projection, records)
     console.print(projection_view(projection))
     folder = _keep(projection, chip, request)
     console.print(f"Report: {request.html_file or folder.path / 'report.html'}", markup=False)

@@ -29,6 +29,7 @@ from harness.report.rows import (
     environment_warnings,
     percent_text,
     projection_facts,
+    reasons,
     roof_text,
     spread_text,
     status_text,
@@ -108,7 +109,9 @@ def _table_row(row: ResultRow, is_best: bool) -> str:
         interval = spread_text(row.median_s, row.low_s, row.high_s)
         width = (row.high_s - row.low_s) / row.median_s
     has_share = row.roof_share is not None
-    reason = f'<div class="reason">{escape(row.reason)}</div>' if row.reason else ""
+    # What cannot run here says the same on every line, so the list above the table says it once.
+    has_own_reason = row.reason and row.status is not Status.UNSUPPORTED
+    reason = f'<div class="reason">{escape(row.reason)}</div>' if has_own_reason else ""
     cells = (
         _cell(f"{row.op} {row.mode}"),
         _cell(row.shape, "shape"),
@@ -146,6 +149,12 @@ def _cases(rows: Sequence[ResultRow]) -> str:
         f"<caption>{escape(status_counts(rows))}</caption><thead><tr>{heads}</tr></thead>"
         f"<tbody>{body}</tbody></table></div>"
     )
+    cannot_run = [
+        f"{len(cases)} {status}: {reason}"
+        for status, reason, cases in reasons(rows)
+        if status == Status.UNSUPPORTED
+    ]
+    table = (_list(cannot_run) if cannot_run else "") + table
     note = (
         "Median of the samples with the half-width of its 95 % bootstrap interval. "
         "Of roof: the attainable time over the median; n/a where no roof was measured, "

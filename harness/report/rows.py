@@ -4,7 +4,7 @@ from collections.abc import Sequence
 
 from harness.environment import Environment
 from harness.projection import Interval, Projection, ScalePoint
-from harness.results import ResultRow
+from harness.results import NOISY_HALF_WIDTH, ResultRow
 from harness.store.folder import RunInfo
 from harness.units import capacity, duration, significant, with_prefix
 
@@ -37,7 +37,10 @@ def roof_text(row: ResultRow) -> str:
 
 def status_text(row: ResultRow) -> str:
     """The status in plain words."""
-    return row.status.replace("_", " ") + (", throttled" if row.is_throttled else "")
+    marks = {"throttled": row.is_throttled, "noisy": row.is_noisy}
+    return ", ".join(
+        [row.status.replace("_", " "), *(name for name, is_so in marks.items() if is_so)]
+    )
 
 
 def percent_text(share: float | None) -> str:
@@ -123,6 +126,12 @@ def environment_warnings(
     warnings = list(environment.warnings) if environment is not None else []
     if environment is not None and environment.has_local_changes:
         warnings.append("The checkout had local changes, so its commit does not tell the code.")
+    noisy = sum(row.is_noisy for row in rows)
+    if noisy:
+        warnings.append(
+            f"{noisy} of {len(rows)} cases are noisy: half their interval is more than "
+            f"{NOISY_HALF_WIDTH:.0%} of the median. Measure again on a quiet host."
+        )
     throttled = sum(row.is_throttled for row in rows)
     if throttled:
         warnings.append(f"The device lowered its clocks during {throttled} of {len(rows)} cases.")

@@ -19,6 +19,7 @@ from harness.report.rows import (
     status_text,
 )
 from harness.results import (
+    NOISY_HALF_WIDTH,
     ResultRow,
     Roofs,
     best_rows,
@@ -57,7 +58,8 @@ def results_table(rows: Sequence[ResultRow]) -> RenderableType:
             )
         style = "bold" if row.case_id in best else ""
         line = _line(f"  {row.impl}", median_text(row), row.rate, roof_text(row), style=style)
-        line.append(status_text(row), style=STATUS_STYLE.get(row.status, "red"))
+        status_style = "yellow" if row.is_noisy else STATUS_STYLE.get(row.status, "red")
+        line.append(status_text(row), style=status_style)
         parts.append(line)
     return Group(*parts)
 
@@ -91,6 +93,15 @@ def results_view(rows: Sequence[ResultRow], roofs: Roofs) -> RenderableType:
     if any(row.is_above_roof for row in rows):
         parts.append(
             Text("! Faster than the roof, so the roof cases did not reach this chip's best.")
+        )
+    noisy = sum(row.is_noisy for row in rows)
+    if noisy:
+        parts.append(
+            Text(
+                f"Noisy: {noisy} cases, whose interval is wider than +/- {NOISY_HALF_WIDTH:.0%}. "
+                "Measure again on a quiet host before building on them.",
+                style="yellow",
+            )
         )
     if any(row.is_throttled for row in rows):
         parts.append(Text("Throttled: the device lowered its clocks while the case ran."))

@@ -1,4 +1,5 @@
 import dataclasses
+from dataclasses import replace
 
 import pytest
 
@@ -9,12 +10,18 @@ from harness.results import (
     best_rows,
     headline,
     measured_roofs,
+    projection_headline,
     result_rows,
     roofs_text,
     status_counts,
 )
 from kernels.op import problem
-from tests.harness.sample_run import failed_record, ok_record, sample_records
+from tests.harness.sample_run import (
+    failed_record,
+    ok_record,
+    sample_projection,
+    sample_records,
+)
 
 
 def test_roofs_are_the_best_median_rates_of_the_roof_cases() -> None:
@@ -91,3 +98,20 @@ def test_a_case_that_lowered_its_clocks_is_marked() -> None:
     measurement = dataclasses.replace(record.measurement, state_after=state)
     (row,) = result_rows([dataclasses.replace(record, measurement=measurement)])
     assert row.is_throttled
+
+
+def test_a_wide_interval_makes_a_case_noisy() -> None:
+    quiet, *_ = result_rows(sample_records())
+    assert not quiet.is_noisy
+    assert quiet.median_s is not None
+    noisy = replace(quiet, low_s=0.8 * quiet.median_s, high_s=1.1 * quiet.median_s)
+    assert noisy.is_noisy
+    assert not replace(noisy, median_s=None).is_noisy
+
+
+def test_a_headline_tells_when_many_chips_are_idle() -> None:
+    projection = sample_projection()
+    point = projection.headline
+    assert f"on {point.num_chips:,} x" in projection_headline(projection)
+    partial = replace(projection, headline=replace(point, num_chips_used=16_384))
+    assert f"on 16,384 of {point.num_chips:,} x" in projection_headline(partial)

@@ -212,6 +212,7 @@ def summary_points(rows: Sequence[ResultRow], roofs: Roofs) -> tuple[Point, ...]
         "ok": num_ok,
         "failed": failed,
         "unsupported": len(rows) - num_ok - failed,
+        "noisy": sum(row.is_noisy for row in rows),
         "roof_tflops": matrix and matrix / TERA,
         "roof_gbps": bandwidth and bandwidth / GIGA,
     }

@@ -54,19 +54,23 @@ def test_the_ui_lands_on_the_newest_suite_takes_runs_over_http_and_a_kill_leaves
         text=True,
         env={**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)},
     ) as shown:
-        assert shown.stdout is not None
-        assert shown.stdout.readline().startswith("Starting")
-        address, _, page = shown.stdout.readline().split()[1].partition("/#")
-        assert page == (
-            f"/experiments/{local.experiment_id}/runs"
-            "?workflowType=machine_learning&viewStateShareKey=latest"
-        )
-        remote = tracking_target(tmp_path, {"MLFLOW_TRACKING_URI": address})
-        other = write_run(tmp_path, records=records, info=sample_info(run_id="another"))
-        held, created = sync([folder, other], remote)
-        assert (held.state, held.run_id) == (SyncState.UNCHANGED, local.run_id)
-        assert created.state is SyncState.CREATED
-        shown.send_signal(signal.SIGTERM)
-        assert shown.wait(20) == 0
+        try:
+            assert shown.stdout is not None
+            assert shown.stdout.readline().startswith("Starting")
+            address, _, page = shown.stdout.readline().split()[1].partition("/#")
+            assert page == (
+                f"/experiments/{local.experiment_id}/runs"
+                "?workflowType=machine_learning&viewStateShareKey=latest"
+            )
+            remote = tracking_target(tmp_path, {"MLFLOW_TRACKING_URI": address})
+            other = write_run(tmp_path, records=records, info=sample_info(run_id="another"))
+            held, created = sync([folder, other], remote)
+            assert (held.state, held.run_id) == (SyncState.UNCHANGED, local.run_id)
+            assert created.state is SyncState.CREATED
+            shown.send_signal(signal.SIGTERM)
+            assert shown.wait(20) == 0
+        finally:
+            # Leaving the block waits for the process, so a failed assertion must end it.
+            shown.kill()
     with pytest.raises(OSError, match="refused"):
         urllib.request.urlopen(address, timeout=2)
