@@ -98,7 +98,8 @@ def results_view(rows: Sequence[ResultRow], roofs: Roofs) -> RenderableType:
     if noisy:
         parts.append(
             Text(
-                f"Noisy: {noisy} cases, whose interval is wider than +/- {NOISY_HALF_WIDTH:.0%}. "
+                f"Noisy: {noisy} of {len(rows)} cases, with an interval wider than "
+                f"+/- {NOISY_HALF_WIDTH:.0%}. "
                 "Measure again on a quiet host before building on them.",
                 style="yellow",
             )

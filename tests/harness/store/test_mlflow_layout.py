@@ -41,6 +41,7 @@ def test_summary_metrics_are_few_short_and_rounded(tmp_path: Path) -> None:
         "geomean_us",
         "pct_roof",
         "ok",
+        "noisy",
         "failed",
         "unsupported",
         "roof_tflops",
