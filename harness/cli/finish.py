@@ -114,8 +114,8 @@ def warned(projection: Projection, records: Sequence[Record]) -> Projection:
     if not noisy:
         return projection
     doubt = (
-        f"Of the {len(rows)} problems measured {noisy} came out noisy, and their medians may be far "
-        "off: the interval knows of their samples, not of what disturbed them."
+        f"Of the {len(rows)} problems measured {noisy} came out noisy, and their medians may be "
+        "far off: the interval knows of their samples, not of what disturbed them."
     )
     return replace(projection, assumptions=(doubt, *projection.assumptions))
 
