@@ -187,16 +187,22 @@ def _problem(data: Any, key: str) -> Problem:
     op = str(data.get("op", ""))
     _check_op(f"{key}.op", op)
     mode = str(data.get("mode", Mode.FORWARD))
-    _one_of(mode, list(Mode), f"{key}.mode")
+    outline = registry.outline(op)
+    _one_of(mode, outline.modes, f"{key}.mode")
     axes = data.get("axes")
     if not isinstance(axes, Mapping) or not axes:
         raise ConfigError(f"{key}.axes: {axes!r} is not a table of sizes, as {{M: 512, N: 768}}.")
+    if set(axes) != set(outline.axes):
+        raise ConfigError(
+            f"{key}.axes: {', '.join(map(str, axes))} are not the axes of {op}, which are "
+            f"{', '.join(outline.axes)}. `chipscale list ops` shows those of every op."
+        )
     for name, size in axes.items():
         if isinstance(size, bool) or not isinstance(size, int) or size < 1:
             raise ConfigError(f"{key}.axes.{name}: {size!r} is not a whole number of at least 1.")
     return Problem(
         op=op,
-        axes=tuple((str(name), size) for name, size in axes.items()),
+        axes=tuple((name, axes[name]) for name in outline.axes),
         dtype=_one_of(data.get("dtype", "bf16"), DTYPES, f"{key}.dtype"),
         mode=Mode(mode),
     )

@@ -55,7 +55,12 @@ def problems_of(cases: tuple[Case, ...]) -> set[str]:
         ("suite", "'suite' is not an override"),
         ("suite.phases=[{phase: training, tensor: 7}]", "7 does not divide the 32 query heads"),
         ("suite.phases=[{phase: traning}]", "Did you mean 'training'?"),
-        ("suite.problems=[{op: gemm, axes: {M: 0}}]", "suite.problems[0].axes.M: 0 is not a whole"),
+        ("suite.problems=[{op: copy, axes: {N: 0}}]", "suite.problems[0].axes.N: 0 is not a whole"),
+        (
+            "suite.problems=[{op: gemm, axes: {M: 4}}]",
+            "M are not the axes of gemm, which are M, N, K",
+        ),
+        ("suite.problems=[{op: copy, mode: wgrad, axes: {N: 1}}]", "'wgrad' is not allowed."),
         ("suite.roofs=[{op: gemm, axs: {M: 1}}]", "suite.roofs[0].axs: no such key. Did you mean"),
         ("model.num_layers=x", "model.num_layers: 'x' is not a whole number"),
     ],
