@@ -6,7 +6,7 @@ BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 ARGS ?=
 
-.PHONY: bench test setup lint clean
+.PHONY: bench bench-self test setup lint clean
 
 # The virtual environment is made anew only when the pins or the dependencies change.
 $(STAMP): pyproject.toml constraints.txt
@@ -29,6 +29,10 @@ lint: $(STAMP)
 
 test: lint
 	@$(BIN)/python -m pytest $(ARGS)
+
+# What the harness itself costs; `make test` only checks that these run.
+bench-self: $(STAMP)
+	@$(BIN)/python -m pytest tests/benchmarks --benchmark-enable --benchmark-columns=median,iqr,rounds $(ARGS)
 
 clean:
 	rm -rf $(VENV) build *.egg-info .mypy_cache .ruff_cache .pytest_cache .hypothesis
