@@ -11,7 +11,6 @@ from harness.errors import ChipscaleError
 from harness.measure.policy import Cache
 from kernels import registry
 
-
 TRAINING_OPS = {"adamw", "attention", "copy", "cross_entropy", "gemm", "rms_norm", "swiglu"}
 """What a training step of every model here is made of."""
 
