@@ -88,6 +88,7 @@ def test_a_run_without_records_has_a_layout(tmp_path: Path) -> None:
         "ok": 0,
         "failed": 0,
         "unsupported": 0,
+        "noisy": 0,
     }
 
 
