@@ -23,6 +23,7 @@ SIZES: Mapping[str, Mapping[str, int]] = {
     "cross_entropy": {"T": 5, "V": 5003},
     "gemm": {"M": 37, "N": 133, "K": 151},
     "rms_norm": {"T": 5, "H": 123},
+    "rope": {"T": 5, "H": 19, "D": 70},
     "swiglu": {"T": 5, "F": 1031},
 }
 """Sizes that no tile divides, more than one tile in at least one axis."""

@@ -19,6 +19,7 @@ PROBLEMS = {
     "cross_entropy": problem("cross_entropy", "bf16", T=3, V=7),
     "gemm": problem("gemm", "bf16", M=3, N=5, K=7),
     "rms_norm": problem("rms_norm", "bf16", T=3, H=7),
+    "rope": problem("rope", "bf16", T=3, H=2, D=8),
     "swiglu": problem("swiglu", "bf16", T=3, F=7),
 }
 
