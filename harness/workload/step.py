@@ -1,7 +1,7 @@
 """What one chip computes for a model and a shard of it: problems with counts, by phase.
 
 A suite measures these problems, and the projection sums their times; there is no other list.
-What the ops cannot say yet (rotary positions, residual sums, gathers) is a `copy` that moves the
+What has no op in a step yet (rotary positions, residual sums, gathers) is a `copy` that moves the
 same bytes, with a role that says so.
 
 Assumptions: routing to experts is balanced; the sequence is cut so that each chip of a context

@@ -17,8 +17,10 @@ PROBLEMS = {
     "attention": problem("attention", "bf16", B=1, Q=4, S=4, H=2, G=1, D=8, E=8),
     "copy": problem("copy", "bf16", N=7),
     "cross_entropy": problem("cross_entropy", "bf16", T=3, V=7),
+    "embedding": problem("embedding", "bf16", T=3, V=5, H=7),
     "gemm": problem("gemm", "bf16", M=3, N=5, K=7),
     "rms_norm": problem("rms_norm", "bf16", T=3, H=7),
+    "rope": problem("rope", "bf16", T=3, H=2, D=8),
     "swiglu": problem("swiglu", "bf16", T=3, F=7),
 }
 
