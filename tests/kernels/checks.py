@@ -22,6 +22,7 @@ SIZES: Mapping[str, Mapping[str, int]] = {
     "copy": {"N": 5003},
     "cross_entropy": {"T": 5, "V": 5003},
     "gemm": {"M": 37, "N": 133, "K": 151},
+    "layer_norm": {"T": 5, "H": 123},
     "rms_norm": {"T": 5, "H": 123},
     "swiglu": {"T": 5, "F": 1031},
 }
