@@ -21,6 +21,7 @@ SIZES: Mapping[str, Mapping[str, int]] = {
     "attention": {"B": 2, "Q": 37, "S": 53, "H": 6, "G": 2, "D": 24, "E": 17},
     "copy": {"N": 5003},
     "cross_entropy": {"T": 5, "V": 5003},
+    "geglu": {"T": 5, "F": 1031},
     "gemm": {"M": 37, "N": 133, "K": 151},
     "layer_norm": {"T": 5, "H": 123},
     "rms_norm": {"T": 5, "H": 123},
