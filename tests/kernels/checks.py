@@ -25,6 +25,7 @@ SIZES: Mapping[str, Mapping[str, int]] = {
     "gemm": {"M": 37, "N": 133, "K": 151},
     "layer_norm": {"T": 5, "H": 123},
     "rms_norm": {"T": 5, "H": 123},
+    "softmax": {"T": 5, "V": 5003},
     "swiglu": {"T": 5, "F": 1031},
 }
 """Sizes that no tile divides, more than one tile in at least one axis."""
