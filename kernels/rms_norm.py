@@ -15,9 +15,19 @@ from typing import Any
 
 import torch
 
-from kernels import dtypes, triton_support
+from kernels import dtypes
 from kernels.compiled import eager_impls, reference_from
 from kernels.op import Cost, Impl, Inputs, Mode, Op, Problem, Run, Tolerance
+from kernels.row_norm import (
+    AOT_BLOCK_H,
+    NUM_STRIPS,
+    SUM_BLOCK_H,
+    SUM_BLOCK_P,
+    num_warps,
+    row_unsupported,
+    sum_strips_aot,
+    sum_strips_kernel,
+)
 from kernels.triton_support import (
     AotKernel,
     cdiv,
@@ -29,24 +39,6 @@ from kernels.triton_support import (
 )
 
 EPS = 1e-5
-
-# A row is held in registers: 65536 fp32 values are 64 per thread at 1024 threads, the most before
-# they spill. The widest published model has H = 18432.
-_MAX_BLOCK_H = 65536
-
-# Rows are dealt to this many programs in the backward pass, each of which keeps its own sum for dw
-# and writes it once. Two for each of an H100's 132 SMs; on MI300 (304) most units get one.
-_NUM_STRIPS = 264
-
-# Columns and strips of the partial sums that one program of the second step reads at a time:
-# 128 bytes of fp32 per row, a full cache line.
-_SUM_BLOCK_H = 32
-_SUM_BLOCK_P = 64
-
-
-def _num_warps(block_h: int) -> int:
-    """16 elements per thread, so that a 16-bit row is loaded in two 16-byte accesses."""
-    return min(max(block_h // 512, 1), 16)
 
 
 @triton.jit
@@ -84,19 +76,6 @@ def _backward_kernel(
     tl.store(partial_ptr + strip * H + columns, dw, mask=mask)
 
 
-@triton.jit
-def _sum_strips_kernel(partial_ptr, dw_ptr, P, H, BLOCK_P: tl.constexpr, BLOCK_H: tl.constexpr):
-    columns = tl.program_id(0) * BLOCK_H + tl.arange(0, BLOCK_H)
-    total = tl.zeros([BLOCK_P, BLOCK_H], dtype=tl.float32)
-    for first in range(0, P, BLOCK_P):
-        strips = first + tl.arange(0, BLOCK_P)
-        mask = (strips < P)[:, None] & (columns < H)[None, :]
-        offsets = strips[:, None].to(tl.int64) * H + columns[None, :]
-        total += tl.load(partial_ptr + offsets, mask=mask, other=0.0)
-    dw = tl.sum(total, axis=0)
-    tl.store(dw_ptr + columns, dw.to(dw_ptr.dtype.element_ty), mask=columns < H)
-
-
 def _check(x: torch.Tensor, w: torch.Tensor, **others: torch.Tensor) -> None:
     require_contiguous("rms_norm", x=x, w=w, **others)
     require_dtype("rms_norm", x.dtype, w=w, **others)
@@ -113,7 +92,7 @@ def rms_norm(x: torch.Tensor, w: torch.Tensor) -> torch.Tensor:
     T, H = x.shape
     y = torch.empty_like(x)
     block_h = next_power_of_2(H)
-    _forward_kernel[(T,)](x, w, y, H, EPS, BLOCK_H=block_h, num_warps=_num_warps(block_h))
+    _forward_kernel[(T,)](x, w, y, H, EPS, BLOCK_H=block_h, num_warps=num_warps(block_h))
     return y
 
 
@@ -130,17 +109,17 @@ def rms_norm_backward(
     """(dx[T,H], dw[H]); dw is summed in fp32 in a fixed order."""
     _check(x, w, dy=dy)
     T, H = x.shape
-    strip_rows = cdiv(T, _NUM_STRIPS)
+    strip_rows = cdiv(T, NUM_STRIPS)
     num_strips = cdiv(T, strip_rows)
     dx, dw = torch.empty_like(x), torch.empty_like(w)
     partial = torch.empty(num_strips, H, dtype=torch.float32, device=x.device)
     block_h = next_power_of_2(H)
     _backward_kernel[(num_strips,)](
         dy, x, w, dx, partial, T, H, strip_rows, EPS,
-        BLOCK_H=block_h, num_warps=_num_warps(block_h),
+        BLOCK_H=block_h, num_warps=num_warps(block_h),
     )  # fmt: skip
-    _sum_strips_kernel[(cdiv(H, _SUM_BLOCK_H),)](
-        partial, dw, num_strips, H, BLOCK_P=_SUM_BLOCK_P, BLOCK_H=_SUM_BLOCK_H, num_warps=4
+    sum_strips_kernel[(cdiv(H, SUM_BLOCK_H),)](
+        partial, dw, num_strips, H, BLOCK_P=SUM_BLOCK_P, BLOCK_H=SUM_BLOCK_H, num_warps=4
     )
     return dx, dw
 
@@ -237,14 +216,6 @@ def _prepare_triton(problem: Problem, inputs: Inputs) -> Run:
     return lambda: rms_norm_backward(dy, x, w)
 
 
-def _unsupported(problem: Problem, device: torch.device) -> str | None:
-    if next_power_of_2(problem["H"]) > _MAX_BLOCK_H:
-        return f"A row is held in registers, which ends at H={_MAX_BLOCK_H}; H={problem['H']}."
-    return triton_support.unsupported(device)
-
-
-_AOT_BLOCK_H = 4096
-
 AOT = (
     AotKernel(
         label="rms_norm forward bf16",
@@ -257,8 +228,8 @@ AOT = (
             "eps": "fp32",
             "BLOCK_H": "constexpr",
         },
-        constexprs={"BLOCK_H": _AOT_BLOCK_H},
-        num_warps=_num_warps(_AOT_BLOCK_H),
+        constexprs={"BLOCK_H": AOT_BLOCK_H},
+        num_warps=num_warps(AOT_BLOCK_H),
         num_stages=3,
     ),
     AotKernel(
@@ -276,25 +247,11 @@ AOT = (
             "eps": "fp32",
             "BLOCK_H": "constexpr",
         },
-        constexprs={"BLOCK_H": _AOT_BLOCK_H},
-        num_warps=_num_warps(_AOT_BLOCK_H),
+        constexprs={"BLOCK_H": AOT_BLOCK_H},
+        num_warps=num_warps(AOT_BLOCK_H),
         num_stages=3,
     ),
-    AotKernel(
-        label="rms_norm dw sum bf16",
-        kernel=_sum_strips_kernel,
-        signature={
-            "partial_ptr": "*fp32:16",
-            "dw_ptr": "*bf16:16",
-            "P": "i32",
-            "H": "i32:16",
-            "BLOCK_P": "constexpr",
-            "BLOCK_H": "constexpr",
-        },
-        constexprs={"BLOCK_P": _SUM_BLOCK_P, "BLOCK_H": _SUM_BLOCK_H},
-        num_warps=4,
-        num_stages=3,
-    ),
+    sum_strips_aot("rms_norm dw sum bf16"),
 )
 
 OP = Op(
@@ -308,5 +265,8 @@ OP = Op(
     reference=reference,
     cost=cost,
     tolerance=tolerance,
-    impls=(*eager_impls(_eager, ("x", "w"), "dy"), Impl("triton", _prepare_triton, _unsupported)),
+    impls=(
+        *eager_impls(_eager, ("x", "w"), "dy"),
+        Impl("triton", _prepare_triton, row_unsupported),
+    ),
 )

@@ -16,20 +16,9 @@ import torch
 
 from kernels import dtypes
 from kernels.compiled import eager_impls, reference_from
+from kernels.gated import BLOCK_F, NUM_WARPS, require_gate_up, tiles
 from kernels.op import Cost, Impl, Inputs, Mode, Op, Problem, Run, Tolerance
-from kernels.triton_support import (
-    AotKernel,
-    cdiv,
-    require_contiguous,
-    require_dtype,
-    tl,
-    triton,
-    triton_unsupported,
-)
-
-# 8 elements per thread: one 16-byte access each of gate and up in a 16-bit type.
-_BLOCK_F = 1024
-_NUM_WARPS = 4
+from kernels.triton_support import AotKernel, tl, triton, triton_unsupported
 
 
 @triton.jit
@@ -61,25 +50,13 @@ def _backward_kernel(dy_ptr, gate_up_ptr, d_gate_up_ptr, F, BLOCK_F: tl.constexp
     tl.store(d_gate_up_ptr + gate_offsets + F, d_up.to(dtype), mask=mask)
 
 
-def _check(gate_up: torch.Tensor, **others: torch.Tensor) -> None:
-    require_contiguous("swiglu", gate_up=gate_up, **others)
-    require_dtype("swiglu", gate_up.dtype, **others)
-    if gate_up.ndim != 2 or gate_up.shape[1] % 2:
-        raise ValueError(f"swiglu: gate_up[T,2F] is expected, not {tuple(gate_up.shape)}.")
-
-
-def _grid(gate_up: torch.Tensor) -> tuple[int, int]:
-    T, width = gate_up.shape
-    return T, cdiv(width // 2, _BLOCK_F)
-
-
 @torch.library.custom_op("chipscale::swiglu", mutates_args=())
 def swiglu(gate_up: torch.Tensor) -> torch.Tensor:
     """y[T,F] from gate_up[T,2F]."""
-    _check(gate_up)
+    require_gate_up("swiglu", gate_up)
     T, width = gate_up.shape
     y = gate_up.new_empty(T, width // 2)
-    _forward_kernel[_grid(gate_up)](gate_up, y, width // 2, BLOCK_F=_BLOCK_F, num_warps=_NUM_WARPS)
+    _forward_kernel[tiles(gate_up)](gate_up, y, width // 2, BLOCK_F=BLOCK_F, num_warps=NUM_WARPS)
     return y
 
 
@@ -91,10 +68,10 @@ def _(gate_up: torch.Tensor) -> torch.Tensor:
 @torch.library.custom_op("chipscale::swiglu_backward", mutates_args=())
 def swiglu_backward(dy: torch.Tensor, gate_up: torch.Tensor) -> torch.Tensor:
     """d_gate_up[T,2F] from dy[T,F] and gate_up[T,2F]."""
-    _check(gate_up, dy=dy)
+    require_gate_up("swiglu", gate_up, dy=dy)
     d_gate_up = torch.empty_like(gate_up)
-    _backward_kernel[_grid(gate_up)](
-        dy, gate_up, d_gate_up, gate_up.shape[1] // 2, BLOCK_F=_BLOCK_F, num_warps=_NUM_WARPS
+    _backward_kernel[tiles(gate_up)](
+        dy, gate_up, d_gate_up, gate_up.shape[1] // 2, BLOCK_F=BLOCK_F, num_warps=NUM_WARPS
     )
     return d_gate_up
 
@@ -190,8 +167,8 @@ AOT = (
             "F": "i32:16",
             "BLOCK_F": "constexpr",
         },
-        constexprs={"BLOCK_F": _BLOCK_F},
-        num_warps=_NUM_WARPS,
+        constexprs={"BLOCK_F": BLOCK_F},
+        num_warps=NUM_WARPS,
         num_stages=3,
     ),
     AotKernel(
@@ -204,8 +181,8 @@ AOT = (
             "F": "i32:16",
             "BLOCK_F": "constexpr",
         },
-        constexprs={"BLOCK_F": _BLOCK_F},
-        num_warps=_NUM_WARPS,
+        constexprs={"BLOCK_F": BLOCK_F},
+        num_warps=NUM_WARPS,
         num_stages=3,
     ),
 )

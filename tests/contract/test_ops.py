@@ -242,8 +242,9 @@ def test_least_traffic_is_each_input_read_and_each_output_written(op: Op, case: 
     outputs = op.reference(case, inputs)
 
     def is_read(name: str) -> bool:
-        # Not every input is an operand, and a NaN in one that is none reaches no result: the weight
-        # copy of an optimizer is written only, and the backward pass of a linear op needs no x.
+        # An input need not be an operand: the weight copy of an optimizer is written only, the bias
+        # of a norm is in none of its gradients, the backward pass of a linear op needs no x. A NaN
+        # in such a one reaches no result.
         if not inputs[name].is_floating_point():
             return True
         unknown = inputs | {name: torch.full_like(inputs[name], math.nan)}

@@ -22,9 +22,12 @@ SIZES: Mapping[str, Mapping[str, int]] = {
     "copy": {"N": 5003},
     "cross_entropy": {"T": 5, "V": 5003},
     "embedding": {"T": 41, "V": 19, "H": 1031},
+    "geglu": {"T": 5, "F": 1031},
     "gemm": {"M": 37, "N": 133, "K": 151},
+    "layer_norm": {"T": 5, "H": 123},
     "rms_norm": {"T": 5, "H": 123},
     "rope": {"T": 5, "H": 19, "D": 70},
+    "softmax": {"T": 5, "V": 5003},
     "swiglu": {"T": 5, "F": 1031},
 }
 """Sizes that no tile divides, more than one tile in at least one axis."""

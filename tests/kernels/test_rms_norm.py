@@ -1,7 +1,7 @@
 import pytest
 import torch
 
-from kernels import rms_norm
+from kernels import rms_norm, row_norm
 from kernels.op import Mode, problem
 from tests.kernels.checks import DEVICE, run_triton
 
@@ -14,7 +14,7 @@ def test_any_shape_agrees_with_fp64(mode: Mode, T: int, H: int) -> None:
 
 def test_weight_gradient_sums_more_tokens_than_there_are_strips() -> None:
     # Three rows a strip, the last strip not full, and more strips than one block of the sum.
-    T = 2 * rms_norm._NUM_STRIPS + 5
+    T = 2 * row_norm.NUM_STRIPS + 5
     run_triton(rms_norm.OP, problem("rms_norm", "fp32", Mode.BACKWARD, T=T, H=9))
 
 
