@@ -246,16 +246,16 @@ def _source_share(shares: Sequence[tuple[Source, float]]) -> tuple[tuple[Source,
 
 
 def _refuse_unmeasured(work: Sequence[tuple[WorkItem, float, Source]]) -> None:
-    missing = [
-        f"{item.problem.id} ({item.role})"
-        for item, _, source in work
-        if source is not Source.MEASURED
-    ]
+    # One problem may stand in several places of a layer; it is measured once.
+    missing: dict[str, str] = {}
+    for item, _, source in work:
+        if source is not Source.MEASURED:
+            missing.setdefault(item.problem.id, f"{item.problem.id} ({item.role})")
     if missing:
         raise PlanError(
-            f"project.strict: {len(missing)} problems of the plan were not measured: "
-            f"{'; '.join(missing)}. Measure them with a suite of this model and shard, or set "
-            "strict=false to interpolate."
+            f"strict: {len(missing)} problems of the plan were not measured: "
+            f"{'; '.join(missing.values())}. Measure them with a suite of this model and "
+            "shard, or set strict=false to project from other sizes and rates."
         )
 
 

@@ -298,7 +298,7 @@ def memory_error(
     )
     nearest = best_plan(steps, free, num_chips, memory_limit)
     advice = (
-        f"{nearest.plan.label} with ZeRO stage {nearest.plan.zero_stage} fits "
+        f"{nearest.plan.label} fits "
         f"({nearest.memory.total_bytes / GIBI:.1f} GiB): set its degrees, or null to search."
         if nearest is not None
         else "No plan fits: take more chips, a chip with more memory or a smaller model."

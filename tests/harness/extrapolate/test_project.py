@@ -211,7 +211,7 @@ def test_a_batch_smaller_than_the_data_group_is_refused() -> None:
 
 
 def test_strict_refuses_with_the_problems_that_were_not_measured() -> None:
-    with pytest.raises(PlanError, match=r"project.strict: \d+ problems .*\(attention core\)"):
+    with pytest.raises(PlanError, match=r"^strict: \d+ problems .*\(attention core\)"):
         projected("llama3_8b", num_chips=64, strict=True)
 
 
