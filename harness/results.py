@@ -30,10 +30,15 @@ class ResultRow:
 
     case_id: str
     problem_id: str
+    title: str
+    """The op, the mode and the variant, for people."""
+    group: str
+    """The problem without its sizes: `gemm.bf16.forward`."""
     op: str
     impl: str
     dtype: str
     mode: str
+    """The mode, and the variant where the op has any."""
     axes: tuple[tuple[str, int], ...]
     shape: str
     roles: tuple[str, ...]
@@ -52,11 +57,6 @@ class ResultRow:
     bound: Bound | None
     roof_share: float | None
     """Achieved over attainable; above 1 when the roof was measured too low. None without a roof."""
-
-    @property
-    def group(self) -> str:
-        """The problem without its sizes: `gemm.bf16.forward`."""
-        return f"{self.op}.{self.dtype}.{self.mode}"
 
     @property
     def is_ok(self) -> bool:
@@ -145,10 +145,12 @@ def result_row(record: Record, roofs: Roofs) -> ResultRow:
     return ResultRow(
         case_id=record.case.id,
         problem_id=problem.id,
+        title=problem.title,
+        group=problem.group,
         op=problem.op,
         impl=record.case.impl,
         dtype=problem.dtype,
-        mode=str(problem.mode),
+        mode=f"{problem.mode} {problem.variant}".rstrip(),
         axes=problem.axes,
         shape=problem.shape,
         roles=record.case.roles,

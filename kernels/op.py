@@ -42,8 +42,10 @@ class Problem:
     axes: tuple[tuple[str, int], ...]
     """Axis name and size, in the order the op declares them."""
     dtype: str
-    """Type of the operands: `bf16`, `fp16` or `fp32`."""
+    """Type of the operands, one of `kernels.dtypes.NAMES`."""
     mode: Mode = Mode.FORWARD
+    variant: str = ""
+    """A choice among `Op.variants` that is no size, as `zipf` for how tokens go to experts."""
 
     def __getitem__(self, axis: str) -> int:
         for name, size in self.axes:
@@ -59,12 +61,25 @@ class Problem:
     @property
     def id(self) -> str:
         """A stable, unique name: `gemm.bf16.forward[M=512,N=768,K=4096]`."""
-        return f"{self.op}.{self.dtype}.{self.mode}[{self.shape.replace(' ', ',')}]"
+        return f"{self.group}[{self.shape.replace(' ', ',')}]"
+
+    @property
+    def title(self) -> str:
+        """What is computed, for people: `gemm forward`, `grouped_gemm forward zipf`."""
+        return f"{self.op} {self.mode} {self.variant}".rstrip()
+
+    @property
+    def group(self) -> str:
+        """The problem without its sizes: `gemm.bf16.forward`, `grouped_gemm.bf16.forward.zipf`."""
+        variant = f".{self.variant}" if self.variant else ""
+        return f"{self.op}.{self.dtype}.{self.mode}{variant}"
 
 
-def problem(op: str, dtype: str, mode: Mode = Mode.FORWARD, /, **axes: int) -> Problem:
+def problem(
+    op: str, dtype: str, mode: Mode = Mode.FORWARD, variant: str = "", /, **axes: int
+) -> Problem:
     """A Problem from keyword sizes, in the order they are written."""
-    return Problem(op=op, axes=tuple(axes.items()), dtype=dtype, mode=mode)
+    return Problem(op=op, axes=tuple(axes.items()), dtype=dtype, mode=mode, variant=variant)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -100,7 +115,7 @@ class Tolerance:
     """
 
     dtype: str
-    """Type of the output: `bf16`, `fp16` or `fp32`."""
+    """Type of the output, one of `kernels.dtypes.NAMES` or `int32` and `int64` for indices."""
     relative_error: float
     """Bound on ||out - ref||_2 / ||ref||_2."""
     max_error: float
@@ -148,8 +163,12 @@ class Op:
     tolerance: Callable[[Problem], tuple[Tolerance, ...]]
     """One for each output of the reference, in its order."""
     impls: tuple[Impl, ...]
+    variants: tuple[str, ...] = ("",)
+    """What `Problem.variant` may be; an op without a choice has the empty one."""
     mutates: tuple[str, ...] = ()
     """Inputs that a run overwrites, as an optimizer does; restored between runs, untimed."""
+    is_block: bool = False
+    """It is composed of other ops and has no kernel of its own, as a transformer layer."""
 
     def impl(self, name: str) -> Impl:
         """The implementation of that name; raises KeyError."""

@@ -9,7 +9,7 @@ from pathlib import Path
 
 from kernels.op import Mode, Op
 
-_WORDS = {"op", "registry", "dtypes", "compiled", "triton_support", "row_norm", "gated"}
+_WORDS = {"op", "registry", "dtypes", "compiled", "triton_support", "row_norm", "gated", "tuning"}
 """Files of this package that describe or support ops and are none themselves."""
 
 
@@ -26,11 +26,17 @@ class Outline:
 
     axes: tuple[str, ...]
     modes: tuple[Mode, ...]
+    dtypes: tuple[str, ...]
+    variants: tuple[str, ...] = ("",)
+
+
+# What `dtypes.ALL` is, for a reader that does not import torch.
+_ALL_DTYPES = ("bf16", "fp16", "fp32")
 
 
 @cache
 def outline(name: str) -> Outline:
-    """The op's axes and modes, read from the text of its description.
+    """The op's axes, modes, types and variants, read from the text of its description.
 
     A configuration is checked with this before anything runs, and importing the op would cost
     seconds for torch. A test holds it against the op itself.
@@ -46,9 +52,12 @@ def outline(name: str) -> Outline:
     values = {keyword.arg: keyword.value for keyword in call.keywords}
     modes = values["modes"]
     assert isinstance(modes, ast.Tuple)
+    is_all = isinstance(values["dtypes"], ast.Attribute)
     return Outline(
         axes=ast.literal_eval(values["axes"]),
         modes=tuple(Mode[mode.attr] for mode in modes.elts if isinstance(mode, ast.Attribute)),
+        dtypes=_ALL_DTYPES if is_all else ast.literal_eval(values["dtypes"]),
+        variants=ast.literal_eval(values["variants"]) if "variants" in values else ("",),
     )
 
 

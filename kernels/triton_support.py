@@ -64,6 +64,8 @@ class AotKernel:
     """Values of the arguments whose type is `constexpr`."""
     num_warps: int
     num_stages: int
+    tunable: str = ""
+    """The `tuning.Tunable.kernel` whose configuration this is, or empty."""
     families: tuple[str, ...] = ("cuda", "cuda_99k", "hip")
     """The devices it is launched on with these sizes: NVIDIA's, those with 99 KiB of shared memory
     for a block apart, and AMD's."""

@@ -70,7 +70,7 @@ class RunProgress(Watcher):
 
     def on_start(self, case: Case) -> None:
         """Show the case."""
-        self._case = f"{case.problem.op} {case.problem.mode} {case.impl}"
+        self._case = f"{case.problem.title} {case.impl}"
         self._progress.update(self._task, doing=self._case)
 
     def on_stage(self, stage: Stage) -> None:

@@ -21,7 +21,7 @@ from kernels import registry
 from kernels.op import Mode, Problem
 
 IMPLS = ("torch", "compile", "triton")
-DTYPES = ("bf16", "fp16", "fp32")
+MODEL_DTYPES = ("bf16", "fp16", "fp32")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -183,12 +183,14 @@ def _check_op(key: str, name: str) -> None:
 
 def _problem(data: Any, key: str) -> Problem:
     """A problem written out in a suite: `{op: gemm, dtype: bf16, axes: {M: 1, N: 2, K: 3}}`."""
-    data = _check_keys(data, ("op", "dtype", "mode", "axes"), key)
+    data = _check_keys(data, ("op", "dtype", "mode", "variant", "axes"), key)
     op = str(data.get("op", ""))
     _check_op(f"{key}.op", op)
     mode = str(data.get("mode", Mode.FORWARD))
     outline = registry.outline(op)
     _one_of(mode, outline.modes, f"{key}.mode")
+    dtype = data.get("dtype", "bf16" if "bf16" in outline.dtypes else outline.dtypes[0])
+    variant = data.get("variant", outline.variants[0])
     axes = data.get("axes")
     if not isinstance(axes, Mapping) or not axes:
         raise ConfigError(f"{key}.axes: {axes!r} is not a table of sizes, as {{M: 512, N: 768}}.")
@@ -203,8 +205,9 @@ def _problem(data: Any, key: str) -> Problem:
     return Problem(
         op=op,
         axes=tuple((name, axes[name]) for name in outline.axes),
-        dtype=_one_of(data.get("dtype", "bf16"), DTYPES, f"{key}.dtype"),
+        dtype=_one_of(dtype, outline.dtypes, f"{key}.dtype"),
         mode=Mode(mode),
+        variant=_one_of(variant, outline.variants, f"{key}.variant"),
     )
 
 
@@ -271,7 +274,7 @@ def _cases(suite: Any, model: ModelSpec, impls: Sequence[str]) -> tuple[Case, ..
         (_problem(data, f"suite.roofs[{index}]"), ROOF_ROLE)
         for index, data in enumerate(suite.get("roofs") or ())
     ]
-    dtype = _one_of(suite.get("dtype", "bf16"), DTYPES, "suite.dtype")
+    dtype = _one_of(suite.get("dtype", "bf16"), MODEL_DTYPES, "suite.dtype")
     for index, data in enumerate(suite.get("phases") or ()):
         phase, shard = _shard(data, dtype, f"suite.phases[{index}]")
         try:

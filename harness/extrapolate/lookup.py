@@ -71,7 +71,7 @@ class _Point:
 
 @dataclass(slots=True)
 class _Surface:
-    """What is known of one op, type and mode, from its measured sizes."""
+    """What is known of one op, type, mode and variant, from its measured sizes."""
 
     points: tuple[_Point, ...]
     roof: Roofline
@@ -148,10 +148,6 @@ def _covers(point: _Point, problem: Problem) -> bool:
     return all(a >= b for (_, a), (_, b) in zip(point.problem.axes, problem.axes, strict=True))
 
 
-def _group(problem: Problem) -> tuple[str, str, str]:
-    return problem.op, problem.dtype, str(problem.mode)
-
-
 def _best(records: Iterable[Record]) -> Mapping[Problem, Summary]:
     """The fastest correct implementation of each problem; a case run again counts by its last."""
     last = {record.case.id: record for record in records}
@@ -177,14 +173,14 @@ class Lookup:
     """The measured roof; empty where nothing was measured."""
     sheet: Roofline = field(init=False)
     _times: dict[Problem, OpTime] = field(init=False, default_factory=dict)
-    _surfaces: dict[tuple[str, str, str], _Surface] = field(init=False, default_factory=dict)
+    _surfaces: dict[str, _Surface] = field(init=False, default_factory=dict)
 
     def __post_init__(self) -> None:
         self.roof = measured_roofs(self.records)
         self.sheet = data_sheet_roofline(self.chip)
-        groups: dict[tuple[str, str, str], list[_Point]] = {}
+        groups: dict[str, list[_Point]] = {}
         for problem, summary in _best(self.records).items():
-            groups.setdefault(_group(problem), []).append(
+            groups.setdefault(problem.group, []).append(
                 _Point(problem, self.cost(problem), summary.median, summary.low, summary.high)
             )
             self._times[problem] = OpTime(
@@ -214,7 +210,7 @@ class Lookup:
 
     def _estimated(self, problem: Problem) -> OpTime:
         cost = self.cost(problem)
-        surface = self._surfaces.get(_group(problem))
+        surface = self._surfaces.get(problem.group)
         if surface is not None:
             return surface.time(problem, cost)
         memory_s, memory_spread = self._memory_time(problem, cost)

@@ -113,7 +113,7 @@ def _table_row(row: ResultRow, is_best: bool) -> str:
     has_own_reason = row.reason and row.status is not Status.UNSUPPORTED
     reason = f'<div class="reason">{escape(row.reason)}</div>' if has_own_reason else ""
     cells = (
-        _cell(f"{row.op} {row.mode}"),
+        _cell(row.title),
         _cell(row.shape, "shape"),
         _cell(row.dtype),
         _cell(row.impl, best.strip()),

@@ -54,7 +54,7 @@ def _results(rows: Sequence[ResultRow]) -> list[str]:
     heads = ("op", "shape", "type", "fastest", "median", "rate", "of roof")
     lines = [
         (
-            f"{row.op} {row.mode}",
+            row.title,
             row.shape,
             row.dtype,
             row.impl,

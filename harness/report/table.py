@@ -53,9 +53,7 @@ def results_table(rows: Sequence[ResultRow]) -> RenderableType:
     for row in rows:
         if row.problem_id != problem_before:
             problem_before = row.problem_id
-            parts.append(
-                Text.assemble((f"{row.op} {row.mode}", "bold cyan"), f"  {row.dtype} {row.shape}")
-            )
+            parts.append(Text.assemble((row.title, "bold cyan"), f"  {row.dtype} {row.shape}"))
         style = "bold" if row.case_id in best else ""
         line = _line(f"  {row.impl}", median_text(row), row.rate, roof_text(row), style=style)
         status_style = "yellow" if row.is_noisy else STATUS_STYLE.get(row.status, "red")

@@ -1,6 +1,7 @@
 """What every op keeps, whoever wrote it; an op is taken in by its file in `kernels/`."""
 
 import math
+from collections.abc import Sequence
 
 import pytest
 import torch
@@ -9,13 +10,17 @@ from hypothesis import strategies as st
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils.flop_counter import FlopCounterMode
 
-from kernels import registry
+from kernels import dtypes, registry
 from kernels.dtypes import size_bytes, torch_dtype
 from kernels.op import Impl, Mode, Op, Problem, problem
 from kernels.triton_support import bf16_dot_unsupported
 from tests.kernels.checks import (
     DEVICE,
+    GROWING,
+    PARTLY_READ,
+    STILL,
     assert_within,
+    exact_dtype,
     expected,
     inputs_of,
     odd_problem,
@@ -25,6 +30,7 @@ from tests.kernels.checks import (
 pytestmark = pytest.mark.filterwarnings("ignore:.torch.jit:DeprecationWarning")
 
 OPS = [registry.load(name) for name in registry.names()]
+KERNEL_OPS = [op for op in OPS if not op.is_block]
 
 
 def _name(op: Op) -> str:
@@ -40,26 +46,34 @@ def _cases() -> list:
                 if impl.name == "compile" and dtype == "fp16" and DEVICE.type == "cpu":
                     continue
                 for mode in op.modes:
-                    case = odd_problem(op, dtype, mode)
-                    name = f"{op.name}-{impl.name}-{dtype}-{mode}"
-                    cases.append(pytest.param(op, impl, case, id=name))
+                    # A variant is another choice of data or of loop, not another program to be
+                    # compiled by inductor.
+                    variants = op.variants[:1] if impl.name == "compile" else op.variants
+                    for variant in variants:
+                        case = odd_problem(op, dtype, mode, variant)
+                        cases.append(pytest.param(op, impl, case, id=f"{case.group}-{impl.name}"))
     return cases
 
 
-def _modes(*dtypes: str) -> list:
-    return [
-        pytest.param(op, odd_problem(op, dtype, mode), id=f"{op.name}-{dtype}-{mode}")
-        for op in OPS
+def _modes(*dtypes: str, ops: Sequence[Op] = OPS) -> list:
+    """Every op, mode and variant in those types; in its most exact one without any."""
+    cases = [
+        (op, odd_problem(op, dtype, mode, variant))
+        for op in ops
         for mode in op.modes
-        for dtype in dtypes
+        for variant in op.variants
+        for dtype in (dtypes or (exact_dtype(op),))
+        if dtype in op.dtypes
     ]
+    return [pytest.param(op, case, id=case.group) for op, case in cases]
 
 
 def _axes() -> list:
     return [
-        pytest.param(op, mode, axis, id=f"{op.name}-{mode}-{axis}")
+        pytest.param(op, mode, variant, axis, id=f"{op.name}-{mode}-{variant}-{axis}")
         for op in OPS
         for mode in op.modes
+        for variant in op.variants
         for axis in op.axes
     ]
 
@@ -133,21 +147,23 @@ def test_agrees_with_fp64_each_time_and_leaves_its_inputs(
             assert torch.equal(output, again), "a second run gave another result"
 
 
-@pytest.mark.parametrize(("op", "case"), _modes("fp32"))
+@pytest.mark.parametrize(("op", "case"), _modes())
 def test_reference_keeps_fp64_and_its_inputs(op: Op, case: Problem) -> None:
     inputs = {
         name: tensor.double() if tensor.is_floating_point() else tensor
         for name, tensor in inputs_of(op, case).items()
     }
     before = _copies(inputs)
-    for output in op.reference(case, inputs):
-        assert output.dtype == torch.float64
+    for output, tolerance in zip(op.reference(case, inputs), op.tolerance(case), strict=True):
+        # Integers, as the index of a token, are exact as they are.
+        is_index = tolerance.dtype in ("int32", "int64")
+        assert output.dtype == (torch_dtype(tolerance.dtype) if is_index else torch.float64)
         assert not output.requires_grad
     for name, tensor in inputs.items():
         assert torch.equal(tensor, before[name])
 
 
-@pytest.mark.parametrize(("op", "case"), _modes("bf16", "fp16", "fp32"))
+@pytest.mark.parametrize(("op", "case"), _modes(*dtypes.NAMES))
 def test_inputs_are_of_the_dtype_random_and_never_zeros(op: Op, case: Problem) -> None:
     inputs = inputs_of(op, case)
     assert any(tensor.dtype == torch_dtype(case.dtype) for tensor in inputs.values())
@@ -158,12 +174,17 @@ def test_inputs_are_of_the_dtype_random_and_never_zeros(op: Op, case: Problem) -
     for name, tensor in inputs_of(op, case).items():
         assert torch.equal(tensor, inputs[name]), "the same seed gave other inputs"
     other = inputs_of(op, case, seed=1)
-    assert not any(torch.equal(other[name], tensor) for name, tensor in inputs.items())
+    # Integers may be offsets or counts, which follow from the sizes.
+    assert not any(
+        torch.equal(other[name], tensor)
+        for name, tensor in inputs.items()
+        if tensor.is_floating_point()
+    )
 
 
 # opcheck compares the real op with its fake in shape, type, strides and device, and the eager op
 # with one traced by AOTAutograd, gradients included.
-@pytest.mark.parametrize(("op", "case"), _modes("fp32"))
+@pytest.mark.parametrize(("op", "case"), _modes(ops=KERNEL_OPS))
 def test_custom_op_passes_opcheck(op: Op, case: Problem) -> None:
     function, arguments = _custom_op_call(op, case)
     if case.mode == Mode.FORWARD and not op.mutates:
@@ -174,7 +195,7 @@ def test_custom_op_passes_opcheck(op: Op, case: Problem) -> None:
     torch.library.opcheck(function, arguments)
 
 
-@pytest.mark.parametrize(("op", "case"), _modes("fp16", "fp32"))
+@pytest.mark.parametrize(("op", "case"), _modes(ops=KERNEL_OPS))
 def test_fake_output_is_like_the_real_one(op: Op, case: Problem) -> None:
     function, arguments = _custom_op_call(op, case)
     real = function(*arguments)
@@ -193,10 +214,18 @@ def test_fake_output_is_like_the_real_one(op: Op, case: Problem) -> None:
 
 
 @pytest.mark.parametrize("dtype", ["fp16", "fp32"])
-@pytest.mark.parametrize("op", [op for op in OPS if Mode.BACKWARD in op.modes], ids=_name)
-def test_gradients_through_autograd_agree_with_fp64(op: Op, dtype: str) -> None:
-    case = odd_problem(op, dtype, Mode.BACKWARD)
-    forward_case = odd_problem(op, dtype, Mode.FORWARD)
+@pytest.mark.parametrize(
+    ("op", "variant"),
+    [
+        pytest.param(op, variant, id=f"{op.name}-{variant}")
+        for op in KERNEL_OPS
+        for variant in op.variants
+        if Mode.BACKWARD in op.modes
+    ],
+)
+def test_gradients_through_autograd_agree_with_fp64(op: Op, variant: str, dtype: str) -> None:
+    case = odd_problem(op, dtype, Mode.BACKWARD, variant)
+    forward_case = odd_problem(op, dtype, Mode.FORWARD, variant)
     inputs = inputs_of(op, case)
     operands = inputs_of(op, forward_case).keys()
     gradients = inputs.keys() - operands
@@ -215,28 +244,28 @@ def test_gradients_through_autograd_agree_with_fp64(op: Op, dtype: str) -> None:
     assert_within(found, references, op.tolerance(case))
 
 
-@pytest.mark.parametrize(("op", "mode", "axis"), _axes())
+@pytest.mark.parametrize(("op", "mode", "variant", "axis"), _axes())
 @settings(deadline=None)
 @given(factor=st.integers(2, 5))
-def test_cost_grows_with_each_axis(op: Op, mode: Mode, axis: str, factor: int) -> None:
+def test_cost_grows_with_each_axis(
+    op: Op, mode: Mode, variant: str, axis: str, factor: int
+) -> None:
     # Powers of two, so that head counts and key lengths stay multiples and bounds of each other.
-    sizes = dict.fromkeys(op.axes, 4)
-    if op.name == "attention":
-        sizes |= {"H": 60, "G": 1, "Q": 8, "S": 64}
-    small = op.cost(problem(op.name, "bf16", mode, **sizes))
-    large = op.cost(problem(op.name, "bf16", mode, **sizes | {axis: sizes[axis] * factor}))
+    sizes = dict.fromkeys(op.axes, 4) | dict(GROWING.get(op.name, {}))
+    larger = sizes | {axis: sizes[axis] * factor}
+    dtype = op.dtypes[0]
+    small = op.cost(problem(op.name, dtype, mode, variant, **sizes))
+    large = op.cost(problem(op.name, dtype, mode, variant, **larger))
+    still = STILL.get(op.name, {}).get(axis, frozenset())
+    assert large.num_bytes >= small.num_bytes
     assert large.flops >= small.flops
-    if (op.name, axis) == ("embedding", "V"):
-        # T rows are looked up and summed, however many the table has; its gradient has them all.
-        assert (large.num_bytes > small.num_bytes) == (mode == Mode.BACKWARD)
-        return
-    assert large.num_bytes > small.num_bytes
-    # Key/value heads are shared: more of them move more bytes and multiply nothing more.
-    if small.flops and axis != "G":
+    if not still & {"bytes", f"bytes {mode}"}:
+        assert large.num_bytes > small.num_bytes
+    if small.flops and not still & {"flops", f"flops {mode}"}:
         assert large.flops > small.flops
 
 
-@pytest.mark.parametrize(("op", "case"), _modes("bf16", "fp32"))
+@pytest.mark.parametrize(("op", "case"), _modes(*dtypes.NAMES, ops=KERNEL_OPS))
 def test_least_traffic_is_each_input_read_and_each_output_written(op: Op, case: Problem) -> None:
     inputs = inputs_of(op, case)
     outputs = op.reference(case, inputs)
@@ -251,9 +280,9 @@ def test_least_traffic_is_each_input_read_and_each_output_written(op: Op, case: 
         return not all(output.isfinite().all() for output in op.reference(case, unknown))
 
     operands = {name: tensor for name, tensor in inputs.items() if is_read(name)}
-    if op.name == "embedding" and "table" in operands:
-        # The rows that are looked up.
-        operands["table"] = inputs["table"][inputs["ids"]]
+    if op.name in PARTLY_READ:
+        partly = PARTLY_READ[op.name](inputs)
+        operands |= {name: partly[name] for name in operands.keys() & partly.keys()}
     cost = op.cost(case)
     assert cost.bytes_read == sum(tensor.nbytes for tensor in operands.values())
     assert cost.bytes_written == sum(
@@ -294,10 +323,11 @@ def test_attention_flops_are_what_torch_counts_for_the_visible_pairs(mode: Mode)
 @pytest.mark.parametrize("op", OPS, ids=_name)
 def test_description_is_complete(op: Op) -> None:
     assert [impl.name for impl in op.impls] == ["torch", "compile", "triton"]
-    assert op.dtypes == ("bf16", "fp16", "fp32")
-    assert op.modes[0] == Mode.FORWARD
+    assert op.dtypes
+    assert set(op.dtypes) <= set(dtypes.NAMES)
+    assert op.modes[0] == Mode.FORWARD or op.is_block
     assert op.source
     for axis in op.axes:
         assert axis in op.formula, f"the formula does not say what {axis} is"
-    case = odd_problem(op, "fp32", Mode.FORWARD)
+    case = odd_problem(op, exact_dtype(op), op.modes[0])
     assert set(op.mutates) <= set(inputs_of(op, case))

@@ -1,6 +1,6 @@
 """What the tests of ops share: the device, odd sizes, and agreement with the fp64 reference."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 
 import pytest
 import torch
@@ -33,13 +33,39 @@ SIZES: Mapping[str, Mapping[str, int]] = {
 """Sizes that no tile divides, more than one tile in at least one axis."""
 
 
-def odd_problem(op: Op, dtype: str, mode: Mode) -> Problem:
-    """The op at its odd sizes."""
+GROWING: Mapping[str, Mapping[str, int]] = {
+    "attention": {"H": 60, "G": 1, "Q": 8, "S": 64},
+}
+"""Sizes to grow each axis from by up to five times, where not all can be 4: head counts stay
+multiples of each other, and queries fewer than keys."""
+
+STILL: Mapping[str, Mapping[str, frozenset[str]]] = {
+    # Key/value heads are shared: more of them move more bytes and multiply nothing more.
+    "attention": {"G": frozenset({"flops"})},
+    # T rows are looked up, however many the table has; its gradient has them all.
+    "embedding": {"V": frozenset({"flops", "bytes forward"})},
+}
+"""What of a cost does not grow with an axis, in every mode or in the one named."""
+
+PARTLY_READ: Mapping[str, Callable[[dict[str, torch.Tensor]], dict[str, torch.Tensor]]] = {
+    "embedding": lambda inputs: {"table": inputs["table"][inputs["ids"]]},
+}
+"""What is read of an input that is not read whole."""
+
+
+def odd_problem(op: Op, dtype: str, mode: Mode, variant: str = "") -> Problem:
+    """The op at its odd sizes, in its first variant unless told another."""
     assert op.name in SIZES, (
         f"add odd sizes of {op.name!r} to SIZES in tests/kernels/checks.py, one for each of "
         f"{', '.join(op.axes)}"
     )
-    return problem(op.name, dtype, mode, **{axis: SIZES[op.name][axis] for axis in op.axes})
+    sizes = {axis: SIZES[op.name][axis] for axis in op.axes}
+    return problem(op.name, dtype, mode, variant or op.variants[0], **sizes)
+
+
+def exact_dtype(op: Op) -> str:
+    """The type of the op that the interpreter multiplies right, the most exact one."""
+    return next(name for name in ("fp32", "fp16", *op.dtypes) if name in op.dtypes)
 
 
 def inputs_of(op: Op, case: Problem, seed: int = 0) -> dict[str, torch.Tensor]:

@@ -96,3 +96,19 @@ def test_every_kernel_of_an_op_is_described_for_every_family(name: str) -> None:
             if family in description.families
         }
         assert described == _launched_from(name)
+
+
+@pytest.mark.parametrize("name", registry.names())
+def test_every_configuration_that_may_be_chosen_is_compiled_ahead(name: str) -> None:
+    registry.load(name)
+    for tunable in getattr(sys.modules[f"kernels.{name}"], "TUNABLES", ()):
+        for family, configs in tunable.configs.items():
+            for config in configs:
+                assert any(
+                    family in description.families
+                    and description.tunable == tunable.kernel
+                    and description.constexprs.items() >= dict(config.blocks).items()
+                    and (description.num_warps, description.num_stages)
+                    == (config.num_warps, config.num_stages)
+                    for description in _descriptions(name)
+                ), f"{tunable.kernel} {config} on {family}"

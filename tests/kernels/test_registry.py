@@ -9,8 +9,11 @@ from kernels import registry
 @pytest.mark.parametrize("name", registry.names())
 def test_the_outline_of_an_op_is_that_of_the_op(name: str) -> None:
     op = registry.load(name)
-    assert registry.outline(name).axes == op.axes
-    assert registry.outline(name).modes == op.modes
+    outline = registry.outline(name)
+    assert outline.axes == op.axes
+    assert outline.modes == op.modes
+    assert outline.dtypes == op.dtypes
+    assert outline.variants == op.variants
 
 
 def test_naming_and_outlining_ops_imports_no_torch() -> None:

@@ -1,0 +1,179 @@
+"""With which block sizes, warps and stages a kernel is launched, and where that choice came from.
+
+An op file gives a heuristic and the configurations that are worth trying (`TUNABLES`). What a tuner
+found best for a chip comes in as a `TuningTable`; sizes near a tuned one take its configuration,
+others the heuristic's. Which it was can be asked afterwards, so that a record can say so.
+"""
+
+import math
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from enum import StrEnum
+
+import torch
+
+NEAR_FACTOR = 2.0
+"""A tuned size counts for sizes within this factor of it in every axis. Twice as many tiles of one
+kind fill a chip about as well; what is farther away has been seen by nobody."""
+
+
+@dataclass(frozen=True, slots=True)
+class Config:
+    """One way to launch a kernel."""
+
+    blocks: tuple[tuple[str, int], ...]
+    """The constexpr arguments that are searched, by name."""
+    num_warps: int
+    num_stages: int
+
+    def __getitem__(self, name: str) -> int:
+        return dict(self.blocks)[name]
+
+    @property
+    def launch(self) -> dict[str, int]:
+        """Keyword arguments of a launch."""
+        return {**dict(self.blocks), "num_warps": self.num_warps, "num_stages": self.num_stages}
+
+    def __str__(self) -> str:
+        sizes = " ".join(f"{name}={size}" for name, size in self.blocks)
+        return f"{sizes} num_warps={self.num_warps} num_stages={self.num_stages}".lstrip()
+
+
+def config(num_warps: int, num_stages: int, /, **blocks: int) -> Config:
+    """A Config from keyword block sizes, in the order they are written."""
+    return Config(tuple(blocks.items()), num_warps, num_stages)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Tunable:
+    """A kernel whose configuration is worth a search."""
+
+    kernel: str
+    """`gemm`, or `attention.forward` where an op has several."""
+    configs: Mapping[str, tuple[Config, ...]]
+    """All that may be chosen, by family of devices as in `triton_support.AotKernel.families`;
+    each of them is compiled ahead of time by the tests."""
+
+
+class Origin(StrEnum):
+    """Where a configuration came from."""
+
+    HEURISTIC = "heuristic"
+    TUNED = "tuned"
+    FORCED = "forced"
+    """A tuner is trying it."""
+
+
+@dataclass(frozen=True, slots=True)
+class Choice:
+    """What a kernel was launched with."""
+
+    kernel: str
+    config: Config
+    origin: Origin
+
+    def __str__(self) -> str:
+        return f"{self.kernel} {self.config} ({self.origin})"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TuningEntry:
+    """The best configuration of a kernel at a size."""
+
+    kernel: str
+    dtype: str
+    """As torch writes it: `bfloat16`."""
+    sizes: tuple[tuple[str, int], ...]
+    config: Config
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TuningTable:
+    """What a tuner found on one chip."""
+
+    chip: str = ""
+    entries: tuple[TuningEntry, ...] = ()
+
+
+_Key = tuple[str, torch.dtype, tuple[tuple[str, int], ...]]
+
+
+class _State:
+    def __init__(self) -> None:
+        self.table = TuningTable()
+        self.forced: dict[str, Config] = {}
+        self.known: dict[_Key, Choice] = {}
+        self.chosen: dict[str, Choice] = {}
+
+
+_state = _State()
+
+
+def use(table: TuningTable) -> None:
+    """Choose by that table from now on."""
+    _state.table = table
+    _state.known.clear()
+
+
+@contextmanager
+def forced(configs: Mapping[str, Config]) -> Iterator[None]:
+    """Launch these kernels with these configurations, whatever the table says."""
+    before = _state.forced
+    _state.forced = dict(configs)
+    _state.known.clear()
+    try:
+        yield
+    finally:
+        _state.forced = before
+        _state.known.clear()
+
+
+@contextmanager
+def observed() -> Iterator[dict[str, Choice]]:
+    """The choices made inside, the last of each kernel, by its name."""
+    before = _state.chosen
+    _state.chosen = {}
+    try:
+        yield _state.chosen
+    finally:
+        _state.chosen = before
+
+
+def choose(kernel: str, dtype: torch.dtype, heuristic: Config, /, **sizes: int) -> Config:
+    """The configuration to launch a kernel with, at sizes of those names.
+
+    Forced by a tuner, else the table's nearest within `NEAR_FACTOR`, else the heuristic.
+    """
+    key = (kernel, dtype, tuple(sizes.items()))
+    choice = _state.known.get(key)
+    # A heuristic may depend on more than the sizes, as on the device.
+    if choice is None or (choice.origin is Origin.HEURISTIC and choice.config != heuristic):
+        choice = _decide(kernel, dtype, heuristic, sizes)
+        _state.known[key] = choice
+    _state.chosen[kernel] = choice
+    return choice.config
+
+
+def _decide(kernel: str, dtype: torch.dtype, heuristic: Config, sizes: Mapping[str, int]) -> Choice:
+    tried = _state.forced.get(kernel)
+    if tried is not None:
+        return Choice(kernel, tried, Origin.FORCED)
+    name = str(dtype).removeprefix("torch.")
+    near = [
+        (distance, index, entry.config)
+        for index, entry in enumerate(_state.table.entries)
+        if entry.kernel == kernel
+        and entry.dtype == name
+        and (distance := _distance(dict(entry.sizes), sizes)) <= math.log2(NEAR_FACTOR)
+    ]
+    if near:
+        return Choice(kernel, min(near)[2], Origin.TUNED)
+    return Choice(kernel, heuristic, Origin.HEURISTIC)
+
+
+def _distance(tuned: Mapping[str, int], sizes: Mapping[str, int]) -> float:
+    """Doublings between the two in the axis where they differ most."""
+    if tuned.keys() != sizes.keys():
+        return math.inf
+    return max((abs(math.log2(tuned[name] / sizes[name])) for name in sizes), default=0.0)
