@@ -6,7 +6,7 @@ BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 ARGS ?=
 
-.PHONY: bench bench-self test setup lint clean
+.PHONY: bench bench-self kernel-resources test setup lint clean
 
 # The virtual environment is made anew only when the pins or the dependencies change.
 $(STAMP): pyproject.toml constraints.txt
@@ -33,6 +33,10 @@ test: lint
 # What the harness itself costs; `make test` only checks that these run.
 bench-self: $(STAMP)
 	@$(BIN)/python -m pytest tests/benchmarks --benchmark-enable --benchmark-columns=median,iqr,rounds $(ARGS)
+
+# Registers, spills and shared memory of every kernel on every target, compiled without a GPU.
+kernel-resources: $(STAMP)
+	@$(BIN)/python -m kernels.resources results/kernel-resources.csv $(ARGS)
 
 clean:
 	rm -rf $(VENV) build *.egg-info .mypy_cache .ruff_cache .pytest_cache .hypothesis

@@ -9,7 +9,17 @@ from pathlib import Path
 
 from kernels.op import Mode, Op
 
-_WORDS = {"op", "registry", "dtypes", "compiled", "triton_support", "row_norm", "gated", "tuning"}
+_WORDS = {
+    "op",
+    "registry",
+    "dtypes",
+    "compiled",
+    "tuning",
+    "triton_support",
+    "resources",
+    "row_norm",
+    "gated",
+}
 """Files of this package that describe or support ops and are none themselves."""
 
 

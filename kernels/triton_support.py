@@ -64,11 +64,14 @@ class AotKernel:
     """Values of the arguments whose type is `constexpr`."""
     num_warps: int
     num_stages: int
+    small: tuple[str, ...] = ()
+    """Pointer arguments whose tensors never hold 2^31 elements, as the weights of a norm, so that
+    32-bit offsets will do."""
     tunable: str = ""
     """The `tuning.Tunable.kernel` whose configuration this is, or empty."""
     families: tuple[str, ...] = ("cuda", "cuda_99k", "hip")
     """The devices it is launched on with these sizes: NVIDIA's, those with 99 KiB of shared memory
-    for a block apart, and AMD's."""
+    for a block apart, and AMD's; or architectures by name, as `sm_90`."""
 
 
 def unsupported(device: torch.device) -> str | None:
