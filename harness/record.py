@@ -9,6 +9,7 @@ from enum import StrEnum
 from harness.cases import Case
 from harness.device.base import DeviceState
 from kernels.op import Cost, Tolerance
+from kernels.tuning import Choice
 
 SCHEMA_VERSION = 1
 """Raised when the meaning of a field changes; a reader refuses what is newer than itself."""
@@ -122,6 +123,8 @@ class Record:
     cost: Cost | None = None
     correctness: Correctness | None = None
     measurement: Measurement | None = None
+    launches: tuple[Choice, ...] = ()
+    """How tunable kernels were launched, and whether a table or a heuristic said so."""
     started_at: str = ""
     """UTC, ISO 8601."""
     protocol_hash: str = ""

@@ -3,11 +3,16 @@
 import ast
 import importlib
 import pkgutil
+import sys
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from kernels.op import Mode, Op
+
+if TYPE_CHECKING:
+    from kernels.tuning import Tunable
 
 _WORDS = {
     "op",
@@ -83,3 +88,10 @@ def load(name: str) -> Op:
     )
     assert op.name == name, f"kernels/{name}.py describes an op called {op.name!r}"
     return op
+
+
+def tunables(name: str) -> "tuple[Tunable, ...]":
+    """The kernels of the op whose configuration is worth a search; imports torch and triton."""
+    load(name)
+    found: tuple[Tunable, ...] = getattr(sys.modules[f"kernels.{name}"], "TUNABLES", ())
+    return found

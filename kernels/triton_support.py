@@ -38,6 +38,10 @@ __all__ = [
     "unsupported",
 ]
 
+LEAST_SHARED_BYTES = 160 * 1024
+"""A block of the family `cuda` may use so much shared memory: sm_80 has 163 KiB, the largest of
+those with less (sm_86, sm_89, sm_120) 99."""
+
 IS_INSTALLED = not isinstance(triton, SimpleNamespace)
 
 INTERPRETED: bool = IS_INSTALLED and bool(triton.knobs.runtime.interpret)
@@ -122,6 +126,18 @@ def shared_memory_bytes(device: torch.device) -> int:
     properties = torch.cuda.get_device_properties(device)
     # Not told for AMD, whose tiles are chosen for the least there is.
     return int(getattr(properties, "shared_memory_per_block_optin", sys.maxsize))
+
+
+def families(device: torch.device) -> tuple[str, ...]:
+    """The names in `AotKernel.families` that hold for a device, its architecture first."""
+    if device.type != "cuda":
+        return ("cuda",)
+    if is_amd():
+        architecture = torch.cuda.get_device_properties(device).gcnArchName
+        return architecture.partition(":")[0], "hip"
+    major, minor = torch.cuda.get_device_capability(device)
+    has_little = shared_memory_bytes(device) < LEAST_SHARED_BYTES
+    return f"sm_{major}{minor}", "cuda_99k" if has_little else "cuda"
 
 
 def cdiv(number: int, divisor: int) -> int:

@@ -55,6 +55,24 @@ class RunRequest:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class TuneRequest:
+    """Everything `chipscale tune` was asked for."""
+
+    op: str
+    model: ModelSpec
+    device: DeviceRequest
+    policy: MeasurePolicy
+    problems: tuple[Problem, ...]
+    """Those of the suite that are of the op."""
+    results_dir: Path
+    run: str | None
+    plan_file: Path | None
+    out_file: Path | None
+    tracking: TrackingRequest
+    config_yaml: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class ProjectRequest:
     """Everything `chipscale project` was asked for."""
 
@@ -99,6 +117,42 @@ def run_request(config: DictConfig) -> RunRequest:
         tags=tuple(sorted((str(key), str(value)) for key, value in data["tags"].items())),
         is_projected=bool(data["projection"]),
         is_strict=bool(data["strict"]),
+        tracking=_tracking(data["tracking"]),
+        config_yaml=OmegaConf.to_yaml(config, resolve=True),
+    )
+
+
+def tune_request(config: DictConfig) -> TuneRequest:
+    """The request in a composed `tune` configuration.
+
+    Raises:
+        ConfigError: naming the key, its value and what is allowed.
+    """
+    if OmegaConf.is_missing(config, "op"):
+        raise ConfigError("op: none is named. Add op=gemm; `chipscale list ops` shows all.")
+    data = _plain(config)
+    op = str(data["op"])
+    _check_op("op", op)
+    model = model_spec(data["model"])
+    cases = _cases(data["suite"], model, ("triton",))
+    problems = dict.fromkeys(case.problem for case in cases if case.problem.op == op)
+    if not problems:
+        raise ConfigError(
+            f"op: suite {data['suite']['name']} has no problem of {op} for {model.name}. It has "
+            f"{', '.join(sorted({case.problem.op for case in cases}))}; choose one, another suite, "
+            "or write sizes as suite.problems=[{op: ..., axes: {...}}]."
+        )
+    plan, out = data["plan"], data["out"]
+    return TuneRequest(
+        op=op,
+        model=model,
+        device=_device(data["device"]),
+        policy=_policy(data["measure"]),
+        problems=tuple(problems),
+        results_dir=Path(data["results_dir"]).resolve(),
+        run=data["run"],
+        plan_file=Path(plan) if plan else None,
+        out_file=Path(out).resolve() if out else None,
         tracking=_tracking(data["tracking"]),
         config_yaml=OmegaConf.to_yaml(config, resolve=True),
     )

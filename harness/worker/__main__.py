@@ -1,7 +1,9 @@
 """`python -m harness.worker CASES OUT`: measure on a bare host, with no Hydra and no MLflow."""
 
 import argparse
+import math
 import sys
+import time
 from collections import Counter
 from dataclasses import replace
 from datetime import UTC, datetime
@@ -15,6 +17,7 @@ from harness.record import Record, Status
 from harness.stats import summarize
 from harness.store.folder import RUN, RunFolder, RunInfo, run_suffix, write_atomically
 from harness.units import duration
+from harness.worker.compile_ahead import compile_ahead
 from harness.worker.job import read_job
 from harness.worker.supervisor import Watcher, supervise
 
@@ -63,14 +66,34 @@ def main(arguments: list[str] | None = None) -> int:
     )
     parser.add_argument("cases", type=Path, help="written by `chipscale run ... plan=cases.json`")
     parser.add_argument("out", type=Path, help="a folder for the records; made if it is not there")
+    parser.add_argument(
+        "--compile-first",
+        type=int,
+        default=0,
+        metavar="N",
+        help="compile everything in N processes before anything is measured",
+    )
+    parser.add_argument(
+        "--within",
+        type=float,
+        default=math.inf,
+        metavar="S",
+        help="begin no case after S seconds; the same command goes on with the rest",
+    )
     options = parser.parse_args(arguments)
+    until_s = time.monotonic() + options.within
     try:
         job = read_job(options.cases)
+        if options.compile_first:
+            print(compile_ahead(options.cases, options.compile_first, options.within))
         folder = RunFolder(options.out)
         job = replace(job, run=folder.info if (options.out / RUN).exists() else _own_run(job.run))
-        supervise(job, options.out, PlainPrinter(len(job.cases)))
-        ended = replace(job.run, ended_at=_now())
-        write_atomically(options.out / RUN, to_json(ended) + "\n")
+        supervise(
+            job, options.out, PlainPrinter(len(job.cases)), within_s=until_s - time.monotonic()
+        )
+        if len(folder.records()) == len(job.cases):
+            ended = replace(job.run, ended_at=_now())
+            write_atomically(options.out / RUN, to_json(ended) + "\n")
     except ChipscaleError as error:
         print(f"chipscale: {error}", file=sys.stderr)
         return error.exit_code
@@ -82,6 +105,9 @@ def main(arguments: list[str] | None = None) -> int:
         return INTERRUPTED_EXIT_CODE
     statuses = Counter(record.status for record in folder.records())
     print("  ".join(f"{statuses[status]} {status}" for status in Status if statuses[status]))
+    num_left = len(job.cases) - sum(statuses.values())
+    if num_left:
+        print(f"{num_left} cases are left; the same command goes on.")
     print(f"`chipscale sync {options.out}` brings the results home.")
     return 0
 

@@ -87,8 +87,7 @@ def test_every_kernel_of_an_op_is_described_for_every_family(name: str) -> None:
 
 @pytest.mark.parametrize("name", OPS)
 def test_every_configuration_that_may_be_chosen_is_compiled_ahead(name: str) -> None:
-    registry.load(name)
-    for tunable in getattr(sys.modules[f"kernels.{name}"], "TUNABLES", ()):
+    for tunable in registry.tunables(name):
         for family, configs in tunable.configs.items():
             for config in configs:
                 assert any(
