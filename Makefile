@@ -6,7 +6,7 @@ BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 ARGS ?=
 
-.PHONY: bench bench-self kernel-resources test setup lint clean
+.PHONY: bench bench-self docs kernel-resources test setup lint clean
 
 # The virtual environment is made anew only when the pins or the dependencies change.
 $(STAMP): pyproject.toml constraints.txt
@@ -37,6 +37,10 @@ bench-self: $(STAMP)
 # Registers, spills and shared memory of every kernel on every target, compiled without a GPU.
 kernel-resources: $(STAMP)
 	@$(BIN)/python -m kernels.resources results/kernel-resources.csv $(ARGS)
+
+# What is generated from the op files and the results that are kept.
+docs: $(STAMP)
+	@$(BIN)/python -m harness.report.ops_page docs/ops.md
 
 clean:
 	rm -rf $(VENV) build *.egg-info .mypy_cache .ruff_cache .pytest_cache .hypothesis

@@ -6,6 +6,9 @@ from dataclasses import dataclass, replace
 from kernels.op import Problem
 from kernels.tuning import Config
 
+CHECK_ROLE = "check"
+"""The role of the cases that are there to be right, at sizes too small to say anything of speed."""
+
 ROOF_ROLE = "roof"
 """The role of the cases whose best rates are the measured roofs."""
 

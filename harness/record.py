@@ -32,6 +32,10 @@ class Status(StrEnum):
     """The case did not end in its time, and its worker was stopped."""
 
 
+FAILURES = tuple(status for status in Status if status not in (Status.OK, Status.UNSUPPORTED))
+"""What a case should not have come to."""
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class OutputError:
     """How far one output was from its reference; `Tolerance` says what each error is."""

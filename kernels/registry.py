@@ -3,6 +3,7 @@
 import ast
 import importlib
 import pkgutil
+import re
 import sys
 from dataclasses import dataclass
 from functools import cache
@@ -37,12 +38,17 @@ def names() -> tuple[str, ...]:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Outline:
-    """What a problem of an op must have."""
+    """What a problem of an op must have, and what its file says of it."""
 
     axes: tuple[str, ...]
     modes: tuple[Mode, ...]
     dtypes: tuple[str, ...]
-    variants: tuple[str, ...] = ("",)
+    variants: tuple[str, ...]
+    formula: str
+    counted: str
+    """The paragraph of its docstring on FLOPs and bytes, on one line."""
+    source: str
+    is_block: bool
 
 
 # What `dtypes.ALL` is, for a reader that does not import torch.
@@ -51,7 +57,7 @@ _ALL_DTYPES = ("bf16", "fp16", "fp32")
 
 @cache
 def outline(name: str) -> Outline:
-    """The op's axes, modes, types and variants, read from the text of its description.
+    """The op's description, read from the text of its file.
 
     A configuration is checked with this before anything runs, and importing the op would cost
     seconds for torch. A test holds it against the op itself.
@@ -59,9 +65,10 @@ def outline(name: str) -> Outline:
     folder = Path(__file__).parent
     path = folder / name / "__init__.py"
     text = (path if path.exists() else folder / f"{name}.py").read_text(encoding="utf-8")
+    tree = ast.parse(text)
     (call,) = (
         node
-        for node in ast.walk(ast.parse(text))
+        for node in ast.walk(tree)
         if isinstance(node, ast.Call) and isinstance(node.func, ast.Name) and node.func.id == "Op"
     )
     values = {keyword.arg: keyword.value for keyword in call.keywords}
@@ -73,7 +80,18 @@ def outline(name: str) -> Outline:
         modes=tuple(Mode[mode.attr] for mode in modes.elts if isinstance(mode, ast.Attribute)),
         dtypes=_ALL_DTYPES if is_all else ast.literal_eval(values["dtypes"]),
         variants=ast.literal_eval(values["variants"]) if "variants" in values else ("",),
+        formula=ast.literal_eval(values["formula"]),
+        counted=_counted(name, ast.get_docstring(tree) or ""),
+        source=ast.literal_eval(values["source"]),
+        is_block="is_block" in values,
     )
+
+
+def _counted(name: str, docstring: str) -> str:
+    """What stands between `Counted:` and `Source:` in the head of an op's file."""
+    found = re.search(r"^Counted: (.*?)^Source: ", docstring, re.DOTALL | re.MULTILINE)
+    assert found is not None, f"the head of kernels/{name} has no `Counted:` before `Source:`"
+    return " ".join(found[1].split())
 
 
 @cache

@@ -7,7 +7,7 @@ from typing import Any
 
 from omegaconf import DictConfig, OmegaConf
 
-from harness.cases import ROOF_ROLE, Case, distinct
+from harness.cases import CHECK_ROLE, ROOF_ROLE, Case, distinct
 from harness.config.specs import cluster_spec, load_chip, model_spec, parallel_spec
 from harness.device.chip import ChipSpec
 from harness.device.request import DeviceRequest, FakeOptions, Fault
@@ -265,6 +265,20 @@ def _problem(data: Any, key: str) -> Problem:
     )
 
 
+def _checks(data: Any, key: str) -> list[Problem]:
+    """An op at one size in every type, mode and variant: `{op: gemm, axes: {M: 1, N: 2, K: 3}}`."""
+    data = _check_keys(data, ("op", "axes"), key)
+    op = str(data.get("op", ""))
+    _check_op(f"{key}.op", op)
+    outline = registry.outline(op)
+    return [
+        _problem({**data, "dtype": dtype, "mode": mode, "variant": variant}, key)
+        for dtype in outline.dtypes
+        for mode in outline.modes
+        for variant in outline.variants
+    ]
+
+
 def _one_of(value: Any, allowed: Sequence[str], key: str) -> str:
     """The value as text if it is allowed."""
     if value not in allowed:
@@ -313,10 +327,11 @@ def _cases(suite: Any, model: ModelSpec, impls: Sequence[str]) -> tuple[Case, ..
             "phases",
             "roofs",
             "problems",
+            "checks",
         ),
         "suite",
     )
-    for name in ("ops", "phases", "roofs", "problems"):
+    for name in ("ops", "phases", "roofs", "problems", "checks"):
         if suite.get(name) is not None and not isinstance(suite[name], list):
             raise ConfigError(
                 f"suite.{name}: '{suite[name]}' is not a list. Write suite.{name}=[{suite[name]}]."
@@ -340,6 +355,11 @@ def _cases(suite: Any, model: ModelSpec, impls: Sequence[str]) -> tuple[Case, ..
         (_problem(data, f"suite.problems[{index}]"), "extra")
         for index, data in enumerate(suite.get("problems") or ())
     ]
+    wanted += [
+        (problem, CHECK_ROLE)
+        for index, data in enumerate(suite.get("checks") or ())
+        for problem in _checks(data, f"suite.checks[{index}]")
+    ]
     cases = distinct(
         Case(problem=problem, impl=impl, roles=(role,))
         for problem, role in wanted
@@ -347,5 +367,5 @@ def _cases(suite: Any, model: ModelSpec, impls: Sequence[str]) -> tuple[Case, ..
         if role == ROOF_ROLE or not ops or problem.op in ops
     )
     if not cases:
-        raise ConfigError("suite: it asks for no case. Add phases, roofs or problems.")
+        raise ConfigError("suite: it asks for no case. Add phases, roofs, problems or checks.")
     return cases

@@ -12,8 +12,8 @@ from pathlib import Path
 from harness.cases import Case
 from harness.codec import to_json
 from harness.environment import Environment
-from harness.errors import INTERRUPTED_EXIT_CODE, ChipscaleError
-from harness.record import Record, Status
+from harness.errors import CASE_FAILED_EXIT_CODE, INTERRUPTED_EXIT_CODE, ChipscaleError
+from harness.record import FAILURES, Record, Status
 from harness.stats import summarize
 from harness.store.folder import RUN, RunFolder, RunInfo, run_suffix, write_atomically
 from harness.units import duration
@@ -58,7 +58,7 @@ def _own_run(planned: RunInfo) -> RunInfo:
 
 
 def main(arguments: list[str] | None = None) -> int:
-    """Measure the cases of a file into a folder; exit 0 when all were settled."""
+    """Measure the cases of a file into a folder; exit 4 when one failed or was wrong."""
     parser = argparse.ArgumentParser(
         prog="python -m harness.worker",
         description="Measure the cases of a file on this host. Needs torch, triton and numpy only.",
@@ -103,13 +103,17 @@ def main(arguments: list[str] | None = None) -> int:
     except KeyboardInterrupt:
         print("Stopped; the same command goes on where it was.", file=sys.stderr)
         return INTERRUPTED_EXIT_CODE
-    statuses = Counter(record.status for record in folder.records())
+    records = folder.records()
+    for record in records:
+        if record.status in FAILURES:
+            print(f"{record.case.id}: {record.status}, {record.reason}")
+    statuses = Counter(record.status for record in records)
     print("  ".join(f"{statuses[status]} {status}" for status in Status if statuses[status]))
     num_left = len(job.cases) - sum(statuses.values())
     if num_left:
         print(f"{num_left} cases are left; the same command goes on.")
     print(f"`chipscale sync {options.out}` brings the results home.")
-    return 0
+    return CASE_FAILED_EXIT_CODE if any(statuses[failure] for failure in FAILURES) else 0
 
 
 if __name__ == "__main__":

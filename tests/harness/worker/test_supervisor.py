@@ -229,5 +229,6 @@ def test_a_bare_host_compiles_ahead_and_says_what_is_left(
     shown = capsys.readouterr().out
     assert "compiled ahead: 8 cases in 2 processes" in shown
     assert "8 cases are left; the same command goes on." in shown
-    assert worker_main([*arguments, "--compile-first", "2"]) == 0
+    assert worker_main([*arguments, "--compile-first", "2"]) == 4
+    assert "copy.bf16.forward[N=1024]/torch: error, RuntimeError" in capsys.readouterr().out
     assert len(RunFolder(tmp_path / "out").records()) == len(CASES)
