@@ -10,7 +10,7 @@ from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from kernels.op import Mode, Op
+from kernels.op import Cost, Mode, Op, Problem
 
 if TYPE_CHECKING:
     from kernels.tuning import Tunable
@@ -106,6 +106,11 @@ def load(name: str) -> Op:
     )
     assert op.name == name, f"kernels/{name}.py describes an op called {op.name!r}"
     return op
+
+
+def cost(problem: Problem) -> Cost:
+    """The least work of a problem, as its op counts it; imports the op."""
+    return load(problem.op).cost(problem)
 
 
 def tunables(name: str) -> "tuple[Tunable, ...]":

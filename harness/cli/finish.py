@@ -21,14 +21,8 @@ from harness.store.folder import PROJECTION, REPORT_HTML, RunFolder
 from harness.store.mlflow import sync, tracking_target
 from harness.workload.step import Phase
 from kernels import registry
-from kernels.op import Cost, Problem
 
 TRACKING_REQUIRED_EXIT_CODE = 1
-
-
-def cost_of(problem: Problem) -> Cost:
-    """The least work of a problem, as its op counts it."""
-    return registry.load(problem.op).cost(problem)
 
 
 def finish_run(
@@ -96,7 +90,7 @@ def projection_of_run(
         model=request.model,
         cluster=request.cluster,
         parallel=request.parallel,
-        cost=cost_of,
+        cost=registry.cost,
         records=folder.records(),
         device_memory_bytes=environment.device.memory_bytes,
         strict=request.is_strict,
