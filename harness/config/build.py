@@ -20,6 +20,9 @@ from harness.workload.step import Phase, Shard, phase_problems
 from kernels import registry
 from kernels.op import Mode, Problem
 
+ALL_OPS = "all"
+"""In place of an op's name: every op of the suite that has something to search."""
+
 IMPLS = ("torch", "compile", "triton")
 MODEL_DTYPES = ("bf16", "fp16", "fp32")
 
@@ -129,13 +132,16 @@ def tune_request(config: DictConfig) -> TuneRequest:
         ConfigError: naming the key, its value and what is allowed.
     """
     if OmegaConf.is_missing(config, "op"):
-        raise ConfigError("op: none is named. Add op=gemm; `chipscale list ops` shows all.")
+        raise ConfigError(
+            "op: none is named. Add op=gemm, or op=all; `chipscale list ops` shows them."
+        )
     data = _plain(config)
     op = str(data["op"])
-    _check_op("op", op)
+    if op != ALL_OPS:
+        _check_op("op", op)
     model = model_spec(data["model"])
     cases = _cases(data["suite"], model, ("triton",))
-    problems = dict.fromkeys(case.problem for case in cases if case.problem.op == op)
+    problems = dict.fromkeys(case.problem for case in cases if op in (case.problem.op, ALL_OPS))
     if not problems:
         raise ConfigError(
             f"op: suite {data['suite']['name']} has no problem of {op} for {model.name}. It has "
