@@ -8,7 +8,7 @@ from harness.stats import summarize
 
 CHECK_GROWTH = 1.2
 """The rule is asked again after this factor of samples: asked after each, the first lucky interval
-would end the run, and 1000 resamples each time would cost more than a short kernel."""
+would end the run."""
 
 
 class StoppingRule(Protocol):
@@ -52,7 +52,7 @@ class BeatenRule:
 
 
 class MedianIntervalRule:
-    """Stops when the bootstrap interval of the median is narrow enough, or at a limit."""
+    """Stops when the interval of the median is narrow enough, or at a limit."""
 
     def __init__(self, policy: MeasurePolicy) -> None:
         self._policy = policy
