@@ -19,6 +19,7 @@ _WORDS = {
     "resources",
     "row_norm",
     "gated",
+    "routing",
 }
 """Files of this package that describe or support ops and are none themselves."""
 

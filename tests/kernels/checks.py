@@ -24,6 +24,8 @@ SIZES: Mapping[str, Mapping[str, int]] = {
     "embedding": {"T": 41, "V": 19, "H": 1031},
     "geglu": {"T": 5, "F": 1031},
     "gemm": {"M": 37, "N": 133, "K": 151},
+    # N and K in eights, which torch._grouped_mm needs.
+    "grouped_gemm": {"R": 75, "E": 3, "N": 136, "K": 152},
     "layer_norm": {"T": 5, "H": 123},
     "rms_norm": {"T": 5, "H": 123},
     "rope": {"T": 5, "H": 19, "D": 70},
@@ -35,6 +37,8 @@ SIZES: Mapping[str, Mapping[str, int]] = {
 
 GROWING: Mapping[str, Mapping[str, int]] = {
     "attention": {"H": 60, "G": 1, "Q": 8, "S": 64},
+    # Rows for every expert, in each variant.
+    "grouped_gemm": {"R": 320, "E": 4, "N": 4, "K": 4},
 }
 """Sizes to grow each axis from by up to five times, where not all can be 4: head counts stay
 multiples of each other, and queries fewer than keys."""
@@ -44,13 +48,25 @@ STILL: Mapping[str, Mapping[str, frozenset[str]]] = {
     "attention": {"G": frozenset({"flops"})},
     # T rows are looked up, however many the table has; its gradient has them all.
     "embedding": {"V": frozenset({"flops", "bytes forward"})},
+    # Rows are multiplied with one expert each, however many there are.
+    "grouped_gemm": {"E": frozenset({"flops"})},
 }
 """What of a cost does not grow with an axis, in every mode or in the one named."""
 
 PARTLY_READ: Mapping[str, Callable[[dict[str, torch.Tensor]], dict[str, torch.Tensor]]] = {
     "embedding": lambda inputs: {"table": inputs["table"][inputs["ids"]]},
+    # Experts without rows are not read.
+    "grouped_gemm": lambda inputs: {
+        name: tensor[inputs["offsets"].diff() > 0] for name, tensor in inputs.items() if name == "w"
+    },
 }
 """What is read of an input that is not read whole."""
+
+
+UNSUPPORTED: Mapping[tuple[str, str], tuple[str, ...]] = {
+    ("grouped_gemm", "compile"): ("fp16", "fp32"),
+}
+"""Types that an implementation of an op can run nowhere, and says so."""
 
 
 def odd_problem(op: Op, dtype: str, mode: Mode, variant: str = "") -> Problem:
