@@ -33,18 +33,26 @@ from kernels.triton_support import (
     next_power_of_2,
     require_contiguous,
     require_dtype,
+    shared_memory_bytes,
     tl,
     triton,
 )
 from kernels.tuning import Config, Tunable, choose, config
 
 # Largest first. A stage takes (BLOCK_M + BLOCK_N) * BLOCK_K * 2 bytes of shared memory: 144 KiB in
-# all for the first on sm_90 and sm_100, one stage less and at most 96 KiB elsewhere, as in gemm.
-# 16 rows are for decoding, where an expert has a few rows and the weights' bytes decide.
+# all for the first on sm_90 and sm_100, one stage less on sm_80. 16 rows are for decoding,
+# where an expert has a few rows and the weights' bytes decide.
 _CONFIGS = (
     config(8, 3, BLOCK_M=128, BLOCK_N=256, BLOCK_K=64),
-    config(4, 4, BLOCK_M=128, BLOCK_N=128, BLOCK_K=64),
+    config(8, 4, BLOCK_M=128, BLOCK_N=128, BLOCK_K=64),
     config(4, 4, BLOCK_M=64, BLOCK_N=128, BLOCK_K=64),
+    config(4, 4, BLOCK_M=16, BLOCK_N=64, BLOCK_K=128),
+)
+# The loop over experts takes registers: on sm_120 128 x 256 spills 224 bytes a thread, and on sm_89
+# 128 x 128 with 4 warps 64. 64 and 72 KiB of shared memory.
+_CONFIGS_99K = (
+    config(8, 3, BLOCK_M=128, BLOCK_N=128, BLOCK_K=64),
+    config(8, 4, BLOCK_M=64, BLOCK_N=128, BLOCK_K=64),
     config(4, 4, BLOCK_M=16, BLOCK_N=64, BLOCK_K=128),
 )
 # Two stages hold one tile in 64 KiB of LDS while the next is in registers.
@@ -61,7 +69,7 @@ _CONFIGS_32_BIT = (
     config(4, 2, BLOCK_M=16, BLOCK_N=64, BLOCK_K=32),
 )
 
-_BY_FAMILY = {"cuda": _CONFIGS, "cuda_99k": _CONFIGS, "hip": _CONFIGS_HIP}
+_BY_FAMILY = {"cuda": _CONFIGS, "cuda_99k": _CONFIGS_99K, "hip": _CONFIGS_HIP}
 
 TUNABLES = (
     Tunable(kernel="grouped_gemm.forward", configs=_BY_FAMILY),
@@ -80,11 +88,17 @@ _GROUP_ROWS = 8
 _PROGRAMS_PER_MULTIPROCESSOR = 2
 
 
-def _heuristic(R: int, E: int, columns: int, dtype: torch.dtype, is_amd: bool) -> Config:
-    """For R rows in E groups: rows of a tile that a typical group fills by more than half."""
-    table = _CONFIGS_HIP if is_amd else _CONFIGS
+def _configs(device: torch.device, dtype: torch.dtype) -> tuple[Config, ...]:
     if dtype == torch.float32:
-        table = _CONFIGS_32_BIT
+        return _CONFIGS_32_BIT
+    if triton_support.is_amd():
+        return _CONFIGS_HIP
+    # sm_80 has 163 KiB, sm_89 and sm_120 have 99.
+    return _CONFIGS_99K if shared_memory_bytes(device) < 160 * 1024 else _CONFIGS
+
+
+def _heuristic(R: int, E: int, columns: int, table: tuple[Config, ...]) -> Config:
+    """For R rows in E groups: rows of a tile that a typical group fills by more than half."""
     typical_rows = cdiv(R, E)
     if typical_rows <= table[-1]["BLOCK_M"]:
         return table[-1]
@@ -93,11 +107,6 @@ def _heuristic(R: int, E: int, columns: int, dtype: torch.dtype, is_amd: bool) -
         if one["BLOCK_M"] < 2 * typical_rows and tiles >= _ENOUGH_TILES:
             return one
     return table[-2]
-
-
-def _wgrad_heuristic(E: int, N: int, K: int, dtype: torch.dtype, is_amd: bool) -> Config:
-    """For E products of N rows and K columns each, whatever the length of their sums."""
-    return _heuristic(E * N, E, K, dtype, is_amd)
 
 
 @triton.jit
@@ -138,14 +147,17 @@ def _rows_kernel(
         start_n = tile_n.to(tl.int64) * BLOCK_N
         mask_m = m < num_expert_rows - tile_m * BLOCK_M
         mask_n = n < N - start_n
-        a_ptrs = a_ptr + start_m * K + (m[:, None] * K + k[None, :])
+        # Rows past the expert's are its last one again: their products are not stored, and a mask
+        # of loads costs registers.
+        read_m = tl.minimum(m, num_expert_rows - tile_m * BLOCK_M - 1)
+        a_ptrs = a_ptr + start_m * K + (read_m[:, None] * K + k[None, :])
         b_ptrs = b_ptr + (expert.to(tl.int64) * stride_be + start_n * stride_bn)
         b_ptrs += k[:, None] * stride_bk + n[None, :] * stride_bn
 
         c = tl.zeros([BLOCK_M, BLOCK_N], dtype=tl.float32)
         for start_k in range(0, K, BLOCK_K):
             mask_k = k < K - start_k
-            a = tl.load(a_ptrs, mask=mask_m[:, None] & mask_k[None, :], other=0.0)
+            a = tl.load(a_ptrs, mask=mask_k[None, :], other=0.0)
             b = tl.load(b_ptrs, mask=mask_k[:, None] & mask_n[None, :], other=0.0)
             c = tl.dot(a, b, c, input_precision="ieee")
             a_ptrs += BLOCK_K
@@ -213,7 +225,7 @@ def _rows_product(
     """a[R,K] @ b[e(r),K,N] for a view b of contiguous weights."""
     (R, K), (E, _, N) = a.shape, b.shape
     c = a.new_empty(R, N)
-    heuristic = _heuristic(R, E, N, a.dtype, triton_support.is_amd())
+    heuristic = _heuristic(R, E, N, _configs(a.device, a.dtype))
     chosen = choose(kernel, a.dtype, heuristic, R=R, E=E, N=N, K=K)
     # Each expert may have one tile that is not full.
     most_tiles = (R // chosen["BLOCK_M"] + min(R, E)) * cdiv(N, chosen["BLOCK_N"])
@@ -281,7 +293,8 @@ def grouped_gemm_wgrad(dy: torch.Tensor, x: torch.Tensor, offsets: torch.Tensor)
     _check(offsets, dy=dy, x=x)
     (R, N), K, E = dy.shape, x.shape[1], offsets.shape[0] - 1
     dw = x.new_empty(E, N, K)
-    heuristic = _wgrad_heuristic(E, N, K, x.dtype, triton_support.is_amd())
+    # E products of N rows and K columns each, whatever the length of their sums.
+    heuristic = _heuristic(E * N, E, K, _configs(x.device, x.dtype))
     chosen = choose("grouped_gemm.wgrad", x.dtype, heuristic, R=R, E=E, N=N, K=K)
     # One program a tile: the experts' sums are of unequal length, and the device balances them.
     num_tiles = E * cdiv(N, chosen["BLOCK_M"]) * cdiv(K, chosen["BLOCK_N"])
@@ -484,18 +497,22 @@ def _aot(mode: str, dtype: str, one: Config, *families: str) -> AotKernel:
         num_warps=one.num_warps,
         num_stages=one.num_stages,
         tunable="" if dtype == "fp32" else f"grouped_gemm.{mode}",
+        small=("offsets_ptr",),
         families=families,
     )
 
 
-_NVIDIA = ("cuda", "cuda_99k")
 _MODES = ("forward", "dgrad", "wgrad")
 
 AOT = (
-    *(_aot(mode, "bf16", one, *_NVIDIA) for mode in _MODES for one in _CONFIGS),
-    *(_aot(mode, "bf16", one, "hip") for mode in _MODES for one in _CONFIGS_HIP),
-    _aot("forward", "fp16", _CONFIGS[0], *_NVIDIA),
-    *(_aot(mode, "fp32", _CONFIGS_32_BIT[0], *_NVIDIA, "hip") for mode in _MODES),
+    *(
+        _aot(mode, "bf16", one, family)
+        for family, configs in _BY_FAMILY.items()
+        for mode in _MODES
+        for one in configs
+    ),
+    *(_aot("forward", "fp16", configs[0], family) for family, configs in _BY_FAMILY.items()),
+    *(_aot(mode, "fp32", _CONFIGS_32_BIT[0], *_BY_FAMILY) for mode in _MODES),
 )
 
 OP = Op(
