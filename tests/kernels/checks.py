@@ -27,6 +27,8 @@ SIZES: Mapping[str, Mapping[str, int]] = {
     # N and K in eights, which torch._grouped_mm needs.
     "grouped_gemm": {"R": 75, "E": 3, "N": 136, "K": 152},
     "layer_norm": {"T": 5, "H": 123},
+    # Groups of 5, and more tokens than a block of 8.
+    "moe_route": {"T": 37, "E": 40, "K": 5},
     "rms_norm": {"T": 5, "H": 123},
     "rope": {"T": 5, "H": 19, "D": 70},
     "softmax": {"T": 5, "V": 5003},
@@ -39,6 +41,8 @@ GROWING: Mapping[str, Mapping[str, int]] = {
     "attention": {"H": 60, "G": 1, "Q": 8, "S": 64},
     # Rows for every expert, in each variant.
     "grouped_gemm": {"R": 320, "E": 4, "N": 4, "K": 4},
+    # Eight groups, four of which hold enough experts.
+    "moe_route": {"T": 4, "E": 64, "K": 4},
 }
 """Sizes to grow each axis from by up to five times, where not all can be 4: head counts stay
 multiples of each other, and queries fewer than keys."""
