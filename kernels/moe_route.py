@@ -275,7 +275,8 @@ def _choice(scores: torch.Tensor, bias: torch.Tensor | None) -> torch.Tensor:
     strength = grouped.topk(2, dim=-1).values.sum(-1)
     kept = strength.sort(dim=-1, descending=True, stable=True).indices[:, :KEPT_GROUPS]
     is_left = torch.ones_like(strength, dtype=torch.bool).scatter(1, kept, False)
-    return grouped.masked_fill(is_left[..., None], -math.inf).flatten(1)
+    choice: torch.Tensor = grouped.masked_fill(is_left[..., None], -math.inf)
+    return choice.flatten(1)
 
 
 def _scores(logits: torch.Tensor, bias: torch.Tensor | None) -> torch.Tensor:

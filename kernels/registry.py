@@ -20,6 +20,7 @@ _WORDS = {
     "row_norm",
     "gated",
     "routing",
+    "moe_rows",
 }
 """Files of this package that describe or support ops and are none themselves."""
 

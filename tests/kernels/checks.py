@@ -27,6 +27,8 @@ SIZES: Mapping[str, Mapping[str, int]] = {
     # N and K in eights, which torch._grouped_mm needs.
     "grouped_gemm": {"R": 75, "E": 3, "N": 136, "K": 152},
     "layer_norm": {"T": 5, "H": 123},
+    "moe_permute": {"T": 13, "K": 3, "E": 7, "H": 1031},
+    "moe_unpermute": {"T": 13, "K": 3, "E": 7, "H": 1031},
     # Groups of 5, and more tokens than a block of 8.
     "moe_route": {"T": 37, "E": 40, "K": 5},
     "rms_norm": {"T": 5, "H": 123},
@@ -54,6 +56,9 @@ STILL: Mapping[str, Mapping[str, frozenset[str]]] = {
     "embedding": {"V": frozenset({"flops", "bytes forward"})},
     # Rows are multiplied with one expert each, however many there are.
     "grouped_gemm": {"E": frozenset({"flops"})},
+    # Rows are moved once each, wherever they lie.
+    "moe_permute": {"E": frozenset({"flops", "bytes"})},
+    "moe_unpermute": {"E": frozenset({"flops", "bytes"})},
 }
 """What of a cost does not grow with an axis, in every mode or in the one named."""
 
