@@ -1,8 +1,8 @@
 """What one chip computes for a model and a shard of it: problems with counts, by phase.
 
 A suite measures these problems, and the projection sums their times; there is no other list.
-What has no op in a step yet (rotary positions, residual sums, gathers) is a `copy` that moves the
-same bytes, with a role that says so.
+What has no op in a step yet (residual sums, cache writes) is a `copy` that moves the same bytes,
+with a role that says so.
 
 Assumptions: routing to experts is balanced; the sequence is cut so that each chip of a context
 group has the same number of query-key pairs; projections from one input are one matrix product.
@@ -139,19 +139,38 @@ class _Layer:
         op: str,
         role: str,
         /,
-        count: int = 1,
-        mode: Mode = Mode.FORWARD,
-        direction: Direction = Direction.FORWARD,
+        dtype: str = "",
+        variant: str = "",
         **axes: int,
     ) -> WorkItem:
-        made = problem(op, self.shard.dtype, mode, **axes)
-        return WorkItem(made, count, role, self.phase, direction)
+        made = problem(op, dtype or self.shard.dtype, Mode.FORWARD, variant, **axes)
+        return WorkItem(made, 1, role, self.phase)
 
-    def gemm(self, role: str, rows: int, columns: int, depth: int, count: int = 1) -> WorkItem:
-        return self.item("gemm", role, count, M=rows, N=columns, K=depth)
+    def gemm(self, role: str, rows: int, columns: int, depth: int) -> WorkItem:
+        return self.item("gemm", role, M=rows, N=columns, K=depth)
 
-    def copied(self, role: str, num_elements: float, count: int = 1) -> WorkItem:
-        return self.item("copy", f"{role}, as copy", count, N=_ceil(num_elements))
+    def experts_gemm(
+        self, role: str, rows: int, num_experts: int, columns: int, depth: int
+    ) -> WorkItem:
+        """The products of the rows that went to the experts of this chip, evenly."""
+        return self.item(
+            "grouped_gemm", role, variant="uniform", R=rows, E=num_experts, N=columns, K=depth
+        )
+
+    def moved(self, op: str, role: str) -> WorkItem:
+        """Rows between the order of tokens and that of experts."""
+        experts = self.model.experts
+        assert experts is not None
+        top_k, num_experts = experts.num_experts_per_token, experts.num_experts
+        return self.item(op, role, T=self.own_tokens, K=top_k, E=num_experts, H=self.model.hidden)
+
+    def activation(self, role: str, rows: int, width: int) -> WorkItem:
+        if self.model.is_ffn_gated:
+            return self.item("swiglu", f"{role} activation", T=rows, F=width)
+        return self.copied(f"{role} gelu", rows * width)
+
+    def copied(self, role: str, num_elements: float) -> WorkItem:
+        return self.item("copy", f"{role}, as copy", N=_ceil(num_elements))
 
     def norm(self, role: str, rows: int, width: int) -> WorkItem:
         return self.item("rms_norm", role, T=rows, H=width)
@@ -262,21 +281,14 @@ class _Layer:
             self.residual("attention residual"),
         ]
 
-    def _network(
-        self, role: str, rows: int, width: int, hidden: int, count: int = 1
-    ) -> list[WorkItem]:
-        """A feed-forward network of that width on so many rows, `count` of them."""
+    def _network(self, role: str, rows: int, width: int, hidden: int) -> list[WorkItem]:
+        """A feed-forward network of that width on so many rows."""
         gated = self.model.is_ffn_gated
-        activation = (
-            self.item("swiglu", f"{role} activation", count, T=rows, F=width)
-            if gated
-            else self.copied(f"{role} gelu", rows * width, count)
-        )
         up = f"{role} gate up" if gated else f"{role} up"
         return [
-            self.gemm(up, rows, (2 if gated else 1) * width, hidden, count),
-            activation,
-            self.gemm(f"{role} down", rows, hidden, width, count),
+            self.gemm(up, rows, (2 if gated else 1) * width, hidden),
+            self.activation(role, rows, width),
+            self.gemm(f"{role} down", rows, hidden, width),
         ]
 
     def feed_forward(self, kind: LayerKind) -> list[WorkItem]:
@@ -298,13 +310,23 @@ class _Layer:
         routed = self.own_tokens * self.shard.expert
         reached = experts.num_experts * (1 - (1 - top_k / experts.num_experts) ** routed)
         local = _ceil(round(reached / self.shard.expert, 6))
-        rows = _ceil(sent / local)
+        width, gated = experts.expert_ffn, 2 if self.model.is_ffn_gated else 1
         items = [
             self.gemm("router", self.own_tokens, experts.num_experts, hidden),
-            # Gather to send order and out of arrival order; the weighted sum reads K rows each.
-            self.copied("expert dispatch", sent * hidden),
-            *self._network("expert", rows, experts.expert_ffn, hidden, local),
-            self.copied("expert combine", self.own_tokens * (top_k + 1) / 2 * hidden),
+            self.item(
+                "moe_route",
+                "routing",
+                dtype="fp32",  # Chosen in fp32 whatever the type of the model is.
+                variant=experts.routing,
+                T=self.own_tokens,
+                E=experts.num_experts,
+                K=top_k,
+            ),
+            self.moved("moe_permute", "expert dispatch"),
+            self.experts_gemm("expert gate up", sent, local, gated * width, hidden),
+            self.activation("expert", sent, width),
+            self.experts_gemm("expert down", sent, local, hidden, width),
+            self.moved("moe_unpermute", "expert combine"),
         ]
         if experts.num_shared_experts:
             width = experts.num_shared_experts * experts.expert_ffn // self.shard.tensor
@@ -345,7 +367,9 @@ def backward(items: Iterable[WorkItem]) -> tuple[WorkItem, ...]:
     found: list[WorkItem] = []
     for item in reversed(tuple(items)):
         base = replace(item, direction=Direction.BACKWARD)
-        if item.problem.op == "gemm":
+        if item.problem.op == "moe_route":
+            continue  # The gradient of T x K weights is no work worth the name.
+        if item.problem.op in ("gemm", "grouped_gemm"):
             for mode in (Mode.DGRAD, Mode.WGRAD):
                 found.append(replace(base, problem=replace(item.problem, mode=mode)))
         elif item.problem.op == "copy":
