@@ -9,7 +9,17 @@ from pathlib import Path
 
 from kernels.op import Mode, Op
 
-_WORDS = {"op", "registry", "dtypes", "compiled", "triton_support", "row_norm", "gated", "tuning"}
+_WORDS = {
+    "compiled",
+    "dtypes",
+    "gated",
+    "op",
+    "registry",
+    "row_norm",
+    "stream",
+    "triton_support",
+    "tuning",
+}
 """Files of this package that describe or support ops and are none themselves."""
 
 

@@ -18,6 +18,7 @@ needs_gpu = (
 
 SIZES: Mapping[str, Mapping[str, int]] = {
     "adamw": {"N": 2503},
+    "add": {"N": 5003},
     "attention": {"B": 2, "Q": 37, "S": 53, "H": 6, "G": 2, "D": 24, "E": 17},
     "copy": {"N": 5003},
     "cross_entropy": {"T": 5, "V": 5003},
@@ -27,8 +28,10 @@ SIZES: Mapping[str, Mapping[str, int]] = {
     "layer_norm": {"T": 5, "H": 123},
     "rms_norm": {"T": 5, "H": 123},
     "rope": {"T": 5, "H": 19, "D": 70},
+    "scale": {"N": 5003},
     "softmax": {"T": 5, "V": 5003},
     "swiglu": {"T": 5, "F": 1031},
+    "triad": {"N": 5003},
 }
 """Sizes that no tile divides, more than one tile in at least one axis."""
 
