@@ -15,6 +15,7 @@ _WORDS = {
     "gated",
     "op",
     "registry",
+    "residual_norm",
     "row_norm",
     "stream",
     "triton_support",
