@@ -58,6 +58,18 @@ def test_gradients_are_those_of_the_formula() -> None:
     assert torch.equal(dy, 3 * dz)
 
 
+# The contract asks it of ops with a backward mode.
+@pytest.mark.parametrize("op", [copy.copy, scale.scale], ids=["copy", "scale"])
+def test_an_op_of_one_operand_passes_opcheck_with_its_gradient(op: object) -> None:
+    torch.library.opcheck(op, (torch.randn(7, device=DEVICE, requires_grad=True),))
+
+
+@pytest.mark.parametrize("op", [add.add, triad.triad], ids=["add", "triad"])
+def test_an_op_of_two_operands_passes_opcheck_with_its_gradients(op: object) -> None:
+    x, y = (torch.randn(7, device=DEVICE, requires_grad=True) for _ in range(2))
+    torch.library.opcheck(op, (x, y))
+
+
 def test_what_the_kernels_cannot_read_is_refused() -> None:
     x = torch.zeros(6, device=DEVICE)
     with pytest.raises(ValueError, match=r"scale: x of shape \(3,\) has strides \(2,\)"):
