@@ -6,7 +6,7 @@ BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 ARGS ?=
 
-.PHONY: bench bench-self test setup lint clean
+.PHONY: bench bench-self docs gpu-check gpu-check-plan kernel-resources test setup lint clean
 
 # The virtual environment is made anew only when the pins or the dependencies change.
 $(STAMP): pyproject.toml constraints.txt
@@ -33,6 +33,37 @@ test: lint
 # What the harness itself costs; `make test` only checks that these run.
 bench-self: $(STAMP)
 	@$(BIN)/python -m pytest tests/benchmarks --benchmark-enable --benchmark-columns=median,iqr,rounds $(ARGS)
+
+# What only a GPU can show, in under 9 minutes: every op right, timed against its alternatives, and
+# tuned. Needs python, torch and triton alone once the plans are there; goes on where it was stopped.
+#     make gpu-check OUT=results/gpu-check          with GPU_PYTHON=python3 on a bare host
+OUT ?= results/gpu-check
+PLANS := build/gpu-check
+GPU_PYTHON ?= $(BIN)/python
+COMPILERS ?= $(shell nproc)
+SECONDS_EACH ?= 170
+
+gpu-check-plan: $(STAMP)
+	@mkdir -p $(PLANS)
+	@$(BIN)/chipscale run suite=correctness measure=check device=cuda plan=$(PLANS)/1-correctness.json
+	@$(BIN)/chipscale run suite=kernels device=cuda plan=$(PLANS)/2-kernels.json
+	@$(BIN)/chipscale tune op=all suite=kernels device=cuda plan=$(PLANS)/3-tuning.json
+
+gpu-check:
+	@test -e $(PLANS)/3-tuning.json || $(MAKE) gpu-check-plan
+	@failed=0; for plan in $(PLANS)/*.json; do \
+	  echo "== $$plan"; \
+	  $(GPU_PYTHON) -m harness.worker $$plan $(OUT)/$$(basename $$plan .json) \
+	    --compile-first $(COMPILERS) --within $(SECONDS_EACH) || failed=$$?; \
+	done; exit $$failed
+
+# Registers, spills and shared memory of every kernel on every target, compiled without a GPU.
+kernel-resources: $(STAMP)
+	@$(BIN)/python -m kernels.resources results/kernel-resources.csv $(ARGS)
+
+# What is generated from the op files and the results that are kept.
+docs: $(STAMP)
+	@$(BIN)/python -m harness.report.ops_page docs/ops.md
 
 clean:
 	rm -rf $(VENV) build *.egg-info .mypy_cache .ruff_cache .pytest_cache .hypothesis

@@ -1,9 +1,13 @@
 """Case: a problem, an implementation and why it is run; and the stable order of many of them."""
 
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from kernels.op import Problem
+from kernels.tuning import Config
+
+CHECK_ROLE = "check"
+"""The role of the cases that are there to be right, at sizes too small to say anything of speed."""
 
 ROOF_ROLE = "roof"
 """The role of the cases whose best rates are the measured roofs."""
@@ -17,11 +21,14 @@ class Case:
     impl: str
     roles: tuple[str, ...] = ()
     """What the problem stands for in the suite: `roof`, `training`, `prefill`, `decode`."""
+    forced: tuple[tuple[str, Config], ...] = ()
+    """Kernels with the launch configuration that a tuner tries for them; usually empty."""
 
     @property
     def id(self) -> str:
         """A stable, unique name: `gemm.bf16.forward[M=512,N=768,K=4096]/triton`."""
-        return f"{self.problem.id}/{self.impl}"
+        tried = "".join(f"@{kernel}({config})" for kernel, config in self.forced)
+        return f"{self.problem.id}/{self.impl}{tried}"
 
 
 def distinct(cases: Iterable[Case]) -> tuple[Case, ...]:
@@ -30,13 +37,10 @@ def distinct(cases: Iterable[Case]) -> tuple[Case, ...]:
     The implementations of one problem come next to each other, so that they share inputs and
     see the same state of the chip.
     """
-    found: dict[Problem, dict[str, tuple[str, ...]]] = {}
+    found: dict[Problem, dict[str, Case]] = {}
     for case in cases:
-        roles = found.setdefault(case.problem, {}).setdefault(case.impl, ())
-        new = tuple(role for role in case.roles if role not in roles)
-        found[case.problem][case.impl] = roles + new
-    return tuple(
-        Case(problem=problem, impl=impl, roles=roles)
-        for problem, impls in found.items()
-        for impl, roles in impls.items()
-    )
+        of_problem = found.setdefault(case.problem, {})
+        first = of_problem.setdefault(case.id, case)
+        new = tuple(role for role in case.roles if role not in first.roles)
+        of_problem[case.id] = replace(first, roles=first.roles + new)
+    return tuple(case for of_problem in found.values() for case in of_problem.values())

@@ -12,7 +12,7 @@ import numpy as np
 
 from harness.errors import RecordError
 from harness.record import Correctness, Record, Status
-from harness.stats import BOOTSTRAP_SEED, CONFIDENCE, bootstrap_medians, geometric_mean
+from harness.stats import geometric_mean, ratio_interval
 from kernels.op import Tolerance
 
 TOLERANCE = 0.03
@@ -125,9 +125,7 @@ def _compare(first: Record, second: Record, tolerance: float) -> Comparison:
     assert first.measurement is not None
     assert second.measurement is not None
     first_s, second_s = first.measurement.samples_s, second.measurement.samples_s
-    ratios = bootstrap_medians(first_s) / bootstrap_medians(second_s, BOOTSTRAP_SEED + 1)
-    tail = (1 - CONFIDENCE) / 2
-    low, high = (float(end) for end in np.quantile(ratios, [tail, 1 - tail]))
+    low, high = ratio_interval(first_s, second_s)
     return Comparison(
         case_id=first.case.id,
         op=first.case.problem.op,

@@ -10,6 +10,9 @@ ChipscaleError (a ValueError; the command line prints it and exits with its code
 import difflib
 from collections.abc import Iterable
 
+CASE_FAILED_EXIT_CODE = 4
+"""A case crashed, hung, ran out of memory or was wrong; its record says which."""
+
 INTERRUPTED_EXIT_CODE = 130
 """As shells report a program ended by Ctrl-C."""
 

@@ -9,6 +9,7 @@ from enum import StrEnum
 from harness.cases import Case
 from harness.device.base import DeviceState
 from kernels.op import Cost, Tolerance
+from kernels.tuning import Choice
 
 SCHEMA_VERSION = 1
 """Raised when the meaning of a field changes; a reader refuses what is newer than itself."""
@@ -29,6 +30,10 @@ class Status(StrEnum):
     """The worker process died while it ran this case."""
     TIMEOUT = "timeout"
     """The case did not end in its time, and its worker was stopped."""
+
+
+FAILURES = tuple(status for status in Status if status not in (Status.OK, Status.UNSUPPORTED))
+"""What a case should not have come to."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -122,6 +127,8 @@ class Record:
     cost: Cost | None = None
     correctness: Correctness | None = None
     measurement: Measurement | None = None
+    launches: tuple[Choice, ...] = ()
+    """How tunable kernels were launched, and whether a table or a heuristic said so."""
     started_at: str = ""
     """UTC, ISO 8601."""
     protocol_hash: str = ""

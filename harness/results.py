@@ -103,7 +103,7 @@ class ResultRow:
 
 @lru_cache(maxsize=8192)
 def _summary(samples_s: tuple[float, ...]) -> Summary:
-    """Kept, since the terminal, the report and MLflow all ask for the same bootstrap."""
+    """Kept, since the terminal, the report and MLflow all ask for the same."""
     return summarize(samples_s)
 
 

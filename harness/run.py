@@ -25,6 +25,7 @@ from harness.store.folder import (
 )
 from harness.worker.job import Job, read_job
 from harness.worker.supervisor import Watcher, supervise
+from kernels.tuning import TuningTable
 
 RUNS = "runs"
 """The folder of all runs, inside the results folder."""
@@ -38,6 +39,7 @@ def new_job(
     policy: MeasurePolicy,
     cases: Sequence[Case],
     tags: tuple[tuple[str, str], ...],
+    tuning: tuple[TuningTable, ...] = (),
     config_yaml: str,
 ) -> Job:
     """A job with a run id of its own, which begins with the time so that names sort by age."""
@@ -57,6 +59,7 @@ def new_job(
         device=device,
         policy=policy,
         cases=tuple(cases),
+        tuning=tuning,
         config_yaml=config_yaml,
     )
 

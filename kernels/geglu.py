@@ -6,7 +6,7 @@ gelu is the tanh form, 0.5 * gate * (1 + tanh(u)), u = sqrt(2/pi) * (gate + 0.04
 a = 2 * sqrt(2/pi) and c = 0.044715 * a.
 Backward:
     d_gate = dy * up * (s + gate * s * (1 - s) * (a + 3c * gate^2)),  d_up = dy * gate * s.
-Counted in that form: every addition, multiplication, division and exponential is 1 FLOP, a change
+Counted: in that form every addition, multiplication, division and exponential is 1 FLOP, a change
 of sign none. Forward 9 per element of y (argument of s 4, s 3: exp, add, divide, two multiplies),
 backward 17 (argument 4, s 3, gate * s 1, d_up 1, a + 3c * gate^2 2, d_gate 6).
 Bytes: gate_up read and y written; backward dy and gate_up read, d_gate_up written.

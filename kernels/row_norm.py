@@ -70,4 +70,5 @@ def sum_strips_aot(label: str) -> AotKernel:
         constexprs={"BLOCK_P": SUM_BLOCK_P, "BLOCK_H": SUM_BLOCK_H},
         num_warps=4,
         num_stages=3,
+        small=("dw_ptr",),
     )

@@ -38,6 +38,10 @@ __all__ = [
     "unsupported",
 ]
 
+LEAST_SHARED_BYTES = 160 * 1024
+"""A block of the family `cuda` may use so much shared memory: sm_80 has 163 KiB, the largest of
+those with less (sm_86, sm_89, sm_120) 99."""
+
 IS_INSTALLED = not isinstance(triton, SimpleNamespace)
 
 INTERPRETED: bool = IS_INSTALLED and bool(triton.knobs.runtime.interpret)
@@ -64,11 +68,14 @@ class AotKernel:
     """Values of the arguments whose type is `constexpr`."""
     num_warps: int
     num_stages: int
+    small: tuple[str, ...] = ()
+    """Pointer arguments whose tensors never hold 2^31 elements, as the weights of a norm, so that
+    32-bit offsets will do."""
     tunable: str = ""
     """The `tuning.Tunable.kernel` whose configuration this is, or empty."""
     families: tuple[str, ...] = ("cuda", "cuda_99k", "hip")
     """The devices it is launched on with these sizes: NVIDIA's, those with 99 KiB of shared memory
-    for a block apart, and AMD's."""
+    for a block apart, and AMD's; or architectures by name, as `sm_90`."""
 
 
 def unsupported(device: torch.device) -> str | None:
@@ -119,6 +126,18 @@ def shared_memory_bytes(device: torch.device) -> int:
     properties = torch.cuda.get_device_properties(device)
     # Not told for AMD, whose tiles are chosen for the least there is.
     return int(getattr(properties, "shared_memory_per_block_optin", sys.maxsize))
+
+
+def families(device: torch.device) -> tuple[str, ...]:
+    """The names in `AotKernel.families` that hold for a device, its architecture first."""
+    if device.type != "cuda":
+        return ("cuda",)
+    if is_amd():
+        architecture = torch.cuda.get_device_properties(device).gcnArchName
+        return architecture.partition(":")[0], "hip"
+    major, minor = torch.cuda.get_device_capability(device)
+    has_little = shared_memory_bytes(device) < LEAST_SHARED_BYTES
+    return f"sm_{major}{minor}", "cuda_99k" if has_little else "cuda"
 
 
 def cdiv(number: int, divisor: int) -> int:

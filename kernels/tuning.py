@@ -6,7 +6,7 @@ others the heuristic's. Which it was can be asked afterwards, so that a record c
 """
 
 import math
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from enum import StrEnum
@@ -65,11 +65,14 @@ class Origin(StrEnum):
     """A tuner is trying it."""
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Choice:
-    """What a kernel was launched with."""
+    """What a kernel was launched with, at which sizes."""
 
     kernel: str
+    dtype: str
+    """As torch writes it: `bfloat16`."""
+    sizes: tuple[tuple[str, int], ...]
     config: Config
     origin: Origin
 
@@ -86,6 +89,8 @@ class TuningEntry:
     """As torch writes it: `bfloat16`."""
     sizes: tuple[tuple[str, int], ...]
     config: Config
+    evidence: str = ""
+    """What it was better than, in words with the times."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -93,7 +98,18 @@ class TuningTable:
     """What a tuner found on one chip."""
 
     chip: str = ""
+    devices: tuple[str, ...] = ()
+    """The names by which the chip's driver tells of it."""
     entries: tuple[TuningEntry, ...] = ()
+
+
+def table_of(device_name: str, tables: Iterable[TuningTable]) -> TuningTable:
+    """The table of the device whose driver tells that name, or an empty one."""
+    wanted = device_name.strip().casefold()
+    for table in tables:
+        if wanted in (name.casefold() for name in table.devices):
+            return table
+    return TuningTable()
 
 
 _Key = tuple[str, torch.dtype, tuple[tuple[str, int], ...]]
@@ -156,10 +172,16 @@ def choose(kernel: str, dtype: torch.dtype, heuristic: Config, /, **sizes: int) 
 
 
 def _decide(kernel: str, dtype: torch.dtype, heuristic: Config, sizes: Mapping[str, int]) -> Choice:
+    name = str(dtype).removeprefix("torch.")
+
+    def choice(config: Config, origin: Origin) -> Choice:
+        return Choice(
+            kernel=kernel, dtype=name, sizes=tuple(sizes.items()), config=config, origin=origin
+        )
+
     tried = _state.forced.get(kernel)
     if tried is not None:
-        return Choice(kernel, tried, Origin.FORCED)
-    name = str(dtype).removeprefix("torch.")
+        return choice(tried, Origin.FORCED)
     near = [
         (distance, index, entry.config)
         for index, entry in enumerate(_state.table.entries)
@@ -168,8 +190,8 @@ def _decide(kernel: str, dtype: torch.dtype, heuristic: Config, sizes: Mapping[s
         and (distance := _distance(dict(entry.sizes), sizes)) <= math.log2(NEAR_FACTOR)
     ]
     if near:
-        return Choice(kernel, min(near)[2], Origin.TUNED)
-    return Choice(kernel, heuristic, Origin.HEURISTIC)
+        return choice(min(near)[2], Origin.TUNED)
+    return choice(heuristic, Origin.HEURISTIC)
 
 
 def _distance(tuned: Mapping[str, int], sizes: Mapping[str, int]) -> float:

@@ -11,27 +11,18 @@ from harness.cli.render import render_reports
 from harness.config.build import RunRequest, TrackingRequest
 from harness.config.specs import list_names, load_chip
 from harness.config.this_chip import this_chip
-from harness.errors import ConfigError, PlanError
+from harness.errors import CASE_FAILED_EXIT_CODE, ConfigError, PlanError
 from harness.extrapolate.project import project
 from harness.projection import Projection
-from harness.record import Record, Status
+from harness.record import FAILURES, Record
 from harness.report.table import projection_view, results_view
 from harness.results import best_rows, measured_roofs, result_rows
 from harness.store.folder import PROJECTION, REPORT_HTML, RunFolder
 from harness.store.mlflow import sync, tracking_target
 from harness.workload.step import Phase
 from kernels import registry
-from kernels.op import Cost, Problem
 
 TRACKING_REQUIRED_EXIT_CODE = 1
-CASE_FAILED_EXIT_CODE = 4
-"""A case crashed, hung, ran out of memory or was wrong; the table says which."""
-FAILURES = tuple(status for status in Status if status not in (Status.OK, Status.UNSUPPORTED))
-
-
-def cost_of(problem: Problem) -> Cost:
-    """The least work of a problem, as its op counts it."""
-    return registry.load(problem.op).cost(problem)
 
 
 def finish_run(
@@ -99,7 +90,7 @@ def projection_of_run(
         model=request.model,
         cluster=request.cluster,
         parallel=request.parallel,
-        cost=cost_of,
+        cost=registry.cost,
         records=folder.records(),
         device_memory_bytes=environment.device.memory_bytes,
         strict=request.is_strict,

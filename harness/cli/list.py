@@ -77,17 +77,18 @@ def _clusters(folders: Sequence[Path]) -> tuple[tuple[str, ...], Rows]:
 def _ops(folders: Sequence[Path]) -> tuple[tuple[str, ...], Rows]:
     rows: Rows = []
     for name in registry.names():
-        op = registry.load(name)
+        op = registry.outline(name)
         rows.append(
             (
                 name,
                 " ".join(op.axes),
-                " ".join(op.modes),
-                " ".join(impl.name for impl in op.impls),
+                " ".join((*op.modes, *filter(None, op.variants))),
+                " ".join(op.dtypes),
                 op.formula,
+                op.counted,
             )
         )
-    return ("op", "axes", "modes", "implementations", "formula"), rows
+    return ("op", "axes", "modes and variants", "types", "formula", "cost"), rows
 
 
 def _runs_of(results_dir: Path) -> tuple[tuple[str, ...], Rows]:

@@ -54,6 +54,7 @@ examples:
 VERBS = {
     "run": "measure a suite on a device; log, project and report it",
     "list": "what there is to choose from: suites, models, ops, chips, clusters, runs ...",
+    "tune": "search the fastest launch configurations of an op's kernels on this chip",
     "project": "a training step of a model on a cluster, from runs or data sheets",
     "compare": "two runs, case by case, with a verdict for each",
     "report": "write a run's HTML and Markdown report again",
@@ -91,7 +92,7 @@ def _parser() -> argparse.ArgumentParser:
         verb: verbs.add_parser(verb, help=text, description=text, formatter_class=raw)
         for verb, text in VERBS.items()
     }
-    for verb in ("run", "project"):
+    for verb in ("run", "tune", "project"):
         made[verb].add_argument(
             "overrides", nargs="*", metavar="KEY=VALUE", help="Hydra overrides of the configuration"
         )

@@ -9,7 +9,7 @@ from pathlib import Path
 from omegaconf import OmegaConf
 from rich.console import Console
 
-from harness.cli.finish import cost_of, track, warned
+from harness.cli.finish import track, warned
 from harness.config.build import ProjectRequest, project_request
 from harness.config.compose import compose
 from harness.config.this_chip import this_chip
@@ -22,6 +22,7 @@ from harness.report import html
 from harness.report.table import projection_view
 from harness.run import find_run
 from harness.store.folder import PROJECTION, RunFolder, write_atomically
+from kernels import registry
 
 PROJECTIONS = "projections"
 """The folder of projections made without a run of their own, inside the results folder."""
@@ -43,7 +44,7 @@ def main(options: argparse.Namespace) -> int:
                 model=request.model,
                 cluster=request.cluster,
                 parallel=request.parallel,
-                cost=cost_of,
+                cost=registry.cost,
                 records=records,
                 device_memory_bytes=memory_bytes,
                 strict=request.is_strict,

@@ -15,6 +15,7 @@ from harness.codec import to_json
 from harness.config.build import RunRequest, run_request
 from harness.config.compose import check_sweep, compose
 from harness.config.this_chip import chip_name
+from harness.config.tuning import load_tables
 from harness.errors import INTERRUPTED_EXIT_CODE, ConfigError
 from harness.run import RUNS, find_run, job_to_resume, measure_run, new_job
 from harness.store.folder import CONFIG, RunFolder, write_atomically
@@ -59,10 +60,11 @@ def run_composed(config: DictConfig, config_dirs: Sequence[Path] = ()) -> int:
         policy=request.policy,
         cases=request.cases,
         tags=request.tags,
+        tuning=load_tables(config_dirs),
         config_yaml=request.config_yaml,
     )
     if request.plan_file is not None:
-        return _write_plan(job, request.plan_file, console)
+        return write_plan(job, request.plan_file, console)
     if request.resume is not None:
         job = job_to_resume(request.resume, job, request.results_dir)
     folder = _measure(job, request, console, config_dirs)
@@ -108,7 +110,8 @@ def _resume_command(job: Job, request: RunRequest) -> str:
     return f"chipscale run resume={job.run.run_id}{where}"
 
 
-def _write_plan(job: Job, path: Path, console: Console) -> int:
+def write_plan(job: Job, path: Path, console: Console) -> int:
+    """Write the cases for another host, and tell how they are measured there."""
     if not path.resolve().parent.is_dir():
         raise ConfigError(f"plan: {path.resolve().parent} is not a folder. Make it first.")
     write_atomically(path.resolve(), to_json(job) + "\n")

@@ -7,7 +7,7 @@ from typing import Any
 
 from omegaconf import DictConfig, OmegaConf
 
-from harness.cases import ROOF_ROLE, Case, distinct
+from harness.cases import CHECK_ROLE, ROOF_ROLE, Case, distinct
 from harness.config.specs import cluster_spec, load_chip, model_spec, parallel_spec
 from harness.device.chip import ChipSpec
 from harness.device.request import DeviceRequest, FakeOptions, Fault
@@ -19,6 +19,9 @@ from harness.workload.plan import ParallelSpec
 from harness.workload.step import Phase, Shard, phase_problems
 from kernels import registry
 from kernels.op import Mode, Problem
+
+ALL_OPS = "all"
+"""In place of an op's name: every op of the suite that has something to search."""
 
 IMPLS = ("torch", "compile", "triton")
 MODEL_DTYPES = ("bf16", "fp16", "fp32")
@@ -50,6 +53,24 @@ class RunRequest:
     tags: tuple[tuple[str, str], ...]
     is_projected: bool
     is_strict: bool
+    tracking: TrackingRequest
+    config_yaml: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TuneRequest:
+    """Everything `chipscale tune` was asked for."""
+
+    op: str
+    model: ModelSpec
+    device: DeviceRequest
+    policy: MeasurePolicy
+    problems: tuple[Problem, ...]
+    """Those of the suite that are of the op."""
+    results_dir: Path
+    run: str | None
+    plan_file: Path | None
+    out_file: Path | None
     tracking: TrackingRequest
     config_yaml: str
 
@@ -99,6 +120,45 @@ def run_request(config: DictConfig) -> RunRequest:
         tags=tuple(sorted((str(key), str(value)) for key, value in data["tags"].items())),
         is_projected=bool(data["projection"]),
         is_strict=bool(data["strict"]),
+        tracking=_tracking(data["tracking"]),
+        config_yaml=OmegaConf.to_yaml(config, resolve=True),
+    )
+
+
+def tune_request(config: DictConfig) -> TuneRequest:
+    """The request in a composed `tune` configuration.
+
+    Raises:
+        ConfigError: naming the key, its value and what is allowed.
+    """
+    if OmegaConf.is_missing(config, "op"):
+        raise ConfigError(
+            "op: none is named. Add op=gemm, or op=all; `chipscale list ops` shows them."
+        )
+    data = _plain(config)
+    op = str(data["op"])
+    if op != ALL_OPS:
+        _check_op("op", op)
+    model = model_spec(data["model"])
+    cases = _cases(data["suite"], model, ("triton",))
+    problems = dict.fromkeys(case.problem for case in cases if op in (case.problem.op, ALL_OPS))
+    if not problems:
+        raise ConfigError(
+            f"op: suite {data['suite']['name']} has no problem of {op} for {model.name}. It has "
+            f"{', '.join(sorted({case.problem.op for case in cases}))}; choose one, another suite, "
+            "or write sizes as suite.problems=[{op: ..., axes: {...}}]."
+        )
+    plan, out = data["plan"], data["out"]
+    return TuneRequest(
+        op=op,
+        model=model,
+        device=_device(data["device"]),
+        policy=_policy(data["measure"]),
+        problems=tuple(problems),
+        results_dir=Path(data["results_dir"]).resolve(),
+        run=data["run"],
+        plan_file=Path(plan) if plan else None,
+        out_file=Path(out).resolve() if out else None,
         tracking=_tracking(data["tracking"]),
         config_yaml=OmegaConf.to_yaml(config, resolve=True),
     )
@@ -211,6 +271,20 @@ def _problem(data: Any, key: str) -> Problem:
     )
 
 
+def _checks(data: Any, key: str) -> list[Problem]:
+    """An op at one size in every type, mode and variant: `{op: gemm, axes: {M: 1, N: 2, K: 3}}`."""
+    data = _check_keys(data, ("op", "axes"), key)
+    op = str(data.get("op", ""))
+    _check_op(f"{key}.op", op)
+    outline = registry.outline(op)
+    return [
+        _problem({**data, "dtype": dtype, "mode": mode, "variant": variant}, key)
+        for dtype in outline.dtypes
+        for mode in outline.modes
+        for variant in outline.variants
+    ]
+
+
 def _one_of(value: Any, allowed: Sequence[str], key: str) -> str:
     """The value as text if it is allowed."""
     if value not in allowed:
@@ -259,10 +333,11 @@ def _cases(suite: Any, model: ModelSpec, impls: Sequence[str]) -> tuple[Case, ..
             "phases",
             "roofs",
             "problems",
+            "checks",
         ),
         "suite",
     )
-    for name in ("ops", "phases", "roofs", "problems"):
+    for name in ("ops", "phases", "roofs", "problems", "checks"):
         if suite.get(name) is not None and not isinstance(suite[name], list):
             raise ConfigError(
                 f"suite.{name}: '{suite[name]}' is not a list. Write suite.{name}=[{suite[name]}]."
@@ -286,6 +361,11 @@ def _cases(suite: Any, model: ModelSpec, impls: Sequence[str]) -> tuple[Case, ..
         (_problem(data, f"suite.problems[{index}]"), "extra")
         for index, data in enumerate(suite.get("problems") or ())
     ]
+    wanted += [
+        (problem, CHECK_ROLE)
+        for index, data in enumerate(suite.get("checks") or ())
+        for problem in _checks(data, f"suite.checks[{index}]")
+    ]
     cases = distinct(
         Case(problem=problem, impl=impl, roles=(role,))
         for problem, role in wanted
@@ -293,5 +373,5 @@ def _cases(suite: Any, model: ModelSpec, impls: Sequence[str]) -> tuple[Case, ..
         if role == ROOF_ROLE or not ops or problem.op in ops
     )
     if not cases:
-        raise ConfigError("suite: it asks for no case. Add phases, roofs or problems.")
+        raise ConfigError("suite: it asks for no case. Add phases, roofs, problems or checks.")
     return cases

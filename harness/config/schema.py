@@ -93,8 +93,25 @@ class ProjectSchema:
     tracking: TrackingSchema = field(default_factory=TrackingSchema)
 
 
+@dataclass
+class TuneSchema:
+    """`chipscale tune`."""
+
+    op: str = MISSING
+    suite: Any = MISSING
+    model: Any = MISSING
+    device: DeviceSchema = field(default_factory=DeviceSchema)
+    measure: MeasureSchema = field(default_factory=MeasureSchema)
+    results_dir: str = MISSING
+    run: str | None = None
+    plan: str | None = None
+    out: str | None = None
+    tracking: TrackingSchema = field(default_factory=TrackingSchema)
+
+
 def register() -> None:
     """Make the schemas known to Hydra; doing so again changes nothing."""
     store = ConfigStore.instance()
     store.store(name="run_schema", node=RunSchema)
+    store.store(name="tune_schema", node=TuneSchema)
     store.store(name="project_schema", node=ProjectSchema)

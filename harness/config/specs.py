@@ -453,10 +453,11 @@ def list_names(group: str, extra: Sequence[Path] = ()) -> tuple[str, ...]:
 
 @cache
 def _packaged(group: str, name: str) -> Mapping[str, object]:
-    return _parsed(importlib.resources.files("configs").joinpath(group, f"{name}.yaml"))
+    return parsed_file(importlib.resources.files("configs").joinpath(group, f"{name}.yaml"))
 
 
-def _parsed(file: Traversable) -> Mapping[str, object]:
+def parsed_file(file: Traversable) -> Mapping[str, object]:
+    """The mapping that a YAML file holds. Raises ConfigError where it holds none."""
     loader = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
     try:
         data = yaml.load(file.read_text(encoding="utf-8"), Loader=loader)
@@ -476,7 +477,7 @@ def load_data(group: str, name: str, extra: Sequence[Path] = ()) -> Mapping[str,
     for folder in extra:
         file = folder / group / f"{name}.yaml"
         if file.is_file():
-            return _parsed(file)
+            return parsed_file(file)
     if name not in list_names(group):
         raise unknown_name(group, group, name, list_names(group, extra))
     return _packaged(group, name)

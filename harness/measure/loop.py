@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 from harness.device.base import Device
 from harness.measure.policy import Cache, MeasurePolicy
-from harness.measure.stopping import MedianIntervalRule
+from harness.measure.stopping import BeatenRule, MedianIntervalRule, StoppingRule
 from harness.measure.subject import Subject
 from harness.record import Measurement
 
@@ -24,13 +24,26 @@ class _WarmUp:
 
 
 def measure(
-    subject: Subject, device: Device, policy: MeasurePolicy, prepare_s: float = 0.0
+    subject: Subject,
+    device: Device,
+    policy: MeasurePolicy,
+    *,
+    prepare_s: float = 0.0,
+    best_s: float | None = None,
 ) -> Measurement:
-    """Time the subject on the device; whether it computes the right thing was checked before."""
+    """Time the subject on the device; whether it computes the right thing was checked before.
+
+    Args:
+        subject: what to run.
+        device: where.
+        policy: how.
+        prepare_s: what making it ready took, for the record.
+        best_s: the median to beat in a search; one that cannot is given up early.
+    """
     device.reset_peak_memory()
     warm_up = _warm_up(subject, device, policy)
     state_before = device.state()
-    samples_s, stop_reason = _sample(subject, device, policy, warm_up.enqueue_s)
+    samples_s, stop_reason = _sample(subject, device, policy, warm_up.enqueue_s, best_s)
     return Measurement(
         samples_s=samples_s,
         timer=device.timer.kind,
@@ -92,16 +105,24 @@ def _warm_up(subject: Subject, device: Device, policy: MeasurePolicy) -> _WarmUp
 
 
 def _sample(
-    subject: Subject, device: Device, policy: MeasurePolicy, enqueue_s: float
+    subject: Subject,
+    device: Device,
+    policy: MeasurePolicy,
+    enqueue_s: float,
+    best_s: float | None,
 ) -> tuple[tuple[float, ...], str]:
     """Every sample in order, and why sampling stopped."""
     started_s = device.now_s()
-    rule = MedianIntervalRule(policy)
+    rules: list[StoppingRule] = [MedianIntervalRule(policy)]
+    if best_s is not None:
+        rules.insert(0, BeatenRule(best_s))
     samples_s: list[float] = []
     while True:
         sample_s, _ = _time_once(subject, device, policy, enqueue_s)
         samples_s.append(sample_s)
-        rule.add(sample_s)
-        reason = rule.reason_to_stop(device.now_s() - started_s)
-        if reason is not None:
-            return tuple(samples_s), reason
+        elapsed_s = device.now_s() - started_s
+        for rule in rules:
+            rule.add(sample_s)
+        reasons = [rule.reason_to_stop(elapsed_s) for rule in rules]
+        if any(reasons):
+            return tuple(samples_s), next(reason for reason in reasons if reason)

@@ -1,15 +1,58 @@
 """When enough samples have been taken, and why in words."""
 
+import math
+from typing import Protocol
+
 from harness.measure.policy import MeasurePolicy
 from harness.stats import summarize
 
 CHECK_GROWTH = 1.2
 """The rule is asked again after this factor of samples: asked after each, the first lucky interval
-would end the run, and 1000 resamples each time would cost more than a short kernel."""
+would end the run."""
+
+
+class StoppingRule(Protocol):
+    """Is told of every sample, and asked after each."""
+
+    def add(self, sample_s: float) -> None:
+        """Take one more sample into account."""
+
+    def reason_to_stop(self, elapsed_s: float) -> str | None:
+        """Why sampling is over after `elapsed_s` seconds, or None to go on."""
+
+
+class BeatenRule:
+    """Stops in a search as soon as even the fastest sample loses to the best median so far.
+
+    Of five samples of something as fast as the best, all are slower than its median with a
+    probability of 1/32.
+    """
+
+    MIN_SAMPLES = 5
+
+    def __init__(self, best_s: float) -> None:
+        self._best_s = best_s
+        self._fastest_s = math.inf
+        self._num_samples = 0
+
+    def add(self, sample_s: float) -> None:
+        """Take one more sample into account."""
+        self._fastest_s = min(self._fastest_s, sample_s)
+        self._num_samples += 1
+
+    def reason_to_stop(self, elapsed_s: float) -> str | None:
+        """Why sampling is over, or None to go on."""
+        del elapsed_s
+        if self._num_samples < self.MIN_SAMPLES or self._fastest_s <= self._best_s:
+            return None
+        return (
+            f"given up: the fastest of {self._num_samples} samples, {self._fastest_s:.3g} s, is "
+            f"slower than the best median so far, {self._best_s:.3g} s"
+        )
 
 
 class MedianIntervalRule:
-    """Stops when the bootstrap interval of the median is narrow enough, or at a limit."""
+    """Stops when the interval of the median is narrow enough, or at a limit."""
 
     def __init__(self, policy: MeasurePolicy) -> None:
         self._policy = policy

@@ -14,7 +14,7 @@ from harness.device.request import Fault
 from harness.errors import ChipscaleError
 from harness.measure.correctness import compare, imagined
 from harness.record import Correctness
-from kernels import triton_support
+from kernels import dtypes, registry, triton_support, tuning
 from kernels.op import Cost, Inputs, Op, Outputs, Problem
 
 
@@ -116,6 +116,9 @@ def in_fp64(inputs: Inputs, device: torch.device) -> dict[str, torch.Tensor]:
     }
 
 
+FAKE_FAMILY = "cuda"
+"""The fake chip takes the launch configurations of NVIDIA's."""
+
 IMPL_EFFICIENCY = {"torch": 0.70, "compile": 0.75, "triton": 0.80}
 """Share of the fake chip's roof that each implementation reaches: made up, and ordered so that
 tables and plots show a difference."""
@@ -145,6 +148,8 @@ class FakeWorkbench:
             self.cost.flops / options.peak_flops_per_s,
             self.cost.num_bytes / options.memory_bandwidth_bytes_per_s,
         ) / IMPL_EFFICIENCY.get(impl, 0.5)
+        if impl == "triton":
+            ideal_s *= self._launch_factor()
         tolerances = self._op.tolerance(self._problem)
         return Subject(
             run=lambda: self._device.advance(ideal_s),
@@ -152,6 +157,23 @@ class FakeWorkbench:
             check=lambda: imagined(tolerances, None if fault is None else _FAKE_ERRORS.get(fault)),
         )
 
+    def _launch_factor(self) -> float:
+        """How much slower the launches are than the best there are, all kernels together."""
+        factor = 1.0
+        dtype = dtypes.torch_dtype(self._problem.dtype)
+        for tunable in registry.tunables(self._op.name):
+            configs = tunable.configs.get(FAKE_FAMILY, ())
+            if not configs:
+                continue
+            axes = dict(self._problem.axes)
+            chosen = tuning.choose(tunable.kernel, dtype, configs[0], **axes)
+            factor *= _LAUNCH_FACTORS[configs.index(chosen) % len(_LAUNCH_FACTORS)]
+        return factor
+
+
+# What a launch configuration is worth on the fake chip, by its place among those that may be
+# chosen: made up, and the third is best, so that a tuner has something to find.
+_LAUNCH_FACTORS = (1.05, 1.10, 1.0, 1.20)
 
 _FAKE_ERRORS = {Fault.WRONG: 1.0, Fault.NAN: float("nan")}
 """The errors of a fake chip that is asked to compute wrongly."""

@@ -156,7 +156,7 @@ def _cases(rows: Sequence[ResultRow]) -> str:
     ]
     table = (_list(cannot_run) if cannot_run else "") + table
     note = (
-        "Median of the samples with the half-width of its 95 % bootstrap interval. "
+        "Median of the samples with the half-width of its 95 % interval. "
         "Of roof: the attainable time over the median; n/a where no roof was measured, "
         "! where the case beat its roof. The fastest implementation of each problem is bold; "
         "a heading sorts."

@@ -1,7 +1,9 @@
 """`python -m harness.worker CASES OUT`: measure on a bare host, with no Hydra and no MLflow."""
 
 import argparse
+import math
 import sys
+import time
 from collections import Counter
 from dataclasses import replace
 from datetime import UTC, datetime
@@ -10,11 +12,12 @@ from pathlib import Path
 from harness.cases import Case
 from harness.codec import to_json
 from harness.environment import Environment
-from harness.errors import INTERRUPTED_EXIT_CODE, ChipscaleError
-from harness.record import Record, Status
+from harness.errors import CASE_FAILED_EXIT_CODE, INTERRUPTED_EXIT_CODE, ChipscaleError
+from harness.record import FAILURES, Record, Status
 from harness.stats import summarize
 from harness.store.folder import RUN, RunFolder, RunInfo, run_suffix, write_atomically
 from harness.units import duration
+from harness.worker.compile_ahead import compile_ahead
 from harness.worker.job import read_job
 from harness.worker.supervisor import Watcher, supervise
 
@@ -55,7 +58,7 @@ def _own_run(planned: RunInfo) -> RunInfo:
 
 
 def main(arguments: list[str] | None = None) -> int:
-    """Measure the cases of a file into a folder; exit 0 when all were settled."""
+    """Measure the cases of a file into a folder; exit 4 when one failed or was wrong."""
     parser = argparse.ArgumentParser(
         prog="python -m harness.worker",
         description="Measure the cases of a file on this host. Needs torch, triton and numpy only.",
@@ -63,14 +66,34 @@ def main(arguments: list[str] | None = None) -> int:
     )
     parser.add_argument("cases", type=Path, help="written by `chipscale run ... plan=cases.json`")
     parser.add_argument("out", type=Path, help="a folder for the records; made if it is not there")
+    parser.add_argument(
+        "--compile-first",
+        type=int,
+        default=0,
+        metavar="N",
+        help="compile everything in N processes before anything is measured",
+    )
+    parser.add_argument(
+        "--within",
+        type=float,
+        default=math.inf,
+        metavar="S",
+        help="begin no case after S seconds; the same command goes on with the rest",
+    )
     options = parser.parse_args(arguments)
+    until_s = time.monotonic() + options.within
     try:
         job = read_job(options.cases)
+        if options.compile_first:
+            print(compile_ahead(options.cases, options.compile_first, options.within))
         folder = RunFolder(options.out)
         job = replace(job, run=folder.info if (options.out / RUN).exists() else _own_run(job.run))
-        supervise(job, options.out, PlainPrinter(len(job.cases)))
-        ended = replace(job.run, ended_at=_now())
-        write_atomically(options.out / RUN, to_json(ended) + "\n")
+        supervise(
+            job, options.out, PlainPrinter(len(job.cases)), within_s=until_s - time.monotonic()
+        )
+        if len(folder.records()) == len(job.cases):
+            ended = replace(job.run, ended_at=_now())
+            write_atomically(options.out / RUN, to_json(ended) + "\n")
     except ChipscaleError as error:
         print(f"chipscale: {error}", file=sys.stderr)
         return error.exit_code
@@ -80,10 +103,17 @@ def main(arguments: list[str] | None = None) -> int:
     except KeyboardInterrupt:
         print("Stopped; the same command goes on where it was.", file=sys.stderr)
         return INTERRUPTED_EXIT_CODE
-    statuses = Counter(record.status for record in folder.records())
+    records = folder.records()
+    for record in records:
+        if record.status in FAILURES:
+            print(f"{record.case.id}: {record.status}, {record.reason}")
+    statuses = Counter(record.status for record in records)
     print("  ".join(f"{statuses[status]} {status}" for status in Status if statuses[status]))
+    num_left = len(job.cases) - sum(statuses.values())
+    if num_left:
+        print(f"{num_left} cases are left; the same command goes on.")
     print(f"`chipscale sync {options.out}` brings the results home.")
-    return 0
+    return CASE_FAILED_EXIT_CODE if any(statuses[failure] for failure in FAILURES) else 0
 
 
 if __name__ == "__main__":

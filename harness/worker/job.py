@@ -9,6 +9,7 @@ from harness.device.request import DeviceRequest
 from harness.errors import RecordError
 from harness.measure.policy import MeasurePolicy
 from harness.store.folder import RunInfo
+from kernels.tuning import TuningTable
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -19,6 +20,8 @@ class Job:
     device: DeviceRequest
     policy: MeasurePolicy
     cases: tuple[Case, ...]
+    tuning: tuple[TuningTable, ...] = ()
+    """What is known of the chips that the job may meet; the worker takes that of its device."""
     config_yaml: str = ""
     """The resolved configuration the cases were made from."""
 

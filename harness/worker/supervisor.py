@@ -5,6 +5,7 @@ supervision works on a bare host.
 """
 
 import contextlib
+import math
 import os
 import queue
 import signal
@@ -59,13 +60,14 @@ class Watcher:
         """A case is over and its record is on disk."""
 
 
-def supervise(job: Job, folder: Path, watcher: Watcher) -> None:
+def supervise(job: Job, folder: Path, watcher: Watcher, within_s: float = math.inf) -> None:
     """Measure the cases of the job that the folder has no record of yet.
 
     Args:
         job: what to measure.
         folder: the run's folder; made if it is not there.
         watcher: is told of every event.
+        within_s: begin no case after so many seconds; a second call goes on.
 
     Raises:
         ConfigError: when the device asked for is not there.
@@ -84,7 +86,7 @@ def supervise(job: Job, folder: Path, watcher: Watcher) -> None:
         (folder / RECORDS).open("a", encoding="utf-8") as records,
         (folder / LOG).open("a", encoding="utf-8") as log,
     ):
-        _Supervisor(job, folder, watcher, records, log).run(todo)
+        _Supervisor(job, folder, watcher, records, log, time.monotonic() + within_s).run(todo)
 
 
 def _refuse_other_cases(job: Job, folder: Path) -> None:
@@ -126,18 +128,25 @@ def cut_incomplete_line(path: Path) -> None:
 
 class _Supervisor:
     def __init__(
-        self, job: Job, folder: Path, watcher: Watcher, records: TextIO, log: TextIO
+        self,
+        job: Job,
+        folder: Path,
+        watcher: Watcher,
+        records: TextIO,
+        log: TextIO,
+        until_s: float,
     ) -> None:
         self._job = job
         self._folder = folder
         self._watcher = watcher
         self._records = records
         self._log = log
+        self._until_s = until_s
 
     def run(self, todo: list[int]) -> None:
         """Start children until every case has a record."""
         fruitless = 0
-        while todo:
+        while todo and time.monotonic() < self._until_s:
             finished = self._run_child(todo)
             fruitless = 0 if finished else fruitless + 1
             if fruitless == MAX_FRUITLESS_STARTS:
@@ -197,6 +206,8 @@ class _Supervisor:
                 running = None
                 deadline_s = time.monotonic() + START_TIMEOUT_S
                 finished += 1
+                if time.monotonic() >= self._until_s:
+                    return finished
         if running is not None:
             self._append(self._crashed(running, started_at, child.wait()))
             finished += 1

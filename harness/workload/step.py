@@ -173,7 +173,7 @@ class _Layer:
             items.append(self.norm("query norm", self.tokens * heads, width))
             items.append(self.norm("key norm", self.tokens * kv_heads, width))
         if not model.num_learned_positions:
-            items.append(self.copied("rope", self.tokens * (heads + kv_heads) * width))
+            items.append(self.item("rope", "rope", T=self.tokens, H=heads + kv_heads, D=width))
         if self.phase is not Phase.TRAINING:
             items.append(self.copied("kv cache write", self.tokens * 2 * kv_heads * width))
         core = [self._core(heads, kv_heads, width, width)]
@@ -218,7 +218,7 @@ class _Layer:
         rows = self.shard.microbatch_size * heads * _ceil(length / self.shard.context)
         return [
             self.gemm("attention core scores", rows, length, width),
-            self.copied("attention core softmax", rows * length),
+            self.item("softmax", "attention core softmax", T=rows, V=length),
             self.copied("attention core dropout", 1.25 * rows * length),
             self.gemm("attention core values", rows, width, length),
         ]
@@ -239,7 +239,7 @@ class _Layer:
             self.gemm("query up", self.tokens, heads * (nope + rope), q_rank or model.hidden),
             self.gemm("key-value down", self.own_tokens, kv_rank + rope, model.hidden),
             self.norm("key-value norm", self.own_tokens, kv_rank),
-            self.copied("rope", self.tokens * (heads + 1) * rope),
+            self.item("rope", "rope", T=self.tokens, H=heads + 1, D=rope),
         ]
         if self.phase is not Phase.TRAINING:
             items.append(self.copied("kv cache write", self.tokens * (kv_rank + rope)))
@@ -326,10 +326,12 @@ class _Layer:
         return items
 
     def embedding(self) -> list[WorkItem]:
-        return [self.copied("embedding", self.tokens * self.model.hidden)]
+        model = self.model
+        rows = _ceil(model.vocab / self.shard.tensor)
+        return [self.item("embedding", "embedding", T=self.tokens, V=rows, H=model.hidden)]
 
 
-NEEDS_INPUT = ("embedding", "mlp gelu", "expert gelu", "attention core softmax")
+NEEDS_INPUT = ("mlp gelu", "expert gelu")
 """Copies whose gradient reads the result or the sum so far, beside the gradient given."""
 
 

@@ -14,6 +14,10 @@ def test_the_outline_of_an_op_is_that_of_the_op(name: str) -> None:
     assert outline.modes == op.modes
     assert outline.dtypes == op.dtypes
     assert outline.variants == op.variants
+    assert outline.formula == op.formula
+    assert outline.source == op.source
+    assert outline.is_block == op.is_block
+    assert "FLOP" in outline.counted
 
 
 def test_naming_and_outlining_ops_imports_no_torch() -> None:

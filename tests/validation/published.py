@@ -23,7 +23,7 @@ from harness.extrapolate.step import StepModel, StepTime
 from harness.projection import PlanChoice
 from harness.workload.model import CausalCount, Experts, ModelSpec
 from harness.workload.plan import ParallelSpec
-from tests.harness.workload.counted import counted
+from kernels import registry
 
 DATA = Path(__file__).parent / "data" / "published_runs.csv"
 CHIPS = {
@@ -244,7 +244,7 @@ def predict(run: Run, lookups: dict[str, Lookup]) -> Prediction | Dropped:
     chip_name, cluster_name = CHIPS[run.chip]
     lookup = lookups.get(chip_name)
     if lookup is None:
-        lookup = lookups[chip_name] = Lookup(load_chip(chip_name), counted)
+        lookup = lookups[chip_name] = Lookup(load_chip(chip_name), registry.cost)
     cluster = load_cluster(cluster_name)
     parallel = run.parallel
     steps = StepModel.of(run.model, cluster, lookup, parallel)

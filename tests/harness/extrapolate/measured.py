@@ -5,8 +5,8 @@ from collections.abc import Callable, Iterable
 from harness.cases import Case
 from harness.device.base import DeviceState
 from harness.record import Measurement, Record, Status
+from kernels import registry
 from kernels.op import Problem
-from tests.harness.workload.counted import counted
 
 
 def record(
@@ -34,7 +34,7 @@ def record(
         run_id="run",
         case=Case(problem=problem, impl=impl, roles=roles),
         status=status,
-        cost=counted(problem),
+        cost=registry.cost(problem),
         measurement=measurement if status is Status.OK else None,
     )
 

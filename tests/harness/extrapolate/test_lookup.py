@@ -11,9 +11,9 @@ from harness.extrapolate.lookup import Lookup
 from harness.extrapolate.priors import FIXED_S_PER_KERNEL, MATRIX_SHARE_OF_BEST
 from harness.projection import Source
 from harness.record import Status
+from kernels import registry
 from kernels.op import Mode, Problem, problem
 from tests.harness.extrapolate.measured import record, records
-from tests.harness.workload.counted import counted
 
 H100 = load_chip("h100_sxm")
 UNKNOWN = ChipSpec(
@@ -43,7 +43,7 @@ def gemm(M: int, N: int, K: int) -> Problem:
 
 def rough_time(one: Problem) -> float:
     """Slower than the roof by a share that falls with size, as real kernels are."""
-    cost = counted(one)
+    cost = registry.cost(one)
     return 5e-6 + max(cost.flops / 600e12, cost.num_bytes / 2.5e12) * 1.1
 
 
@@ -55,7 +55,7 @@ ROOFS = [
 
 
 def test_a_measured_problem_has_its_median_and_interval() -> None:
-    lookup = Lookup(H100, counted, [record(gemm(512, 512, 512), 1e-3)])
+    lookup = Lookup(H100, registry.cost, [record(gemm(512, 512, 512), 1e-3)])
     time = lookup.time(gemm(512, 512, 512))
     assert time.source is Source.MEASURED
     assert time.seconds == pytest.approx(1e-3)
@@ -69,11 +69,11 @@ def test_the_fastest_right_implementation_counts() -> None:
         record(one, 1e-3, "triton"),
         record(one, 1e-4, "compile", status=Status.INCORRECT),
     ]
-    assert Lookup(H100, counted, found).time(one).seconds == pytest.approx(1e-3)
+    assert Lookup(H100, registry.cost, found).time(one).seconds == pytest.approx(1e-3)
 
 
 def test_another_size_of_a_measured_op_is_interpolated() -> None:
-    lookup = Lookup(H100, counted, [*ROOFS, *records(GRID, rough_time)])
+    lookup = Lookup(H100, registry.cost, [*ROOFS, *records(GRID, rough_time)])
     one = gemm(2048, 2048, 4096)
     time = lookup.time(one)
     assert time.source is Source.INTERPOLATED
@@ -82,7 +82,7 @@ def test_another_size_of_a_measured_op_is_interpolated() -> None:
 
 
 def test_sizes_outside_the_measured_ones_are_less_sure() -> None:
-    lookup = Lookup(H100, counted, [*ROOFS, *records(GRID, rough_time)])
+    lookup = Lookup(H100, registry.cost, [*ROOFS, *records(GRID, rough_time)])
     inside = lookup.time(gemm(2048, 2048, 4096))
     outside = lookup.time(gemm(2048, 2048, 16 * 8192))
     assert outside.source is Source.EXTRAPOLATED
@@ -97,7 +97,7 @@ def test_sizes_outside_the_measured_ones_are_less_sure() -> None:
 def test_a_larger_problem_is_never_predicted_to_be_faster(
     sizes: tuple[int, int, int], more: tuple[int, int, int]
 ) -> None:
-    lookup = Lookup(H100, counted, [*ROOFS, *records(GRID, rough_time)])
+    lookup = Lookup(H100, registry.cost, [*ROOFS, *records(GRID, rough_time)])
     larger = gemm(*(a + b for a, b in zip(sizes, more, strict=True)))
     assert lookup.time(gemm(*sizes)).seconds <= lookup.time(larger).seconds * (1 + 1e-12)
 
@@ -105,11 +105,11 @@ def test_a_larger_problem_is_never_predicted_to_be_faster(
 @settings(max_examples=100, deadline=None)
 @given(st.integers(64, 65536), st.integers(64, 65536), st.integers(64, 65536))
 def test_nothing_interpolated_beats_the_measured_roof(M: int, N: int, K: int) -> None:
-    lookup = Lookup(H100, counted, [*ROOFS, *records(GRID, lambda one: rough_time(one) / 3)])
+    lookup = Lookup(H100, registry.cost, [*ROOFS, *records(GRID, lambda one: rough_time(one) / 3)])
     one = gemm(M, N, K)
     time = lookup.time(one)
     if time.source is Source.INTERPOLATED:
-        roof_s = lookup.roof.attainable_time_s(counted(one), "bf16")
+        roof_s = lookup.roof.attainable_time_s(registry.cost(one), "bf16")
         assert roof_s is not None
         assert time.seconds >= roof_s * (1 - 1e-12)
 
@@ -117,20 +117,20 @@ def test_nothing_interpolated_beats_the_measured_roof(M: int, N: int, K: int) ->
 def test_one_measured_size_gives_its_share_of_the_roof_to_others() -> None:
     found = [*ROOFS, record(gemm(4096, 4096, 4096), 2 * 4096**3 / 350e12)]
     # The roof is of the op too, so the median of both shares holds: 1 and 1/2 of it.
-    time = Lookup(H100, counted, found).time(gemm(2048, 8192, 4096))
+    time = Lookup(H100, registry.cost, found).time(gemm(2048, 8192, 4096))
     assert time.source is Source.EXTRAPOLATED
     assert time.seconds == pytest.approx(1.5 * 2 * 4096**3 / 700e12)
 
 
 def test_an_op_that_was_not_measured_runs_below_the_measured_roof() -> None:
     one = problem("gemm", "bf16", Mode.WGRAD, M=4096, N=4096, K=4096)
-    time = Lookup(H100, counted, ROOFS).time(one)
+    time = Lookup(H100, registry.cost, ROOFS).time(one)
     assert time.source is Source.ROOFLINE
     assert time.seconds > 2 * 4096**3 / 700e12
 
 
 def test_without_measurements_published_rates_are_used() -> None:
-    time = Lookup(H100, counted).time(gemm(8192, 8192, 8192))
+    time = Lookup(H100, registry.cost).time(gemm(8192, 8192, 8192))
     rate = 794.5e12 * MATRIX_SHARE_OF_BEST.value
     assert time.source is Source.ROOFLINE
     assert time.seconds == pytest.approx(2 * 8192**3 / rate + FIXED_S_PER_KERNEL.value)
@@ -139,11 +139,11 @@ def test_without_measurements_published_rates_are_used() -> None:
 def test_an_unknown_rate_is_an_error_that_says_what_to_do() -> None:
     message = "chip unknown: the memory bandwidth is n/a, so gemm.bf16.forward[M=1,N=1,K=1]"
     with pytest.raises(ConfigError, match=re.escape(message)):
-        Lookup(UNKNOWN, counted).time(gemm(1, 1, 1))
+        Lookup(UNKNOWN, registry.cost).time(gemm(1, 1, 1))
 
 
 def test_a_chip_without_data_sheet_lives_on_its_measured_roofs() -> None:
-    time = Lookup(UNKNOWN, counted, ROOFS).time(
+    time = Lookup(UNKNOWN, registry.cost, ROOFS).time(
         problem("attention", "bf16", B=1, Q=4096, S=4096, H=32, G=8, D=128, E=128)
     )
     assert time.source is Source.ROOFLINE
@@ -151,4 +151,4 @@ def test_a_chip_without_data_sheet_lives_on_its_measured_roofs() -> None:
 
 def test_a_type_that_was_not_measured_is_an_error_that_lists_those_that_were() -> None:
     with pytest.raises(ConfigError, match=r"the fp32 rate is n/a.*one of bf16"):
-        Lookup(UNKNOWN, counted, ROOFS).time(problem("gemm", "fp32", M=512, N=512, K=512))
+        Lookup(UNKNOWN, registry.cost, ROOFS).time(problem("gemm", "fp32", M=512, N=512, K=512))

@@ -18,9 +18,9 @@ from harness.projection import PlanChoice, Projection, Source
 from harness.record import Record
 from harness.units import GIBI
 from harness.workload.step import WorkItem
+from kernels import registry
 from kernels.op import problem
 from tests.harness.extrapolate.measured import record
-from tests.harness.workload.counted import counted
 
 SEARCH = load_parallel("search")
 
@@ -43,7 +43,7 @@ def projected(
         model=load_model(model),
         cluster=spec,
         parallel=dataclasses.replace(SEARCH, **parallel),  # type: ignore[arg-type]
-        cost=counted,
+        cost=registry.cost,
         records=records,
         strict=strict,
         device_memory_bytes=device_memory_bytes,
@@ -124,7 +124,7 @@ def test_the_search_takes_apart_few_of_the_plans_it_considers(
     monkeypatch.setattr(step_module, "layer_work", counted_layer)
     spec = load_cluster("h100_100k")
     steps = StepModel.of(
-        load_model("llama3_405b"), spec, Lookup(load_chip(spec.chip), counted), SEARCH
+        load_model("llama3_405b"), spec, Lookup(load_chip(spec.chip), registry.cost), SEARCH
     )
     found = best_plan(steps, SEARCH, spec.num_chips, 80 * GIBI)
     assert found is not None
@@ -221,7 +221,7 @@ def test_strict_accepts_when_all_was_measured_and_says_so() -> None:
     steps = StepModel.of(
         load_model("llama3_8b"),
         load_cluster("h100_100k").with_num_chips(64),
-        Lookup(load_chip("h100_sxm"), counted),
+        Lookup(load_chip("h100_sxm"), registry.cost),
         SEARCH,
     )
     problems = {item.problem for item, _, _ in steps.sources(first.headline.plan)}

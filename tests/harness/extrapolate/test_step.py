@@ -9,9 +9,9 @@ from harness.extrapolate.cluster import ClusterSpec
 from harness.extrapolate.lookup import Lookup
 from harness.extrapolate.step import StepModel
 from harness.projection import PlanChoice
-from tests.harness.workload.counted import counted
+from kernels import registry
 
-LOOKUP = Lookup(load_chip("h100_sxm"), counted)
+LOOKUP = Lookup(load_chip("h100_sxm"), registry.cost)
 CLUSTER = load_cluster("h100_100k")
 PARALLEL = load_parallel("search")
 

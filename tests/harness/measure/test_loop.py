@@ -134,3 +134,13 @@ def test_the_fake_chip_repeats_itself() -> None:
         bench = open_workbench(registry.load("copy"), problem("copy", "bf16", N=2**20), device, 0)
         found.append(measure(bench.subject("torch"), device, POLICY).samples_s)
     assert found[0] == found[1]
+
+
+def test_a_candidate_that_cannot_win_a_search_is_given_up_after_five_samples() -> None:
+    device = TracedDevice(FakeOptions())
+    policy = MeasurePolicy(relative_half_width=1e-9)
+    beaten = measure(subject_of(device, 1e-3), device, policy, best_s=0.5e-3)
+    assert len(beaten.samples_s) == 5
+    assert beaten.stop_reason.startswith("given up: the fastest of 5 samples")
+    rival = measure(subject_of(device, 1e-3), device, policy, best_s=1.5e-3)
+    assert len(rival.samples_s) > 5

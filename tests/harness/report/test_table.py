@@ -49,7 +49,7 @@ def test_roofs_and_counts_close_the_table() -> None:
 def test_the_table_fits_a_narrow_terminal() -> None:
     lines = sample_view(80).splitlines()
     assert all(len(line) <= 80 for line in lines)
-    assert any("3.25 ms +/- 0." in line and line.rstrip().endswith("ok") for line in lines)
+    assert any("3.25 ms +/- " in line and line.rstrip().endswith("ok") for line in lines)
 
 
 def test_a_case_above_its_roof_is_marked_and_explained() -> None:

@@ -210,3 +210,25 @@ def test_the_bare_host_worker_says_what_is_wrong_in_one_line(tmp_path: Path) -> 
     assert done.returncode == 2
     assert "no such file" in done.stderr
     assert len(done.stderr.splitlines()) == 1
+
+
+def test_no_case_begins_after_the_time_given_and_a_second_call_goes_on(tmp_path: Path) -> None:
+    supervise(fake_job(), tmp_path, KeepingWatcher(), within_s=0)
+    assert RunFolder(tmp_path).records() == ()
+    supervise(fake_job(), tmp_path, KeepingWatcher())
+    assert len(RunFolder(tmp_path).records()) == len(CASES)
+
+
+def test_a_bare_host_compiles_ahead_and_says_what_is_left(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    plan = tmp_path / "cases.json"
+    plan.write_text(to_json(fake_job({"copy": Fault.ERROR})), encoding="utf-8")
+    arguments = [str(plan), str(tmp_path / "out")]
+    assert worker_main([*arguments, "--compile-first", "2", "--within", "0.001"]) == 0
+    shown = capsys.readouterr().out
+    assert "compiled ahead: 8 cases in 2 processes" in shown
+    assert "8 cases are left; the same command goes on." in shown
+    assert worker_main([*arguments, "--compile-first", "2"]) == 4
+    assert "copy.bf16.forward[N=1024]/torch: error, RuntimeError" in capsys.readouterr().out
+    assert len(RunFolder(tmp_path / "out").records()) == len(CASES)
