@@ -18,6 +18,9 @@ needs_gpu = (
 
 SIZES: Mapping[str, Mapping[str, int]] = {
     "adamw": {"N": 2503},
+    "add": {"N": 5003},
+    "add_layer_norm": {"T": 5, "H": 123},
+    "add_rms_norm": {"T": 5, "H": 123},
     "attention": {"B": 2, "Q": 37, "S": 53, "H": 6, "G": 2, "D": 24, "E": 17},
     "copy": {"N": 5003},
     "cross_entropy": {"T": 5, "V": 5003},
@@ -26,6 +29,7 @@ SIZES: Mapping[str, Mapping[str, int]] = {
     "gemm": {"M": 37, "N": 133, "K": 151},
     # N and K in eights, which torch._grouped_mm needs.
     "grouped_gemm": {"R": 75, "E": 3, "N": 136, "K": 152},
+    "grad_norm": {"N": 9001},
     "layer_norm": {"T": 5, "H": 123},
     "moe_permute": {"T": 13, "K": 3, "E": 7, "H": 1031},
     "moe_unpermute": {"T": 13, "K": 3, "E": 7, "H": 1031},
@@ -33,8 +37,10 @@ SIZES: Mapping[str, Mapping[str, int]] = {
     "moe_route": {"T": 37, "E": 40, "K": 5},
     "rms_norm": {"T": 5, "H": 123},
     "rope": {"T": 5, "H": 19, "D": 70},
+    "scale": {"N": 5003},
     "softmax": {"T": 5, "V": 5003},
     "swiglu": {"T": 5, "F": 1031},
+    "triad": {"N": 5003},
 }
 """Sizes that no tile divides, more than one tile in at least one axis."""
 
@@ -62,7 +68,15 @@ STILL: Mapping[str, Mapping[str, frozenset[str]]] = {
 }
 """What of a cost does not grow with an axis, in every mode or in the one named."""
 
+
+def _sum_of_residual(inputs: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+    # The backward pass reads x + r, which the forward pass has written, and neither of the two.
+    return {"r": inputs["r"][:0]} if "dh" in inputs else {}
+
+
 PARTLY_READ: Mapping[str, Callable[[dict[str, torch.Tensor]], dict[str, torch.Tensor]]] = {
+    "add_layer_norm": _sum_of_residual,
+    "add_rms_norm": _sum_of_residual,
     "embedding": lambda inputs: {"table": inputs["table"][inputs["ids"]]},
     # Experts without rows are not read.
     "grouped_gemm": lambda inputs: {
@@ -70,6 +84,12 @@ PARTLY_READ: Mapping[str, Callable[[dict[str, torch.Tensor]], dict[str, torch.Te
     },
 }
 """What is read of an input that is not read whole."""
+
+SHARED_GRADIENTS: Mapping[str, Mapping[str, str]] = {
+    "add_layer_norm": {"r": "x"},
+    "add_rms_norm": {"r": "x"},
+}
+"""Operands whose gradient is that of another, and which the backward mode therefore leaves out."""
 
 
 UNSUPPORTED: Mapping[tuple[str, str], tuple[str, ...]] = {
