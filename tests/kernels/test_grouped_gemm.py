@@ -4,6 +4,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from kernels import grouped_gemm, tuning
+from kernels.grouped_gemm import custom_ops
 from kernels.op import Mode, problem
 from kernels.routing import draw_offsets, row_counts
 from tests.kernels.checks import DEVICE, needs_gpu, run_triton
@@ -54,7 +55,7 @@ def test_any_counts_of_rows_agree_with_each_experts_product(
 @pytest.mark.parametrize("mode", MODES)
 @pytest.mark.parametrize(
     "one",
-    dict.fromkeys(one for configs in grouped_gemm._BY_FAMILY.values() for one in configs),
+    dict.fromkeys(one for configs in custom_ops._BY_FAMILY.values() for one in configs),
     ids=str,
 )
 def test_every_configuration_agrees_with_fp64(mode: Mode, one: tuning.Config) -> None:
@@ -76,7 +77,7 @@ def test_an_expert_without_rows_has_a_gradient_of_zeros(mode: Mode) -> None:
 
 def test_grouped_order_visits_every_tile(monkeypatch: pytest.MonkeyPatch) -> None:
     # More rows of tiles than a group holds, and a last group that is not full.
-    monkeypatch.setattr(grouped_gemm, "_GROUP_ROWS", 3)
+    monkeypatch.setattr(custom_ops, "_GROUP_ROWS", 3)
     one = tuning.config(4, 2, BLOCK_M=16, BLOCK_N=16, BLOCK_K=16)
     with tuning.forced({f"grouped_gemm.{mode}": one for mode in MODES}):
         for mode in MODES:
@@ -127,7 +128,7 @@ def test_counts_by_hand() -> None:
 
 def test_tile_follows_the_rows_of_a_typical_expert() -> None:
     def rows(R: int, E: int) -> int:
-        return grouped_gemm._heuristic(R, E, 4096, grouped_gemm._CONFIGS)["BLOCK_M"]
+        return custom_ops._heuristic(R, E, 4096, custom_ops._CONFIGS)["BLOCK_M"]
 
     assert rows(64, 128) == 16
     assert rows(128 * 64, 128) == 64
