@@ -10,6 +10,8 @@ Variants are how uneven the experts' rows are: `uniform` differs by at most one 
 proportional to 1 / rank, `one_hot` gives half of all rows to one expert (`kernels/routing.py`).
 Counted: 2 R N K FLOPs in every mode. Bytes: the operands read, of w the experts that have rows
 only; the result written, of dw all experts; E + 1 offsets read.
+The Triton kernels are persistent over all experts' tiles for forward and dgrad, with tensor
+descriptors on sm_90 and sm_100 for 16-bit rows of whole 16 bytes, and one program a tile for wgrad.
 Products are summed in fp32. fp32 operands are multiplied in fp32, never in tf32.
 The torch implementation is `torch._grouped_mm` for bf16 with rows of whole 16 bytes; it does not
 take other rows, and for other types it is a loop of products over the experts inside, so that loop

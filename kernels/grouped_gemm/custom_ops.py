@@ -6,7 +6,7 @@ from typing import Any
 import torch
 
 from kernels import triton_support
-from kernels.grouped_gemm.triton_kernels import rows_kernel, wgrad_kernel
+from kernels.grouped_gemm.triton_kernels import descriptor_kernel, rows_kernel, wgrad_kernel
 from kernels.triton_support import (
     AotKernel,
     cdiv,
@@ -40,6 +40,14 @@ _CONFIGS_HIP = (
     config(4, 2, BLOCK_M=64, BLOCK_N=128, BLOCK_K=64),
     config(4, 2, BLOCK_M=16, BLOCK_N=64, BLOCK_K=128),
 )
+# Tensor descriptors of sm_90 and sm_100 take fewer registers than pointers (236 for the first), so
+# that four stages of 48 KiB fit 227 KiB and nothing spills. Fewer rows are left to pointers.
+_CONFIGS_DESCRIPTOR = (
+    config(8, 4, BLOCK_M=128, BLOCK_N=256, BLOCK_K=64),
+    config(8, 4, BLOCK_M=128, BLOCK_N=128, BLOCK_K=64),
+    config(4, 4, BLOCK_M=64, BLOCK_N=128, BLOCK_K=64),
+)
+_DESCRIPTOR_ROWS = 16
 # fp32 has no tensor core without tf32; larger tiles would not fit the registers.
 _CONFIGS_32_BIT = (
     config(8, 2, BLOCK_M=128, BLOCK_N=64, BLOCK_K=16),
@@ -47,12 +55,15 @@ _CONFIGS_32_BIT = (
     config(4, 2, BLOCK_M=16, BLOCK_N=64, BLOCK_K=32),
 )
 
+_BY_ARCHITECTURE = {"sm_90": _CONFIGS_DESCRIPTOR, "sm_100": _CONFIGS_DESCRIPTOR}
 _BY_FAMILY = {"cuda": _CONFIGS, "cuda_99k": _CONFIGS_99K, "hip": _CONFIGS_HIP}
 
 TUNABLES = (
     Tunable(kernel="grouped_gemm.forward", configs=_BY_FAMILY),
     Tunable(kernel="grouped_gemm.dgrad", configs=_BY_FAMILY),
     Tunable(kernel="grouped_gemm.wgrad", configs=_BY_FAMILY),
+    Tunable(kernel="grouped_gemm.forward.descriptor", configs=_BY_ARCHITECTURE),
+    Tunable(kernel="grouped_gemm.dgrad.descriptor", configs=_BY_ARCHITECTURE),
 )
 
 # As many tiles as an H100 has multiprocessors (132), roughly; MI300X has 304, B200 148.
@@ -96,20 +107,57 @@ def _num_programs(device: torch.device) -> int:
     return int(properties.multi_processor_count) * _PROGRAMS_PER_MULTIPROCESSOR
 
 
+@cache
+def _descriptor_architecture(device: torch.device) -> str:
+    """Which of `_BY_ARCHITECTURE` the device is, or empty."""
+    if device.type != "cuda" or triton_support.is_amd():
+        return ""
+    return {9: "sm_90", 10: "sm_100"}.get(torch.cuda.get_device_capability(device)[0], "")
+
+
+def _takes_descriptors(*tensors: torch.Tensor) -> bool:
+    """Whether rows and addresses are whole 16 bytes, of a 16-bit type."""
+    return all(
+        tensor.itemsize == 2 and tensor.shape[-1] % 8 == 0 and tensor.data_ptr() % 16 == 0
+        for tensor in tensors
+    )
+
+
 def _rows_product(
-    kernel: str, a: torch.Tensor, b: torch.Tensor, offsets: torch.Tensor
+    mode: str, a: torch.Tensor, w: torch.Tensor, offsets: torch.Tensor
 ) -> torch.Tensor:
-    """a[R,K] @ b[e(r),K,N] for a view b of contiguous weights."""
+    """a[R,K] @ b[e(r),K,N], where b is w[E,N,K] transposed in the forward mode, else w[E,K,N]."""
+    b = w.mT if mode == "forward" else w
     (R, K), (E, _, N) = a.shape, b.shape
     c = a.new_empty(R, N)
-    heuristic = _heuristic(R, E, N, _configs(a.device, a.dtype))
-    chosen = choose(kernel, a.dtype, heuristic, R=R, E=E, N=N, K=K)
+    kernel = f"grouped_gemm.{mode}"
+    table = _configs(a.device, a.dtype)
+    architecture = _descriptor_architecture(a.device)
+    is_by_descriptor = (
+        architecture != "" and cdiv(R, E) > _DESCRIPTOR_ROWS and _takes_descriptors(a, w)
+    )
+    if is_by_descriptor:
+        kernel, table = f"{kernel}.descriptor", _BY_ARCHITECTURE[architecture]
+    chosen = choose(kernel, a.dtype, _heuristic(R, E, N, table), R=R, E=E, N=N, K=K)
     # Each expert may have one tile that is not full.
     most_tiles = (R // chosen["BLOCK_M"] + min(R, E)) * cdiv(N, chosen["BLOCK_N"])
-    rows_kernel[(min(most_tiles, _num_programs(a.device)),)](
-        a, b, c, offsets, E, N, K, b.stride(0), b.stride(1), b.stride(2),
-        BLOCK_E=next_power_of_2(E), GROUP_M=_GROUP_ROWS, **chosen.launch,
-    )  # fmt: skip
+    grid = (min(most_tiles, _num_programs(a.device)),)
+    fixed = {"BLOCK_E": next_power_of_2(E), "GROUP_M": _GROUP_ROWS}
+    if is_by_descriptor:
+        # Here, since this file is read where Triton is not installed, too.
+        from triton.tools.tensor_descriptor import TensorDescriptor
+
+        depth, columns = chosen["BLOCK_K"], chosen["BLOCK_N"]
+        block = [columns, depth] if mode == "forward" else [depth, columns]
+        descriptor_kernel[grid](
+            TensorDescriptor.from_tensor(a, [chosen["BLOCK_M"], depth]),
+            TensorDescriptor.from_tensor(w, [1, *block]),
+            c, offsets, E, N, K, B_IS_NK=mode == "forward", **fixed, **chosen.launch,
+        )  # fmt: skip
+        return c
+    rows_kernel[grid](
+        a, b, c, offsets, E, N, K, b.stride(0), b.stride(1), b.stride(2), **fixed, **chosen.launch
+    )
     return c
 
 
@@ -142,7 +190,7 @@ def _check(offsets: torch.Tensor, **tensors: torch.Tensor) -> None:
 def grouped_gemm(x: torch.Tensor, w: torch.Tensor, offsets: torch.Tensor) -> torch.Tensor:
     """y[R,N] from x[R,K] sorted by expert, w[E,N,K] and offsets[E+1] int32."""
     _check(offsets, x=x, w=w)
-    return _rows_product("grouped_gemm.forward", x, w.mT, offsets)
+    return _rows_product("forward", x, w, offsets)
 
 
 @grouped_gemm.register_fake
@@ -155,7 +203,7 @@ def _(x: torch.Tensor, w: torch.Tensor, offsets: torch.Tensor) -> torch.Tensor:
 def grouped_gemm_dgrad(dy: torch.Tensor, w: torch.Tensor, offsets: torch.Tensor) -> torch.Tensor:
     """dx[R,K] from dy[R,N] sorted by expert, w[E,N,K] and offsets[E+1] int32."""
     _check(offsets, dy=dy, w=w)
-    return _rows_product("grouped_gemm.dgrad", dy, w, offsets)
+    return _rows_product("dgrad", dy, w, offsets)
 
 
 @grouped_gemm_dgrad.register_fake
@@ -236,6 +284,36 @@ def _aot(mode: str, dtype: str, one: Config, *families: str) -> AotKernel:
     )
 
 
+def _descriptor_aot(mode: str, one: Config, *families: str) -> AotKernel:
+    rows, columns, depth = (one[name] for name in ("BLOCK_M", "BLOCK_N", "BLOCK_K"))
+    is_nk = mode == "forward"
+    block = f"{columns},{depth}" if is_nk else f"{depth},{columns}"
+    constexprs: dict[str, object] = {
+        "B_IS_NK": is_nk,
+        "BLOCK_E": 128,
+        "GROUP_M": _GROUP_ROWS,
+        **dict(one.blocks),
+    }
+    return AotKernel(
+        label=f"grouped_gemm {mode} descriptor bf16 {rows}x{columns}x{depth}",
+        kernel=descriptor_kernel,
+        signature={
+            "a": f"tensordesc<bf16[{rows},{depth}]>",
+            "b": f"tensordesc<bf16[1,{block}]>",
+            "c_ptr": "*bf16:16",
+            "offsets_ptr": "*i32:16",
+            **dict.fromkeys(("E", "N", "K"), "i32:16"),
+            **dict.fromkeys(constexprs, "constexpr"),
+        },
+        constexprs=constexprs,
+        num_warps=one.num_warps,
+        num_stages=one.num_stages,
+        small=("offsets_ptr",),
+        tunable=f"grouped_gemm.{mode}.descriptor",
+        families=families,
+    )
+
+
 _MODES = ("forward", "dgrad", "wgrad")
 
 AOT = (
@@ -244,6 +322,11 @@ AOT = (
         for family, configs in _BY_FAMILY.items()
         for mode in _MODES
         for one in configs
+    ),
+    *(
+        _descriptor_aot(mode, one, *_BY_ARCHITECTURE)
+        for mode in ("forward", "dgrad")
+        for one in _CONFIGS_DESCRIPTOR
     ),
     *(_aot("forward", "fp16", configs[0], family) for family, configs in _BY_FAMILY.items()),
     *(_aot(mode, "fp32", _CONFIGS_32_BIT[0], *_BY_FAMILY) for mode in _MODES),

@@ -4,6 +4,36 @@ from kernels.triton_support import tl, triton
 
 
 @triton.jit
+def tiles_up_to(offsets_ptr, E, num_columns, BLOCK_E: tl.constexpr, BLOCK_M: tl.constexpr):
+    """The first tile after those of each expert and of all before it."""
+    experts = tl.arange(0, BLOCK_E)
+    starts = tl.load(offsets_ptr + experts, mask=experts < E, other=0)
+    ends = tl.load(offsets_ptr + 1 + experts, mask=experts < E, other=0)
+    return tl.cumsum(tl.cdiv(ends - starts, BLOCK_M) * num_columns, 0)
+
+
+@triton.jit
+def find_tile(
+    tile, last_tiles, offsets_ptr, num_columns, BLOCK_M: tl.constexpr, GROUP_M: tl.constexpr
+):
+    """The expert of a tile, its first row and their number, and the tile's place among them."""
+    is_before = last_tiles <= tile
+    expert = tl.sum(is_before.to(tl.int32), 0)
+    within_expert = tile - tl.max(tl.where(is_before, last_tiles, 0), 0)
+    start_row = tl.load(offsets_ptr + expert)
+    num_expert_rows = tl.load(offsets_ptr + expert + 1) - start_row
+
+    num_rows = tl.cdiv(num_expert_rows, BLOCK_M)
+    group = within_expert // (GROUP_M * num_columns)
+    first_row = group * GROUP_M
+    rows_in_group = tl.minimum(num_rows - first_row, GROUP_M)
+    within = within_expert % (GROUP_M * num_columns)
+    tile_m = first_row + within % rows_in_group
+    tile_n = within // rows_in_group
+    return expert, start_row, num_expert_rows, tile_m, tile_n
+
+
+@triton.jit
 def rows_kernel(
     a_ptr, b_ptr, c_ptr, offsets_ptr, E, N, K, stride_be, stride_bk, stride_bn,
     BLOCK_E: tl.constexpr, BLOCK_M: tl.constexpr, BLOCK_N: tl.constexpr, BLOCK_K: tl.constexpr,
@@ -14,29 +44,15 @@ def rows_kernel(
     A program takes every so-many-th tile of all experts' tiles, whose number only the device knows.
     """
     num_columns = tl.cdiv(N, BLOCK_N)
-    experts = tl.arange(0, BLOCK_E)
-    starts = tl.load(offsets_ptr + experts, mask=experts < E, other=0)
-    ends = tl.load(offsets_ptr + 1 + experts, mask=experts < E, other=0)
-    # The first tile that is no more the expert's.
-    last_tiles = tl.cumsum(tl.cdiv(ends - starts, BLOCK_M) * num_columns, 0)
+    last_tiles = tiles_up_to(offsets_ptr, E, num_columns, BLOCK_E, BLOCK_M)
     num_tiles = tl.max(last_tiles, 0)
     m = tl.arange(0, BLOCK_M)
     n = tl.arange(0, BLOCK_N)
     k = tl.arange(0, BLOCK_K)
     for tile in range(tl.program_id(0), num_tiles, tl.num_programs(0)):
-        is_before = last_tiles <= tile
-        expert = tl.sum(is_before.to(tl.int32), 0)
-        within_expert = tile - tl.max(tl.where(is_before, last_tiles, 0), 0)
-        start_row = tl.load(offsets_ptr + expert)
-        num_expert_rows = tl.load(offsets_ptr + expert + 1) - start_row
-
-        num_rows = tl.cdiv(num_expert_rows, BLOCK_M)
-        group = within_expert // (GROUP_M * num_columns)
-        first_row = group * GROUP_M
-        rows_in_group = tl.minimum(num_rows - first_row, GROUP_M)
-        within = within_expert % (GROUP_M * num_columns)
-        tile_m = first_row + within % rows_in_group
-        tile_n = within // rows_in_group
+        expert, start_row, num_expert_rows, tile_m, tile_n = find_tile(
+            tile, last_tiles, offsets_ptr, num_columns, BLOCK_M, GROUP_M
+        )
 
         # The start of a tile is a 64-bit offset; inside a tile 32 bits do.
         start_m = start_row.to(tl.int64) + tile_m * BLOCK_M
@@ -61,6 +77,43 @@ def rows_kernel(
 
         c_ptrs = c_ptr + start_m * N + start_n + (m[:, None] * N + n[None, :])
         tl.store(c_ptrs, c.to(c_ptr.dtype.element_ty), mask=mask_m[:, None] & mask_n[None, :])
+
+
+@triton.jit
+def descriptor_kernel(
+    a, b, c_ptr, offsets_ptr, E, N, K,
+    B_IS_NK: tl.constexpr,
+    BLOCK_E: tl.constexpr, BLOCK_M: tl.constexpr, BLOCK_N: tl.constexpr, BLOCK_K: tl.constexpr,
+    GROUP_M: tl.constexpr,
+):  # fmt: skip
+    """As `rows_kernel`, with tensor descriptors of a[R,K] and of b[E,N,K] or, else, b[E,K,N].
+
+    The descriptors know where the matrices end. Rows of the next expert that come with the last
+    tile are multiplied and not stored.
+    """
+    num_columns = tl.cdiv(N, BLOCK_N)
+    last_tiles = tiles_up_to(offsets_ptr, E, num_columns, BLOCK_E, BLOCK_M)
+    num_tiles = tl.max(last_tiles, 0)
+    m = tl.arange(0, BLOCK_M)
+    n = tl.arange(0, BLOCK_N)
+    for tile in range(tl.program_id(0), num_tiles, tl.num_programs(0)):
+        expert, start_row, num_expert_rows, tile_m, tile_n = find_tile(
+            tile, last_tiles, offsets_ptr, num_columns, BLOCK_M, GROUP_M
+        )
+        start_m = start_row + tile_m * BLOCK_M
+        start_n = tile_n * BLOCK_N
+        c = tl.zeros([BLOCK_M, BLOCK_N], dtype=tl.float32)
+        for k in range(0, K, BLOCK_K):
+            left = a.load([start_m, k])
+            if B_IS_NK:
+                right = b.load([expert, start_n, k]).reshape(BLOCK_N, BLOCK_K).T
+            else:
+                right = b.load([expert, k, start_n]).reshape(BLOCK_K, BLOCK_N)
+            c = tl.dot(left, right, c)
+
+        mask = (m < num_expert_rows - tile_m * BLOCK_M)[:, None] & (n < N - start_n)[None, :]
+        c_ptrs = c_ptr + start_m.to(tl.int64) * N + start_n + (m[:, None] * N + n[None, :])
+        tl.store(c_ptrs, c.to(c_ptr.dtype.element_ty), mask=mask)
 
 
 @triton.jit

@@ -67,6 +67,46 @@ def test_every_configuration_agrees_with_fp64(mode: Mode, one: tuning.Config) ->
     assert chosen[name].config == one
 
 
+@pytest.fixture
+def descriptors(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Tensor descriptors wherever the device, the rows and the addresses are."""
+    monkeypatch.setattr(custom_ops, "_descriptor_architecture", lambda device: "sm_90")
+    monkeypatch.setattr(custom_ops, "_DESCRIPTOR_ROWS", 0)
+
+
+@pytest.mark.usefixtures("descriptors")
+@pytest.mark.parametrize("mode", [Mode.FORWARD, Mode.DGRAD])
+@pytest.mark.parametrize("variant", OP.variants)
+@pytest.mark.parametrize("one", custom_ops._CONFIGS_DESCRIPTOR, ids=str)
+def test_every_configuration_of_descriptors_agrees_with_fp64(
+    mode: Mode, variant: str, one: tuning.Config
+) -> None:
+    name = f"grouped_gemm.{mode}.descriptor"
+    case = problem("grouped_gemm", "fp16", mode, variant, R=200, E=7, N=264, K=72)
+    with tuning.forced({name: one}), tuning.observed() as chosen:
+        run_triton(OP, case)
+    assert chosen[name].config == one
+
+
+@pytest.mark.usefixtures("descriptors")
+def test_descriptors_read_no_weights_of_another_expert() -> None:
+    w = torch.ones(2, 8, 8, device=DEVICE, dtype=torch.float16)
+    w[1] = float("inf")
+    x = torch.ones(5, 8, device=DEVICE, dtype=torch.float16)
+    with tuning.observed() as chosen:
+        assert (grouped_gemm.grouped_gemm(x, w, _offsets(0, 5, 5)) == 8).all()
+        assert (grouped_gemm.grouped_gemm_dgrad(x, w, _offsets(0, 5, 5)) == 8).all()
+    assert {"grouped_gemm.forward.descriptor", "grouped_gemm.dgrad.descriptor"} <= chosen.keys()
+
+
+@pytest.mark.usefixtures("descriptors")
+@pytest.mark.parametrize("sizes", [{"N": 9, "K": 8}, {"N": 8, "K": 9}])
+def test_rows_that_are_not_whole_16_bytes_go_by_pointers(sizes: dict[str, int]) -> None:
+    with tuning.observed() as chosen:
+        run_triton(OP, problem("grouped_gemm", "fp16", Mode.DGRAD, "uniform", R=5, E=2, **sizes))
+    assert chosen.keys() == {"grouped_gemm.dgrad"}
+
+
 @pytest.mark.parametrize("mode", MODES)
 def test_an_expert_without_rows_has_a_gradient_of_zeros(mode: Mode) -> None:
     x, dy = torch.randn(4, 6, device=DEVICE), torch.randn(4, 5, device=DEVICE)
