@@ -4,6 +4,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from kernels import grouped_gemm, tuning
+from kernels.grouped_gemm import custom_ops
 from kernels.op import Mode, problem
 from kernels.routing import draw_offsets, row_counts
 from tests.kernels.checks import DEVICE, needs_gpu, run_triton
@@ -54,7 +55,7 @@ def test_any_counts_of_rows_agree_with_each_experts_product(
 @pytest.mark.parametrize("mode", MODES)
 @pytest.mark.parametrize(
     "one",
-    dict.fromkeys(one for configs in grouped_gemm._BY_FAMILY.values() for one in configs),
+    dict.fromkeys(one for configs in custom_ops._BY_FAMILY.values() for one in configs),
     ids=str,
 )
 def test_every_configuration_agrees_with_fp64(mode: Mode, one: tuning.Config) -> None:
@@ -64,6 +65,46 @@ def test_every_configuration_agrees_with_fp64(mode: Mode, one: tuning.Config) ->
     with tuning.forced({name: one}), tuning.observed() as chosen:
         run_triton(OP, case)
     assert chosen[name].config == one
+
+
+@pytest.fixture
+def descriptors(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Tensor descriptors wherever the device, the rows and the addresses are."""
+    monkeypatch.setattr(custom_ops, "_descriptor_architecture", lambda device: "sm_90")
+    monkeypatch.setattr(custom_ops, "_DESCRIPTOR_ROWS", 0)
+
+
+@pytest.mark.usefixtures("descriptors")
+@pytest.mark.parametrize("mode", [Mode.FORWARD, Mode.DGRAD])
+@pytest.mark.parametrize("variant", OP.variants)
+@pytest.mark.parametrize("one", custom_ops._CONFIGS_DESCRIPTOR, ids=str)
+def test_every_configuration_of_descriptors_agrees_with_fp64(
+    mode: Mode, variant: str, one: tuning.Config
+) -> None:
+    name = f"grouped_gemm.{mode}.descriptor"
+    case = problem("grouped_gemm", "fp16", mode, variant, R=200, E=7, N=264, K=72)
+    with tuning.forced({name: one}), tuning.observed() as chosen:
+        run_triton(OP, case)
+    assert chosen[name].config == one
+
+
+@pytest.mark.usefixtures("descriptors")
+def test_descriptors_read_no_weights_of_another_expert() -> None:
+    w = torch.ones(2, 8, 8, device=DEVICE, dtype=torch.float16)
+    w[1] = float("inf")
+    x = torch.ones(5, 8, device=DEVICE, dtype=torch.float16)
+    with tuning.observed() as chosen:
+        assert (grouped_gemm.grouped_gemm(x, w, _offsets(0, 5, 5)) == 8).all()
+        assert (grouped_gemm.grouped_gemm_dgrad(x, w, _offsets(0, 5, 5)) == 8).all()
+    assert {"grouped_gemm.forward.descriptor", "grouped_gemm.dgrad.descriptor"} <= chosen.keys()
+
+
+@pytest.mark.usefixtures("descriptors")
+@pytest.mark.parametrize("sizes", [{"N": 9, "K": 8}, {"N": 8, "K": 9}])
+def test_rows_that_are_not_whole_16_bytes_go_by_pointers(sizes: dict[str, int]) -> None:
+    with tuning.observed() as chosen:
+        run_triton(OP, problem("grouped_gemm", "fp16", Mode.DGRAD, "uniform", R=5, E=2, **sizes))
+    assert chosen.keys() == {"grouped_gemm.dgrad"}
 
 
 @pytest.mark.parametrize("mode", MODES)
@@ -76,7 +117,7 @@ def test_an_expert_without_rows_has_a_gradient_of_zeros(mode: Mode) -> None:
 
 def test_grouped_order_visits_every_tile(monkeypatch: pytest.MonkeyPatch) -> None:
     # More rows of tiles than a group holds, and a last group that is not full.
-    monkeypatch.setattr(grouped_gemm, "_GROUP_ROWS", 3)
+    monkeypatch.setattr(custom_ops, "_GROUP_ROWS", 3)
     one = tuning.config(4, 2, BLOCK_M=16, BLOCK_N=16, BLOCK_K=16)
     with tuning.forced({f"grouped_gemm.{mode}": one for mode in MODES}):
         for mode in MODES:
@@ -127,7 +168,7 @@ def test_counts_by_hand() -> None:
 
 def test_tile_follows_the_rows_of_a_typical_expert() -> None:
     def rows(R: int, E: int) -> int:
-        return grouped_gemm._heuristic(R, E, 4096, grouped_gemm._CONFIGS)["BLOCK_M"]
+        return custom_ops._heuristic(R, E, 4096, custom_ops._CONFIGS)["BLOCK_M"]
 
     assert rows(64, 128) == 16
     assert rows(128 * 64, 128) == 64

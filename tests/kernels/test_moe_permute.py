@@ -23,7 +23,7 @@ def _positions(*rows: tuple[int, ...]) -> torch.Tensor:
 @pytest.mark.parametrize("module", MODULES)
 @pytest.mark.parametrize("mode", MODES)
 @pytest.mark.parametrize("dtype", ["bf16", "fp16", "fp32"])
-@pytest.mark.parametrize(("T", "K", "E", "H"), [(1, 1, 1, 1), (3, 2, 9, 1024), (40, 8, 8, 2049)])
+@pytest.mark.parametrize(("T", "K", "E", "H"), [(1, 1, 1, 1), (3, 2, 9, 1024), (7, 8, 8, 2049)])
 def test_any_shape_agrees_with_fp64(
     module: ModuleType, mode: Mode, dtype: str, T: int, K: int, E: int, H: int
 ) -> None:
