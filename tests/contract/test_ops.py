@@ -23,6 +23,7 @@ from tests.kernels.checks import (
     exact_dtype,
     expected,
     inputs_of,
+    is_beyond_torch,
     odd_problem,
 )
 
@@ -120,6 +121,10 @@ def test_agrees_with_fp64_each_time_and_leaves_its_inputs(
 ) -> None:
     reason = impl.unsupported(case, DEVICE)
     if reason is not None and reason == bf16_dot_unsupported(case.dtype):
+        pytest.skip(reason)
+    if is_beyond_torch(impl, case):
+        assert reason is not None
+        assert reason.endswith(".")
         pytest.skip(reason)
     assert reason is None
     inputs = inputs_of(op, case)

@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from harness.measure.correctness import compare
-from kernels.op import Inputs, Mode, Op, Outputs, Problem, Tolerance, problem
+from kernels.op import Impl, Inputs, Mode, Op, Outputs, Problem, Tolerance, problem
 
 DEVICE = torch.accelerator.current_accelerator(check_available=True) or torch.device("cpu")
 
@@ -53,6 +53,12 @@ PARTLY_READ: Mapping[str, Callable[[dict[str, torch.Tensor]], dict[str, torch.Te
 """What is read of an input that is not read whole."""
 
 
+NOT_ON_CPU: Mapping[str, frozenset[str]] = {
+    "gemm": frozenset({"tf32"}),
+}
+"""Types that torch cannot compute an op in on a CPU; the interpreter can."""
+
+
 def odd_problem(op: Op, dtype: str, mode: Mode, variant: str = "") -> Problem:
     """The op at its odd sizes, in its first variant unless told another."""
     assert op.name in SIZES, (
@@ -61,6 +67,12 @@ def odd_problem(op: Op, dtype: str, mode: Mode, variant: str = "") -> Problem:
     )
     sizes = {axis: SIZES[op.name][axis] for axis in op.axes}
     return problem(op.name, dtype, mode, variant or op.variants[0], **sizes)
+
+
+def is_beyond_torch(impl: Impl, case: Problem) -> bool:
+    """Whether torch itself cannot run the case on this device, and has to say so."""
+    is_torch = impl.name in ("torch", "compile")
+    return is_torch and DEVICE.type == "cpu" and case.dtype in NOT_ON_CPU.get(case.op, ())
 
 
 def exact_dtype(op: Op) -> str:
