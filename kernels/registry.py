@@ -15,6 +15,7 @@ _WORDS = {
     "dtypes",
     "compiled",
     "tuning",
+    "tiles",
     "triton_support",
     "resources",
     "row_norm",

@@ -7,63 +7,50 @@ import torch
 
 from kernels import triton_support, tuning
 from kernels.gemm.triton_kernels import descriptor_kernel, matmul_kernel
+from kernels.tiles import (
+    DESCRIPTOR_ROWS,
+    GROUP_ROWS,
+    descriptor_architecture,
+    heuristic,
+    pipelined,
+    specialized,
+    takes_descriptors,
+    tile_config,
+)
 from kernels.triton_support import AotKernel, cdiv, require_contiguous, require_dtype
-from kernels.tuning import Config, Tunable, config
-
-
-def _tile(num_warps: int, num_stages: int, rows: int, columns: int, depth: int) -> Config:
-    return config(num_warps, num_stages, BLOCK_M=rows, BLOCK_N=columns, BLOCK_K=depth)
-
-
-def _pipelined(num_warps: int, num_stages: int, *tile: int, stores: int = 2) -> Config:
-    """All warps load and multiply, in one loop over tiles and depth."""
-    rows, columns, depth = tile
-    return config(
-        num_warps, num_stages, BLOCK_M=rows, BLOCK_N=columns, BLOCK_K=depth, STORES=stores,
-        WARP_SPECIALIZE=0, FLATTEN=1,
-    )  # fmt: skip
-
-
-def _specialized(num_stages: int, *tile: int, stores: int, flatten: int) -> Config:
-    """One group of warps loads while others multiply."""
-    rows, columns, depth = tile
-    return config(
-        4, num_stages, BLOCK_M=rows, BLOCK_N=columns, BLOCK_K=depth, STORES=stores,
-        WARP_SPECIALIZE=1, FLATTEN=flatten,
-    )  # fmt: skip
-
+from kernels.tuning import Config, Tunable
 
 # The last of each is for a decode step, whose few rows wait for memory and not for tensor cores.
 # Eight warps share a tile of 128 x 128 on sm_80, where four would spill 32 bytes each; of 128 x 256
 # with a depth of 64 they would spill 40.
 _NVIDIA = (
-    _tile(8, 4, 128, 256, 32),
-    _tile(8, 3, 128, 128, 64),
-    _tile(4, 4, 64, 128, 64),
-    _tile(4, 4, 64, 64, 64),
-    _tile(4, 5, 16, 64, 64),
+    tile_config(8, 4, 128, 256, 32),
+    tile_config(8, 3, 128, 128, 64),
+    tile_config(4, 4, 64, 128, 64),
+    tile_config(4, 4, 64, 64, 64),
+    tile_config(4, 5, 16, 64, 64),
 )
 # AMD: two stages hold one tile in LDS while the next is in registers, so (rows + columns) * depth
 # * 2 bytes must fit 64 KiB; 256 threads of 64-wide wavefronts are 4 warps.
 _AMD = (
-    _tile(8, 2, 256, 256, 32),
-    _tile(4, 2, 128, 128, 64),
-    _tile(4, 2, 64, 128, 64),
-    _tile(4, 2, 64, 64, 64),
-    _tile(4, 2, 16, 64, 128),
+    tile_config(8, 2, 256, 256, 32),
+    tile_config(4, 2, 128, 128, 64),
+    tile_config(4, 2, 64, 128, 64),
+    tile_config(4, 2, 64, 64, 64),
+    tile_config(4, 2, 16, 64, 128),
 )
 # 128 x 128 would spill 8 bytes on sm_100.
 _TF32 = (
-    _tile(8, 3, 128, 64, 32),
-    _tile(4, 3, 64, 64, 32),
-    _tile(4, 3, 16, 64, 32),
+    tile_config(8, 3, 128, 64, 32),
+    tile_config(4, 3, 64, 64, 32),
+    tile_config(4, 3, 16, 64, 32),
 )
 # Without tf32 there is no tensor core for fp32 on NVIDIA: the accumulator and the operands of
 # larger tiles would not fit the registers of plain multiply-adds.
 _FP32 = (
-    _tile(8, 3, 128, 64, 16),
-    _tile(8, 3, 64, 64, 16),
-    _tile(4, 2, 16, 64, 32),
+    tile_config(8, 3, 128, 64, 16),
+    tile_config(8, 3, 64, 64, 16),
+    tile_config(4, 2, 16, 64, 32),
 )
 
 TUNABLES = (
@@ -79,19 +66,19 @@ TUNABLES = (
         kernel="gemm.descriptor",
         configs={
             "sm_90": (
-                _pipelined(8, 4, 128, 256, 64),
-                _pipelined(8, 4, 256, 128, 64),
-                _pipelined(8, 4, 128, 128, 64),
-                _pipelined(4, 4, 64, 128, 64),
-                _specialized(3, 128, 256, 64, stores=1, flatten=0),
-                _specialized(3, 256, 128, 64, stores=1, flatten=0),
-                _specialized(4, 128, 128, 64, stores=1, flatten=0),
+                pipelined(8, 4, 128, 256, 64),
+                pipelined(8, 4, 256, 128, 64),
+                pipelined(8, 4, 128, 128, 64),
+                pipelined(4, 4, 64, 128, 64),
+                specialized(3, 128, 256, 64, stores=1, flatten=0),
+                specialized(3, 256, 128, 64, stores=1, flatten=0),
+                specialized(4, 128, 128, 64, stores=1, flatten=0),
             ),
             "sm_100": (
-                _specialized(4, 128, 256, 64, stores=2, flatten=1),
-                _specialized(6, 128, 128, 64, stores=2, flatten=1),
-                _specialized(4, 64, 128, 64, stores=2, flatten=1),
-                _pipelined(4, 4, 128, 256, 64),
+                specialized(4, 128, 256, 64, stores=2, flatten=1),
+                specialized(6, 128, 128, 64, stores=2, flatten=1),
+                specialized(4, 64, 128, 64, stores=2, flatten=1),
+                pipelined(4, 4, 128, 256, 64),
             ),
         },
     ),
@@ -100,61 +87,14 @@ TUNABLES = (
     Tunable(
         kernel="gemm.descriptor.tf32",
         configs={
-            "sm_90": (_pipelined(8, 3, 128, 256, 32), _pipelined(8, 4, 128, 128, 32)),
-            "sm_100": (_specialized(4, 128, 128, 32, stores=2, flatten=1),),
+            "sm_90": (pipelined(8, 3, 128, 256, 32), pipelined(8, 4, 128, 128, 32)),
+            "sm_100": (specialized(4, 128, 128, 32, stores=2, flatten=1),),
         },
     ),
 )
 _CONFIGS: Mapping[str, Mapping[str, tuple[Config, ...]]] = {
     tunable.kernel: tunable.configs for tunable in TUNABLES
 }
-
-# Rows of tiles that run at the same time share the columns they read in L2.
-_GROUP_ROWS = 8
-
-# Fewer rows than this read each weight for so few products that memory decides, and small tiles by
-# pointers give more of them at once than one persistent program for each multiprocessor.
-_DESCRIPTOR_ROWS = 65
-
-# Architectures on which tensor descriptors become TMA and feed wgmma or tcgen05. sm_120 has TMA,
-# but the products of sm_80, which read shared memory as the plain kernel does.
-_DESCRIPTOR_ARCHITECTURES = {9: "sm_90", 10: "sm_100"}
-
-
-def _time(tile: Config, rows: int, columns: int, num_multiprocessors: int) -> int:
-    """Estimate of the time of all tiles, in units of a product; it only orders tiles.
-
-    All multiprocessors compute a tile each until none is left. A tile takes its products and,
-    for each row and column, the time of 32 of them to be loaded: a tile of 128 x 128 is then 9 %
-    slower for its size than one of 128 x 256, one of 64 x 64 is 45 % slower.
-    """
-    height, width = tile["BLOCK_M"], tile["BLOCK_N"]
-    waves = cdiv(cdiv(rows, height) * cdiv(columns, width), num_multiprocessors)
-    return waves * (height * width + 32 * (height + width))
-
-
-def heuristic(
-    tiles: tuple[Config, ...], rows: int, columns: int, num_multiprocessors: int
-) -> Config:
-    """The tile that a chip with so many multiprocessors is estimated to finish first.
-
-    A tile of 16 rows is for as many rows or fewer, and then the only one.
-    """
-    decode = [tile for tile in tiles if tile["BLOCK_M"] == 16]
-    if decode and rows <= 16:
-        return decode[0]
-    return min(
-        (tile for tile in tiles if tile not in decode),
-        key=lambda tile: _time(tile, rows, columns, num_multiprocessors),
-    )
-
-
-def _takes_descriptors(*tensors: torch.Tensor) -> bool:
-    """Whether TMA can read the matrices: 16-byte aligned, and so are their rows."""
-    return all(
-        tensor.data_ptr() % 16 == 0 and max(tensor.stride()) * tensor.element_size() % 16 == 0
-        for tensor in tensors
-    )
 
 
 def _matmul(a: torch.Tensor, b: torch.Tensor, allow_tf32: bool) -> torch.Tensor:
@@ -166,9 +106,9 @@ def _matmul(a: torch.Tensor, b: torch.Tensor, allow_tf32: bool) -> torch.Tensor:
     suffix = "" if a.dtype != torch.float32 else ".tf32" if allow_tf32 else ".fp32"
     precision = "tf32" if suffix == ".tf32" else "ieee"
     num_multiprocessors = triton_support.num_multiprocessors(a.device)
-    architecture = _DESCRIPTOR_ARCHITECTURES.get(triton_support.compute_capability(a.device)[0], "")
+    architecture = descriptor_architecture(a.device)
     sizes = {"M": M, "N": N, "K": K}
-    if architecture and suffix != ".fp32" and M >= _DESCRIPTOR_ROWS and _takes_descriptors(a, b, c):
+    if architecture and suffix != ".fp32" and M >= DESCRIPTOR_ROWS and takes_descriptors(a, b, c):
         kernel = "gemm.descriptor" + suffix
         best = heuristic(_CONFIGS[kernel][architecture], M, N, num_multiprocessors)
         tile = tuning.choose(kernel, a.dtype, best, **sizes)
@@ -176,7 +116,7 @@ def _matmul(a: torch.Tensor, b: torch.Tensor, allow_tf32: bool) -> torch.Tensor:
         triton_support.provide_scratch(a.device)
         descriptor_kernel[(min(num_tiles, num_multiprocessors),)](
             a, b, c, M, N, K, A_IS_KM=a.stride(1) != 1, B_IS_NK=b.stride(1) != 1,
-            GROUP_M=_GROUP_ROWS, PRECISION=precision, **tile.launch,
+            GROUP_M=GROUP_ROWS, PRECISION=precision, **tile.launch,
         )  # fmt: skip
         return c
     kernel = "gemm" + suffix
@@ -185,7 +125,7 @@ def _matmul(a: torch.Tensor, b: torch.Tensor, allow_tf32: bool) -> torch.Tensor:
     tile = tuning.choose(kernel, a.dtype, best, **sizes)
     matmul_kernel[(cdiv(M, tile["BLOCK_M"]) * cdiv(N, tile["BLOCK_N"]),)](
         a, b, c, M, N, K, a.stride(0), a.stride(1), b.stride(0), b.stride(1),
-        GROUP_M=_GROUP_ROWS, PRECISION=precision, **tile.launch,
+        GROUP_M=GROUP_ROWS, PRECISION=precision, **tile.launch,
     )  # fmt: skip
     return c
 
@@ -273,7 +213,7 @@ def _aot(kernel: str, mode: str, dtype: str, tile: Config, *families: str) -> Ao
     shape = "x".join(str(tile[name]) for name in ("BLOCK_M", "BLOCK_N", "BLOCK_K"))
     label = f"{kernel} {mode} {dtype} {shape}"
     constexprs = blocks | {
-        "GROUP_M": _GROUP_ROWS,
+        "GROUP_M": GROUP_ROWS,
         "PRECISION": "tf32" if kernel.endswith(".tf32") else "ieee",
     }
     signature = {"a_ptr": f"*{dtype}:16", "b_ptr": f"*{dtype}:16", "c_ptr": f"*{dtype}:16"}

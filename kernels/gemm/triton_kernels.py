@@ -1,19 +1,7 @@
 """The two kernels of a matrix product: by pointers, and by tensor descriptors (TMA)."""
 
+from kernels.tiles import tile_at
 from kernels.triton_support import tl, triton
-
-
-@triton.jit
-def tile_at(index, num_rows, num_columns, GROUP_M: tl.constexpr):
-    """Row and column of a tile; GROUP_M rows of tiles go together, column after column.
-
-    Tiles that run at the same time then share their columns of b in L2.
-    """
-    group = index // (GROUP_M * num_columns)
-    first_row = group * GROUP_M
-    rows_in_group = tl.minimum(num_rows - first_row, GROUP_M)
-    within = index % (GROUP_M * num_columns)
-    return first_row + within % rows_in_group, within // rows_in_group
 
 
 @triton.jit

@@ -27,6 +27,7 @@ SIZES: Mapping[str, Mapping[str, int]] = {
     "layer_norm": {"T": 5, "H": 123},
     "rms_norm": {"T": 5, "H": 123},
     "rope": {"T": 5, "H": 19, "D": 70},
+    "scaled_gemm": {"M": 37, "N": 145, "K": 276},
     "softmax": {"T": 5, "V": 5003},
     "swiglu": {"T": 5, "F": 1031},
 }
@@ -55,8 +56,9 @@ PARTLY_READ: Mapping[str, Callable[[dict[str, torch.Tensor]], dict[str, torch.Te
 
 NOT_ON_CPU: Mapping[str, frozenset[str]] = {
     "gemm": frozenset({"tf32"}),
+    "scaled_gemm": frozenset({"block"}),
 }
-"""Types that torch cannot compute an op in on a CPU; the interpreter can."""
+"""Types and variants that torch cannot compute an op in on a CPU; the interpreter can."""
 
 
 def odd_problem(op: Op, dtype: str, mode: Mode, variant: str = "") -> Problem:
@@ -72,12 +74,16 @@ def odd_problem(op: Op, dtype: str, mode: Mode, variant: str = "") -> Problem:
 def is_beyond_torch(impl: Impl, case: Problem) -> bool:
     """Whether torch itself cannot run the case on this device, and has to say so."""
     is_torch = impl.name in ("torch", "compile")
-    return is_torch and DEVICE.type == "cpu" and case.dtype in NOT_ON_CPU.get(case.op, ())
+    missing = NOT_ON_CPU.get(case.op, frozenset())
+    return is_torch and DEVICE.type == "cpu" and not missing.isdisjoint({case.dtype, case.variant})
 
 
 def exact_dtype(op: Op) -> str:
-    """The type of the op that the interpreter multiplies right, the most exact one."""
-    return next(name for name in ("fp32", "fp16", *op.dtypes) if name in op.dtypes)
+    """The type of the op that the interpreter multiplies right, the most exact one.
+
+    int8 before fp8, on which `torch.library.opcheck` cannot compute on a CPU.
+    """
+    return next(name for name in ("fp32", "fp16", "int8", *op.dtypes) if name in op.dtypes)
 
 
 def inputs_of(op: Op, case: Problem, seed: int = 0) -> dict[str, torch.Tensor]:

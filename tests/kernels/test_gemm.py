@@ -8,8 +8,9 @@ from hypothesis import strategies as st
 
 from kernels import gemm, triton_support, tuning
 from kernels.gemm import custom_ops
-from kernels.gemm.custom_ops import TUNABLES, heuristic
+from kernels.gemm.custom_ops import TUNABLES
 from kernels.op import Mode, Problem, problem
+from kernels.tiles import heuristic
 from kernels.tuning import Config, config
 from tests.kernels.checks import DEVICE, inputs_of, needs_gpu, run_triton
 
@@ -124,7 +125,7 @@ def test_every_32_bit_tile_agrees_with_fp64(kernel: str) -> None:
 @pytest.mark.parametrize("is_hopper", [False, True])
 def test_grouped_order_visits_every_tile(is_hopper: bool, monkeypatch: pytest.MonkeyPatch) -> None:
     # More rows of tiles than a group holds, and a last group that is not full.
-    monkeypatch.setattr(custom_ops, "_GROUP_ROWS", 3)
+    monkeypatch.setattr(custom_ops, "GROUP_ROWS", 3)
     blocks = {"BLOCK_M": 16, "BLOCK_N": 16, "BLOCK_K": 16}
     walk = {"STORES": 2, "WARP_SPECIALIZE": 0, "FLATTEN": 1}
     tiles = {"gemm": config(4, 2, **blocks), "gemm.descriptor": config(4, 2, **blocks, **walk)}
