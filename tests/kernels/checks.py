@@ -24,6 +24,7 @@ SIZES: Mapping[str, Mapping[str, int]] = {
     "embedding": {"T": 41, "V": 19, "H": 1031},
     "geglu": {"T": 5, "F": 1031},
     "gemm": {"M": 37, "N": 133, "K": 151},
+    "int4_gemm": {"M": 37, "N": 133, "K": 384},
     "layer_norm": {"T": 5, "H": 123},
     "rms_norm": {"T": 5, "H": 123},
     "rope": {"T": 5, "H": 19, "D": 70},
@@ -36,6 +37,7 @@ SIZES: Mapping[str, Mapping[str, int]] = {
 
 GROWING: Mapping[str, Mapping[str, int]] = {
     "attention": {"H": 60, "G": 1, "Q": 8, "S": 64},
+    "int4_gemm": {"K": 128},
 }
 """Sizes to grow each axis from by up to five times, where not all can be 4: head counts stay
 multiples of each other, and queries fewer than keys."""
