@@ -21,6 +21,7 @@ _WORDS = {
     "dtypes",
     "compiled",
     "tuning",
+    "tiles",
     "triton_support",
     "resources",
     "stream",

@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from harness.measure.correctness import compare
-from kernels.op import Inputs, Mode, Op, Outputs, Problem, Tolerance, problem
+from kernels.op import Impl, Inputs, Mode, Op, Outputs, Problem, Tolerance, problem
 
 DEVICE = torch.accelerator.current_accelerator(check_available=True) or torch.device("cpu")
 
@@ -30,6 +30,7 @@ SIZES: Mapping[str, Mapping[str, int]] = {
     # N and K in eights, which torch._grouped_mm needs.
     "grouped_gemm": {"R": 75, "E": 3, "N": 136, "K": 152},
     "grad_norm": {"N": 9001},
+    "int4_gemm": {"M": 37, "N": 133, "K": 384},
     "layer_norm": {"T": 5, "H": 123},
     "moe_permute": {"T": 13, "K": 3, "E": 7, "H": 1031},
     "moe_unpermute": {"T": 13, "K": 3, "E": 7, "H": 1031},
@@ -38,6 +39,7 @@ SIZES: Mapping[str, Mapping[str, int]] = {
     "rms_norm": {"T": 5, "H": 123},
     "rope": {"T": 5, "H": 19, "D": 70},
     "scale": {"N": 5003},
+    "scaled_gemm": {"M": 37, "N": 145, "K": 276},
     "softmax": {"T": 5, "V": 5003},
     "swiglu": {"T": 5, "F": 1031},
     "triad": {"N": 5003},
@@ -51,6 +53,7 @@ GROWING: Mapping[str, Mapping[str, int]] = {
     "grouped_gemm": {"R": 320, "E": 4, "N": 4, "K": 4},
     # Eight groups, four of which hold enough experts.
     "moe_route": {"T": 4, "E": 64, "K": 4},
+    "int4_gemm": {"K": 128},
 }
 """Sizes to grow each axis from by up to five times, where not all can be 4: head counts stay
 multiples of each other, and queries fewer than keys."""
@@ -91,11 +94,16 @@ SHARED_GRADIENTS: Mapping[str, Mapping[str, str]] = {
 }
 """Operands whose gradient is that of another, and which the backward mode therefore leaves out."""
 
-
-UNSUPPORTED: Mapping[tuple[str, str], tuple[str, ...]] = {
-    ("grouped_gemm", "compile"): ("fp16", "fp32"),
+NOWHERE: Mapping[tuple[str, str], frozenset[str]] = {
+    ("grouped_gemm", "compile"): frozenset({"fp16", "fp32"}),
 }
-"""Types that an implementation of an op can run nowhere, and says so."""
+"""Types that an implementation of an op can run on no device, and says so."""
+
+NOT_ON_CPU: Mapping[str, frozenset[str]] = {
+    "gemm": frozenset({"tf32"}),
+    "scaled_gemm": frozenset({"block"}),
+}
+"""Types and variants that torch cannot compute an op in on a CPU; the interpreter can."""
 
 
 def odd_problem(op: Op, dtype: str, mode: Mode, variant: str = "") -> Problem:
@@ -108,9 +116,20 @@ def odd_problem(op: Op, dtype: str, mode: Mode, variant: str = "") -> Problem:
     return problem(op.name, dtype, mode, variant or op.variants[0], **sizes)
 
 
+def is_beyond_torch(impl: Impl, case: Problem) -> bool:
+    """Whether torch itself cannot run the case on this device, and has to say so."""
+    missing = NOWHERE.get((case.op, impl.name), frozenset())
+    if impl.name in ("torch", "compile") and DEVICE.type == "cpu":
+        missing |= NOT_ON_CPU.get(case.op, frozenset())
+    return not missing.isdisjoint({case.dtype, case.variant})
+
+
 def exact_dtype(op: Op) -> str:
-    """The type of the op that the interpreter multiplies right, the most exact one."""
-    return next(name for name in ("fp32", "fp16", *op.dtypes) if name in op.dtypes)
+    """The type of the op that the interpreter multiplies right, the most exact one.
+
+    int8 before fp8, on which `torch.library.opcheck` cannot compute on a CPU.
+    """
+    return next(name for name in ("fp32", "fp16", "int8", *op.dtypes) if name in op.dtypes)
 
 
 def inputs_of(op: Op, case: Problem, seed: int = 0) -> dict[str, torch.Tensor]:
