@@ -25,6 +25,7 @@ _WORDS = {
     "resources",
     "row_norm",
     "gated",
+    "eight_bit",
 }
 """Files of this package that describe or support ops and are none themselves."""
 

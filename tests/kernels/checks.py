@@ -21,10 +21,13 @@ SIZES: Mapping[str, Mapping[str, int]] = {
     "attention": {"B": 2, "Q": 37, "S": 53, "H": 6, "G": 2, "D": 24, "E": 17},
     "copy": {"N": 5003},
     "cross_entropy": {"T": 5, "V": 5003},
+    "dequantize": {"T": 133, "H": 203},
     "embedding": {"T": 41, "V": 19, "H": 1031},
     "geglu": {"T": 5, "F": 1031},
     "gemm": {"M": 37, "N": 133, "K": 151},
     "layer_norm": {"T": 5, "H": 123},
+    # Two tiles of 128 rows by 128 columns in both axes.
+    "quantize": {"T": 133, "H": 203},
     "rms_norm": {"T": 5, "H": 123},
     "rope": {"T": 5, "H": 19, "D": 70},
     "softmax": {"T": 5, "V": 5003},
