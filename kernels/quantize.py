@@ -2,7 +2,7 @@
 
 Shape letters: T tokens, H hidden size. x is bf16; the problem's type is that of q: `fp8` (E4M3,
 largest 448) or `int8` (largest 127). Scales are fp32, one for each row (`token`), each 128 columns
-of a row (`block`) or each 128 rows by 128 columns (`tile`); `kernels/eight_bit.py` has their shapes.
+of a row (`block`) or each 128 rows by 128 columns (`tile`), shaped as `kernels/eight_bit.py` says.
 Rounding is to nearest even. A group of zeros has q = 0 and the scale of an amax of 2^-100.
 The reference of q is x / scale as it is, unrounded, so what is held to a bound is the rounding.
 Counted: 2 FLOPs per element (maximum, divide); rounding and a change of sign are none. Bytes: x in

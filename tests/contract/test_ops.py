@@ -18,6 +18,7 @@ from tests.kernels.checks import (
     DEVICE,
     GROWING,
     PARTLY_READ,
+    PARTLY_WRITTEN,
     STILL,
     assert_within,
     exact_dtype,
@@ -285,12 +286,16 @@ def test_least_traffic_is_each_input_read_and_each_output_written(op: Op, case: 
         if not inputs[name].is_floating_point():
             return True
         unknown = inputs | {name: torch.full_like(inputs[name], math.nan)}
-        return not all(output.isfinite().all() for output in op.reference(case, unknown))
+        # torch knows no isfinite of 8-bit types.
+        found = op.reference(case, unknown)
+        return not all(output.double().isfinite().all() for output in found)
 
     operands = {name: tensor for name, tensor in inputs.items() if is_read(name)}
     if op.name in PARTLY_READ:
         partly = PARTLY_READ[op.name](inputs)
         operands |= {name: partly[name] for name in operands.keys() & partly.keys()}
+    if op.name in PARTLY_WRITTEN:
+        outputs = PARTLY_WRITTEN[op.name](inputs, outputs)
     cost = op.cost(case)
     assert cost.bytes_read == sum(tensor.nbytes for tensor in operands.values())
     assert cost.bytes_written == sum(

@@ -25,6 +25,7 @@ SIZES: Mapping[str, Mapping[str, int]] = {
     "embedding": {"T": 41, "V": 19, "H": 1031},
     "geglu": {"T": 5, "F": 1031},
     "gemm": {"M": 37, "N": 133, "K": 151},
+    "kv_cache_write": {"T": 7, "N": 3, "P": 5, "G": 3, "D": 389},
     "layer_norm": {"T": 5, "H": 123},
     # Two tiles of 128 rows by 128 columns in both axes.
     "quantize": {"T": 133, "H": 203},
@@ -47,13 +48,24 @@ STILL: Mapping[str, Mapping[str, frozenset[str]]] = {
     "attention": {"G": frozenset({"flops"})},
     # T rows are looked up, however many the table has; its gradient has them all.
     "embedding": {"V": frozenset({"flops", "bytes forward"})},
+    # Rows of T tokens are written, however large the cache is.
+    "kv_cache_write": {axis: frozenset({"flops", "bytes"}) for axis in ("N", "P")},
 }
 """What of a cost does not grow with an axis, in every mode or in the one named."""
 
 PARTLY_READ: Mapping[str, Callable[[dict[str, torch.Tensor]], dict[str, torch.Tensor]]] = {
     "embedding": lambda inputs: {"table": inputs["table"][inputs["ids"]]},
+    # The rows that are not written stay as they are.
+    "kv_cache_write": lambda inputs: {name: inputs[name][:0] for name in ("k_cache", "v_cache")},
 }
 """What is read of an input that is not read whole."""
+
+PARTLY_WRITTEN: Mapping[str, Callable[[Inputs, Outputs], Outputs]] = {
+    "kv_cache_write": lambda inputs, outputs: tuple(
+        cache.flatten(0, 1)[inputs["slot"]] for cache in outputs
+    ),
+}
+"""What is written of the outputs of an op that does not write them whole."""
 
 
 def odd_problem(op: Op, dtype: str, mode: Mode, variant: str = "") -> Problem:
@@ -68,7 +80,8 @@ def odd_problem(op: Op, dtype: str, mode: Mode, variant: str = "") -> Problem:
 
 def exact_dtype(op: Op) -> str:
     """The type of the op that the interpreter multiplies right, the most exact one."""
-    return next(name for name in ("fp32", "fp16", *op.dtypes) if name in op.dtypes)
+    # Of 8 bits int8 is the finer; opcheck compares tensors, and torch cannot compare E4M3.
+    return next(name for name in ("fp32", "fp16", "int8", *op.dtypes) if name in op.dtypes)
 
 
 def inputs_of(op: Op, case: Problem, seed: int = 0) -> dict[str, torch.Tensor]:
