@@ -134,7 +134,7 @@ def split(x: torch.Tensor, variant: str) -> torch.Tensor:
     columns = H if variant == "token" else GROUP
     if T % rows or H % columns:
         x = torch.nn.functional.pad(x, (0, -H % columns, 0, -T % rows))
-    return x.unflatten(1, (-1, columns)).unflatten(0, (-1, rows))
+    return x.reshape(x.shape[0] // rows, rows, x.shape[1] // columns, columns)
 
 
 def merge(groups: torch.Tensor, T: int, H: int) -> torch.Tensor:
