@@ -30,6 +30,7 @@ _WORDS = {
     "gated",
     "routing",
     "moe_rows",
+    "eight_bit",
 }
 """Files of this package that describe or support ops and are none themselves."""
 

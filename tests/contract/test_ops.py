@@ -18,6 +18,7 @@ from tests.kernels.checks import (
     DEVICE,
     GROWING,
     PARTLY_READ,
+    PARTLY_WRITTEN,
     SHARED_GRADIENTS,
     STILL,
     assert_within,
@@ -172,7 +173,10 @@ def test_reference_keeps_fp64_and_its_inputs(op: Op, case: Problem) -> None:
 @pytest.mark.parametrize(("op", "case"), _modes(*dtypes.NAMES))
 def test_inputs_are_of_the_dtype_random_and_never_zeros(op: Op, case: Problem) -> None:
     inputs = inputs_of(op, case)
-    assert any(tensor.dtype == torch_dtype(case.dtype) for tensor in inputs.values())
+    # What quantises has the type that it is named by in its outputs only.
+    found = {tensor.dtype for tensor in inputs.values()}
+    found |= {torch_dtype(tolerance.dtype) for tolerance in op.tolerance(case)}
+    assert torch_dtype(case.dtype) in found
     for name, tensor in inputs.items():
         assert tensor.device.type == DEVICE.type
         assert tensor.is_contiguous()
@@ -298,12 +302,19 @@ def test_least_traffic_is_each_input_read_and_each_output_written(op: Op, case: 
         if not inputs[name].is_floating_point():
             return True
         unknown = inputs | {name: torch.full_like(inputs[name], math.nan)}
-        return not all(map(torch.equal, op.reference(case, unknown), outputs))
+        # torch cannot compare 8-bit types on every device.
+        found = op.reference(case, unknown)
+        return any(
+            not torch.equal(output.double(), other.double())
+            for output, other in zip(found, outputs, strict=True)
+        )
 
     operands = {name: tensor for name, tensor in inputs.items() if is_read(name)}
     if op.name in PARTLY_READ:
         partly = PARTLY_READ[op.name](inputs)
         operands |= {name: partly[name] for name in operands.keys() & partly.keys()}
+    if op.name in PARTLY_WRITTEN:
+        outputs = PARTLY_WRITTEN[op.name](inputs, outputs)
     cost = op.cost(case)
     assert cost.bytes_read == sum(tensor.nbytes for tensor in operands.values())
     assert cost.bytes_written == sum(

@@ -24,6 +24,7 @@ SIZES: Mapping[str, Mapping[str, int]] = {
     "attention": {"B": 2, "Q": 37, "S": 53, "H": 6, "G": 2, "D": 24, "E": 17},
     "copy": {"N": 5003},
     "cross_entropy": {"T": 5, "V": 5003},
+    "dequantize": {"T": 133, "H": 203},
     "embedding": {"T": 41, "V": 19, "H": 1031},
     "geglu": {"T": 5, "F": 1031},
     "gemm": {"M": 37, "N": 133, "K": 151},
@@ -36,6 +37,10 @@ SIZES: Mapping[str, Mapping[str, int]] = {
     "moe_unpermute": {"T": 13, "K": 3, "E": 7, "H": 1031},
     # Groups of 5, and more tokens than a block of 8.
     "moe_route": {"T": 37, "E": 40, "K": 5},
+    "kv_cache_write": {"T": 7, "N": 3, "P": 5, "G": 3, "D": 389},
+    "layer_norm": {"T": 5, "H": 123},
+    # Two tiles of 128 rows by 128 columns in both axes.
+    "quantize": {"T": 133, "H": 203},
     "rms_norm": {"T": 5, "H": 123},
     "rope": {"T": 5, "H": 19, "D": 70},
     "scale": {"N": 5003},
@@ -68,6 +73,8 @@ STILL: Mapping[str, Mapping[str, frozenset[str]]] = {
     # Rows are moved once each, wherever they lie.
     "moe_permute": {"E": frozenset({"flops", "bytes"})},
     "moe_unpermute": {"E": frozenset({"flops", "bytes"})},
+    # Rows of T tokens are written, however large the cache is.
+    "kv_cache_write": {axis: frozenset({"flops", "bytes"}) for axis in ("N", "P")},
 }
 """What of a cost does not grow with an axis, in every mode or in the one named."""
 
@@ -104,6 +111,17 @@ NOT_ON_CPU: Mapping[str, frozenset[str]] = {
     "scaled_gemm": frozenset({"block"}),
 }
 """Types and variants that torch cannot compute an op in on a CPU; the interpreter can."""
+    # The rows that are not written stay as they are.
+    "kv_cache_write": lambda inputs: {name: inputs[name][:0] for name in ("k_cache", "v_cache")},
+}
+"""What is read of an input that is not read whole."""
+
+PARTLY_WRITTEN: Mapping[str, Callable[[Inputs, Outputs], Outputs]] = {
+    "kv_cache_write": lambda inputs, outputs: tuple(
+        cache.flatten(0, 1)[inputs["slot"]] for cache in outputs
+    ),
+}
+"""What is written of the outputs of an op that does not write them whole."""
 
 
 def odd_problem(op: Op, dtype: str, mode: Mode, variant: str = "") -> Problem:
@@ -129,6 +147,8 @@ def exact_dtype(op: Op) -> str:
 
     int8 before fp8, on which `torch.library.opcheck` cannot compute on a CPU.
     """
+    """The type of the op that the interpreter multiplies right, the most exact one."""
+    # Of 8 bits int8 is the finer; opcheck compares tensors, and torch cannot compare E4M3.
     return next(name for name in ("fp32", "fp16", "int8", *op.dtypes) if name in op.dtypes)
 
 
