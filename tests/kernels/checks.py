@@ -25,8 +25,10 @@ SIZES: Mapping[str, Mapping[str, int]] = {
     "geglu": {"T": 5, "F": 1031},
     "gemm": {"M": 37, "N": 133, "K": 151},
     "layer_norm": {"T": 5, "H": 123},
+    "linear_cross_entropy": {"T": 67, "H": 71, "V": 1031},
     "rms_norm": {"T": 5, "H": 123},
     "rope": {"T": 5, "H": 19, "D": 70},
+    "sampling": {"T": 5, "V": 5003},
     "softmax": {"T": 5, "V": 5003},
     "swiglu": {"T": 5, "F": 1031},
 }
