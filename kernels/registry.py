@@ -25,6 +25,8 @@ _WORDS = {
     "resources",
     "row_norm",
     "gated",
+    "routing",
+    "moe_rows",
 }
 """Files of this package that describe or support ops and are none themselves."""
 

@@ -24,8 +24,14 @@ SIZES: Mapping[str, Mapping[str, int]] = {
     "embedding": {"T": 41, "V": 19, "H": 1031},
     "geglu": {"T": 5, "F": 1031},
     "gemm": {"M": 37, "N": 133, "K": 151},
+    # N and K in eights, which torch._grouped_mm needs.
+    "grouped_gemm": {"R": 75, "E": 3, "N": 136, "K": 152},
     "layer_norm": {"T": 5, "H": 123},
     "linear_cross_entropy": {"T": 67, "H": 71, "V": 1031},
+    "moe_permute": {"T": 13, "K": 3, "E": 7, "H": 1031},
+    "moe_unpermute": {"T": 13, "K": 3, "E": 7, "H": 1031},
+    # Groups of 5, and more tokens than a block of 8.
+    "moe_route": {"T": 37, "E": 40, "K": 5},
     "rms_norm": {"T": 5, "H": 123},
     "rope": {"T": 5, "H": 19, "D": 70},
     "sampling": {"T": 5, "V": 5003},
@@ -37,6 +43,10 @@ SIZES: Mapping[str, Mapping[str, int]] = {
 
 GROWING: Mapping[str, Mapping[str, int]] = {
     "attention": {"H": 60, "G": 1, "Q": 8, "S": 64},
+    # Rows for every expert, in each variant.
+    "grouped_gemm": {"R": 320, "E": 4, "N": 4, "K": 4},
+    # Eight groups, four of which hold enough experts.
+    "moe_route": {"T": 4, "E": 64, "K": 4},
 }
 """Sizes to grow each axis from by up to five times, where not all can be 4: head counts stay
 multiples of each other, and queries fewer than keys."""
@@ -46,13 +56,28 @@ STILL: Mapping[str, Mapping[str, frozenset[str]]] = {
     "attention": {"G": frozenset({"flops"})},
     # T rows are looked up, however many the table has; its gradient has them all.
     "embedding": {"V": frozenset({"flops", "bytes forward"})},
+    # Rows are multiplied with one expert each, however many there are.
+    "grouped_gemm": {"E": frozenset({"flops"})},
+    # Rows are moved once each, wherever they lie.
+    "moe_permute": {"E": frozenset({"flops", "bytes"})},
+    "moe_unpermute": {"E": frozenset({"flops", "bytes"})},
 }
 """What of a cost does not grow with an axis, in every mode or in the one named."""
 
 PARTLY_READ: Mapping[str, Callable[[dict[str, torch.Tensor]], dict[str, torch.Tensor]]] = {
     "embedding": lambda inputs: {"table": inputs["table"][inputs["ids"]]},
+    # Experts without rows are not read.
+    "grouped_gemm": lambda inputs: {
+        name: tensor[inputs["offsets"].diff() > 0] for name, tensor in inputs.items() if name == "w"
+    },
 }
 """What is read of an input that is not read whole."""
+
+
+UNSUPPORTED: Mapping[tuple[str, str], tuple[str, ...]] = {
+    ("grouped_gemm", "compile"): ("fp16", "fp32"),
+}
+"""Types that an implementation of an op can run nowhere, and says so."""
 
 
 def odd_problem(op: Op, dtype: str, mode: Mode, variant: str = "") -> Problem:
