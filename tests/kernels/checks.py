@@ -33,6 +33,7 @@ SIZES: Mapping[str, Mapping[str, int]] = {
     "grad_norm": {"N": 9001},
     "int4_gemm": {"M": 37, "N": 133, "K": 384},
     "layer_norm": {"T": 5, "H": 123},
+    "linear_cross_entropy": {"T": 67, "H": 71, "V": 1031},
     "moe_permute": {"T": 13, "K": 3, "E": 7, "H": 1031},
     "moe_unpermute": {"T": 13, "K": 3, "E": 7, "H": 1031},
     # Groups of 5, and more tokens than a block of 8.
@@ -45,6 +46,7 @@ SIZES: Mapping[str, Mapping[str, int]] = {
     "rope": {"T": 5, "H": 19, "D": 70},
     "scale": {"N": 5003},
     "scaled_gemm": {"M": 37, "N": 145, "K": 276},
+    "sampling": {"T": 5, "V": 5003},
     "softmax": {"T": 5, "V": 5003},
     "swiglu": {"T": 5, "F": 1031},
     "triad": {"N": 5003},
