@@ -39,7 +39,6 @@ SIZES: Mapping[str, Mapping[str, int]] = {
     # Groups of 5, and more tokens than a block of 8.
     "moe_route": {"T": 37, "E": 40, "K": 5},
     "kv_cache_write": {"T": 7, "N": 3, "P": 5, "G": 3, "D": 389},
-    "layer_norm": {"T": 5, "H": 123},
     # Two tiles of 128 rows by 128 columns in both axes.
     "quantize": {"T": 133, "H": 203},
     "rms_norm": {"T": 5, "H": 123},
@@ -94,6 +93,8 @@ PARTLY_READ: Mapping[str, Callable[[dict[str, torch.Tensor]], dict[str, torch.Te
     "grouped_gemm": lambda inputs: {
         name: tensor[inputs["offsets"].diff() > 0] for name, tensor in inputs.items() if name == "w"
     },
+    # The rows that are not written stay as they are.
+    "kv_cache_write": lambda inputs: {name: inputs[name][:0] for name in ("k_cache", "v_cache")},
 }
 """What is read of an input that is not read whole."""
 
@@ -113,10 +114,6 @@ NOT_ON_CPU: Mapping[str, frozenset[str]] = {
     "scaled_gemm": frozenset({"block"}),
 }
 """Types and variants that torch cannot compute an op in on a CPU; the interpreter can."""
-    # The rows that are not written stay as they are.
-    "kv_cache_write": lambda inputs: {name: inputs[name][:0] for name in ("k_cache", "v_cache")},
-}
-"""What is read of an input that is not read whole."""
 
 PARTLY_WRITTEN: Mapping[str, Callable[[Inputs, Outputs], Outputs]] = {
     "kv_cache_write": lambda inputs, outputs: tuple(
@@ -149,8 +146,6 @@ def exact_dtype(op: Op) -> str:
 
     int8 before fp8, on which `torch.library.opcheck` cannot compute on a CPU.
     """
-    """The type of the op that the interpreter multiplies right, the most exact one."""
-    # Of 8 bits int8 is the finer; opcheck compares tensors, and torch cannot compare E4M3.
     return next(name for name in ("fp32", "fp16", "int8", *op.dtypes) if name in op.dtypes)
 
 
