@@ -24,6 +24,7 @@ _WORDS = {
     "triton_support",
     "resources",
     "row_norm",
+    "paged",
     "gated",
 }
 """Files of this package that describe or support ops and are none themselves."""

@@ -16,6 +16,7 @@ from kernels.op import Impl, Mode, Op, Problem, problem
 from kernels.triton_support import bf16_dot_unsupported
 from tests.kernels.checks import (
     DEVICE,
+    FALLING,
     GROWING,
     PARTLY_READ,
     STILL,
@@ -170,7 +171,8 @@ def test_inputs_are_of_the_dtype_random_and_never_zeros(op: Op, case: Problem) -
     for name, tensor in inputs.items():
         assert tensor.device.type == DEVICE.type
         assert tensor.is_contiguous()
-        assert tensor.double().std() > 0, name
+        # Integers may be counts that are all alike, as the lengths of sequences.
+        assert tensor.double().std() > 0 if tensor.is_floating_point() else tensor.any(), name
     for name, tensor in inputs_of(op, case).items():
         assert torch.equal(tensor, inputs[name]), "the same seed gave other inputs"
     other = inputs_of(op, case, seed=1)
@@ -187,7 +189,8 @@ def test_inputs_are_of_the_dtype_random_and_never_zeros(op: Op, case: Problem) -
 @pytest.mark.parametrize(("op", "case"), _modes(ops=KERNEL_OPS))
 def test_custom_op_passes_opcheck(op: Op, case: Problem) -> None:
     function, arguments = _custom_op_call(op, case)
-    if case.mode == Mode.FORWARD and not op.mutates:
+    # An op of inference alone has no gradient.
+    if case.mode == Mode.FORWARD and len(op.modes) > 1 and not op.mutates:
         arguments = tuple(
             tensor.requires_grad_() if tensor.is_floating_point() else tensor
             for tensor in arguments
@@ -257,8 +260,11 @@ def test_cost_grows_with_each_axis(
     small = op.cost(problem(op.name, dtype, mode, variant, **sizes))
     large = op.cost(problem(op.name, dtype, mode, variant, **larger))
     still = STILL.get(op.name, {}).get(axis, frozenset())
-    assert large.num_bytes >= small.num_bytes
     assert large.flops >= small.flops
+    if "bytes" in FALLING.get(op.name, {}).get(axis, ()):
+        assert large.num_bytes < small.num_bytes
+        return
+    assert large.num_bytes >= small.num_bytes
     if not still & {"bytes", f"bytes {mode}"}:
         assert large.num_bytes > small.num_bytes
     if small.flops and not still & {"flops", f"flops {mode}"}:
