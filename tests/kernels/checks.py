@@ -39,6 +39,7 @@ SIZES: Mapping[str, Mapping[str, int]] = {
 
 GROWING: Mapping[str, Mapping[str, int]] = {
     "attention": {"H": 60, "G": 1, "Q": 8, "S": 64},
+    "mla_decode": {"S": 64},
     "mla_prefill": {"Q": 8, "S": 64},
     "paged_decode": {"H": 60, "G": 1, "S": 64},
     "paged_prefill": {"H": 60, "G": 1, "Q": 8, "S": 64},
