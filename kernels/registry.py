@@ -27,6 +27,7 @@ _WORDS = {
     "stream",
     "row_norm",
     "residual_norm",
+    "paged",
     "gated",
     "routing",
     "moe_rows",

@@ -16,6 +16,7 @@ from kernels.op import Impl, Mode, Op, Problem, problem
 from kernels.triton_support import bf16_dot_unsupported
 from tests.kernels.checks import (
     DEVICE,
+    FALLING,
     GROWING,
     PARTLY_READ,
     PARTLY_WRITTEN,
@@ -180,8 +181,9 @@ def test_inputs_are_of_the_dtype_random_and_never_zeros(op: Op, case: Problem) -
     for name, tensor in inputs.items():
         assert tensor.device.type == DEVICE.type
         assert tensor.is_contiguous()
-        # A scale of a whole tensor is a single number.
-        assert tensor.double().std() > 0 if tensor.numel() > 1 else tensor.item() != 0, name
+        # Integers may be counts that are all alike, and a scale of a whole tensor is one number.
+        is_varied = tensor.is_floating_point() and tensor.numel() > 1
+        assert tensor.double().std() > 0 if is_varied else tensor.any(), name
     for name, tensor in inputs_of(op, case).items():
         assert torch.equal(tensor, inputs[name]), "the same seed gave other inputs"
     other = inputs_of(op, case, seed=1)
@@ -282,8 +284,11 @@ def test_cost_grows_with_each_axis(
     small = op.cost(problem(op.name, dtype, mode, variant, **sizes))
     large = op.cost(problem(op.name, dtype, mode, variant, **larger))
     still = STILL.get(op.name, {}).get(axis, frozenset())
-    assert large.num_bytes >= small.num_bytes
     assert large.flops >= small.flops
+    if "bytes" in FALLING.get(op.name, {}).get(axis, ()):
+        assert large.num_bytes < small.num_bytes
+        return
+    assert large.num_bytes >= small.num_bytes
     if not still & {"bytes", f"bytes {mode}"}:
         assert large.num_bytes > small.num_bytes
     if small.flops and not still & {"flops", f"flops {mode}"}:

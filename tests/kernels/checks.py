@@ -41,6 +41,10 @@ SIZES: Mapping[str, Mapping[str, int]] = {
     "kv_cache_write": {"T": 7, "N": 3, "P": 5, "G": 3, "D": 389},
     # Two tiles of 128 rows by 128 columns in both axes.
     "quantize": {"T": 133, "H": 203},
+    "mla_decode": {"B": 3, "S": 85, "H": 19, "C": 40, "R": 8, "P": 16},
+    "mla_prefill": {"B": 2, "Q": 37, "S": 53, "H": 3, "N": 24, "R": 8, "V": 17},
+    "paged_decode": {"B": 3, "S": 301, "H": 6, "G": 2, "D": 24, "P": 7},
+    "paged_prefill": {"B": 2, "Q": 37, "S": 85, "H": 6, "G": 2, "D": 24, "P": 7},
     "rms_norm": {"T": 5, "H": 123},
     "rope": {"T": 5, "H": 19, "D": 70},
     "scale": {"N": 5003},
@@ -60,6 +64,10 @@ GROWING: Mapping[str, Mapping[str, int]] = {
     # Eight groups, four of which hold enough experts.
     "moe_route": {"T": 4, "E": 64, "K": 4},
     "int4_gemm": {"K": 128},
+    "mla_decode": {"S": 64},
+    "mla_prefill": {"Q": 8, "S": 64},
+    "paged_decode": {"H": 60, "G": 1, "S": 64},
+    "paged_prefill": {"H": 60, "G": 1, "Q": 8, "S": 64},
 }
 """Sizes to grow each axis from by up to five times, where not all can be 4: head counts stay
 multiples of each other, and queries fewer than keys."""
@@ -67,6 +75,9 @@ multiples of each other, and queries fewer than keys."""
 STILL: Mapping[str, Mapping[str, frozenset[str]]] = {
     # Key/value heads are shared: more of them move more bytes and multiply nothing more.
     "attention": {"G": frozenset({"flops"})},
+    "paged_decode": {"G": frozenset({"flops"}), "P": frozenset({"flops"})},
+    "paged_prefill": {"G": frozenset({"flops"}), "P": frozenset({"flops"})},
+    "mla_decode": {"P": frozenset({"flops"})},
     # T rows are looked up, however many the table has; its gradient has them all.
     "embedding": {"V": frozenset({"flops", "bytes forward"})},
     # Rows are multiplied with one expert each, however many there are.
@@ -85,6 +96,29 @@ def _sum_of_residual(inputs: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]
     return {"r": inputs["r"][:0]} if "dh" in inputs else {}
 
 
+FALLING: Mapping[str, Mapping[str, frozenset[str]]] = {
+    # Larger pages need fewer entries of the page table.
+    name: {"P": frozenset({"bytes"})}
+    for name in ("mla_decode", "paged_decode", "paged_prefill")
+}
+"""What of a cost falls where an axis grows."""
+
+
+def _cached(inputs: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+    """Of each paged cache the positions that its sequences have."""
+    lengths = inputs["lengths"].tolist()
+    return {
+        name: torch.cat(
+            [
+                inputs[name][pages].flatten(0, 1)[:length]
+                for pages, length in zip(inputs["page_table"], lengths, strict=True)
+            ]
+        )
+        for name in inputs
+        if name.endswith("cache")
+    }
+
+
 PARTLY_READ: Mapping[str, Callable[[dict[str, torch.Tensor]], dict[str, torch.Tensor]]] = {
     "add_layer_norm": _sum_of_residual,
     "add_rms_norm": _sum_of_residual,
@@ -95,6 +129,9 @@ PARTLY_READ: Mapping[str, Callable[[dict[str, torch.Tensor]], dict[str, torch.Te
     },
     # The rows that are not written stay as they are.
     "kv_cache_write": lambda inputs: {name: inputs[name][:0] for name in ("k_cache", "v_cache")},
+    "mla_decode": _cached,
+    "paged_decode": _cached,
+    "paged_prefill": _cached,
 }
 """What is read of an input that is not read whole."""
 
