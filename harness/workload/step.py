@@ -142,9 +142,10 @@ class _Layer:
         count: int = 1,
         mode: Mode = Mode.FORWARD,
         direction: Direction = Direction.FORWARD,
+        variant: str = "",
         **axes: int,
     ) -> WorkItem:
-        made = problem(op, self.shard.dtype, mode, **axes)
+        made = problem(op, self.shard.dtype, mode, variant, **axes)
         return WorkItem(made, count, role, self.phase, direction)
 
     def gemm(self, role: str, rows: int, columns: int, depth: int, count: int = 1) -> WorkItem:
@@ -197,6 +198,7 @@ class _Layer:
         return self.item(
             "attention",
             "attention core",
+            variant="causal",
             B=shard.microbatch_size,
             Q=queries,
             S=keys,

@@ -29,12 +29,25 @@ SIZES: Mapping[str, Mapping[str, int]] = {
     "rope": {"T": 5, "H": 19, "D": 70},
     "softmax": {"T": 5, "V": 5003},
     "swiglu": {"T": 5, "F": 1031},
+    "varlen_attention": {"T": 103, "B": 3, "H": 6, "G": 2, "D": 24, "E": 17},
+    "window_attention": {
+        "B": 2,
+        "Q": 37,
+        "S": 53,
+        "H": 6,
+        "G": 2,
+        "D": 24,
+        "E": 17,
+        "W": 21,
+    },
 }
 """Sizes that no tile divides, more than one tile in at least one axis."""
 
 
 GROWING: Mapping[str, Mapping[str, int]] = {
     "attention": {"H": 60, "G": 1, "Q": 8, "S": 64},
+    "varlen_attention": {"H": 60, "G": 1, "T": 64},
+    "window_attention": {"H": 60, "G": 1, "Q": 8, "S": 64, "W": 8},
 }
 """Sizes to grow each axis from by up to five times, where not all can be 4: head counts stay
 multiples of each other, and queries fewer than keys."""
@@ -42,10 +55,23 @@ multiples of each other, and queries fewer than keys."""
 STILL: Mapping[str, Mapping[str, frozenset[str]]] = {
     # Key/value heads are shared: more of them move more bytes and multiply nothing more.
     "attention": {"G": frozenset({"flops"})},
+    "varlen_attention": {"G": frozenset({"flops"})},
+    # A window is no tensor, and keys before it are in no pair.
+    "window_attention": {
+        "G": frozenset({"flops"}),
+        "S": frozenset({"flops"}),
+        "W": frozenset({"bytes"}),
+    },
     # T rows are looked up, however many the table has; its gradient has them all.
     "embedding": {"V": frozenset({"flops", "bytes forward"})},
 }
 """What of a cost does not grow with an axis, in every mode or in the one named."""
+
+SHRINKING: Mapping[str, Mapping[str, frozenset[str]]] = {
+    # As many tokens in more sequences are in fewer pairs.
+    "varlen_attention": {"B": frozenset({"flops"})},
+}
+"""What of a cost becomes less as an axis grows."""
 
 PARTLY_READ: Mapping[str, Callable[[dict[str, torch.Tensor]], dict[str, torch.Tensor]]] = {
     "embedding": lambda inputs: {"table": inputs["table"][inputs["ids"]]},
