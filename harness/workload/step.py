@@ -216,6 +216,7 @@ class _Layer:
         return self.item(
             "attention",
             "attention core",
+            variant="causal",
             B=shard.microbatch_size,
             Q=queries,
             S=keys,

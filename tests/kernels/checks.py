@@ -53,6 +53,17 @@ SIZES: Mapping[str, Mapping[str, int]] = {
     "softmax": {"T": 5, "V": 5003},
     "swiglu": {"T": 5, "F": 1031},
     "triad": {"N": 5003},
+    "varlen_attention": {"T": 103, "B": 3, "H": 6, "G": 2, "D": 24, "E": 17},
+    "window_attention": {
+        "B": 2,
+        "Q": 37,
+        "S": 53,
+        "H": 6,
+        "G": 2,
+        "D": 24,
+        "E": 17,
+        "W": 21,
+    },
 }
 """Sizes that no tile divides, more than one tile in at least one axis."""
 
@@ -68,6 +79,8 @@ GROWING: Mapping[str, Mapping[str, int]] = {
     "mla_prefill": {"Q": 8, "S": 64},
     "paged_decode": {"H": 60, "G": 1, "S": 64},
     "paged_prefill": {"H": 60, "G": 1, "Q": 8, "S": 64},
+    "varlen_attention": {"H": 60, "G": 1, "T": 64},
+    "window_attention": {"H": 60, "G": 1, "Q": 8, "S": 64, "W": 8},
 }
 """Sizes to grow each axis from by up to five times, where not all can be 4: head counts stay
 multiples of each other, and queries fewer than keys."""
@@ -78,6 +91,13 @@ STILL: Mapping[str, Mapping[str, frozenset[str]]] = {
     "paged_decode": {"G": frozenset({"flops"}), "P": frozenset({"flops"})},
     "paged_prefill": {"G": frozenset({"flops"}), "P": frozenset({"flops"})},
     "mla_decode": {"P": frozenset({"flops"})},
+    "varlen_attention": {"G": frozenset({"flops"})},
+    # A window is no tensor, and keys before it are in no pair.
+    "window_attention": {
+        "G": frozenset({"flops"}),
+        "S": frozenset({"flops"}),
+        "W": frozenset({"bytes"}),
+    },
     # T rows are looked up, however many the table has; its gradient has them all.
     "embedding": {"V": frozenset({"flops", "bytes forward"})},
     # Rows are multiplied with one expert each, however many there are.
@@ -100,6 +120,9 @@ FALLING: Mapping[str, Mapping[str, frozenset[str]]] = {
     # Larger pages need fewer entries of the page table.
     name: {"P": frozenset({"bytes"})}
     for name in ("mla_decode", "paged_decode", "paged_prefill")
+} | {
+    # As many tokens in more sequences are in fewer pairs.
+    "varlen_attention": {"B": frozenset({"flops"})},
 }
 """What of a cost falls where an axis grows."""
 
