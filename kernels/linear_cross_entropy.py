@@ -341,8 +341,8 @@ def linear_cross_entropy_backward(
             dloss, x, chunk, targets, lse, g, T, C, H, first,
             GROUP_M=_GROUP_ROWS, **chosen.launch,
         )  # fmt: skip
-        is_last = so_far is None or first + C == V
-        _product(g, chunk, dx if is_last else so_far, so_far if first else None)
+        out = dx if so_far is None or first + C == V else so_far
+        _product(g, chunk, out, so_far if first else None)
         _product(g.T, x, dw[first : first + C])
     return dx, dw
 

@@ -1,8 +1,8 @@
 """What one chip computes for a model and a shard of it: problems with counts, by phase.
 
 A suite measures these problems, and the projection sums their times; there is no other list.
-What has no op in a step yet (residual sums, cache writes) is a `copy` that moves the same bytes,
-with a role that says so.
+What has no op (the cache of latent attention, dropout) is a `copy` that moves the same bytes, with a
+role that says so.
 
 Assumptions: routing to experts is balanced; the sequence is cut so that each chip of a context
 group has the same number of query-key pairs; projections from one input are one matrix product.
@@ -105,6 +105,11 @@ def _ceil(value: float) -> int:
     return max(1, math.ceil(value))
 
 
+PAGE_TOKENS = 64
+"""Tokens of a page of the cache when decoding, as FlashMLA has them
+(https://github.com/deepseek-ai/FlashMLA); vLLM's default is 16."""
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class _Layer:
     """One layer of one chip's shard: the sizes that every item is made of."""
@@ -176,8 +181,7 @@ class _Layer:
         return self.item("rms_norm", role, T=rows, H=width)
 
     def residual(self, role: str) -> WorkItem:
-        # Two reads and one write per element, where a copy has one of each.
-        return self.copied(role, 1.5 * self.own_tokens * self.model.hidden)
+        return self.item("add", role, N=self.own_tokens * self.model.hidden)
 
     def attention(self) -> list[WorkItem]:
         if self.model.latent_attention is not None:
@@ -194,9 +198,11 @@ class _Layer:
         if not model.num_learned_positions:
             items.append(self.item("rope", "rope", T=self.tokens, H=heads + kv_heads, D=width))
         if self.phase is not Phase.TRAINING:
-            items.append(self.copied("kv cache write", self.tokens * 2 * kv_heads * width))
+            items.append(self._cache_write(kv_heads, width))
         core = [self._core(heads, kv_heads, width, width)]
-        if not self.shard.is_attention_fused:
+        if self.phase is Phase.DECODE:
+            core = [self._paged_core(heads, kv_heads, width)]
+        elif not self.shard.is_attention_fused:
             core = self._unfused_core(heads, width)
         return [
             *items,
@@ -224,6 +230,44 @@ class _Layer:
             G=kv_heads,
             D=query_dim,
             E=value_dim,
+        )
+
+    def _cache_write(self, kv_heads: int, width: int) -> WorkItem:
+        pages = _ceil(self.shard.microbatch_size * self.shard.sequence_length / PAGE_TOKENS)
+        return self.item(
+            "kv_cache_write",
+            "kv cache write",
+            T=self.tokens,
+            N=pages,
+            P=PAGE_TOKENS,
+            G=kv_heads,
+            D=width,
+        )
+
+    def _paged_core(self, heads: int, kv_heads: int, width: int) -> WorkItem:
+        shard = self.shard
+        return self.item(
+            "paged_decode",
+            "attention core",
+            B=shard.microbatch_size,
+            S=shard.sequence_length,
+            H=heads,
+            G=kv_heads,
+            D=width,
+            P=PAGE_TOKENS,
+        )
+
+    def _latent_core(self, heads: int, kv_rank: int, rope: int) -> WorkItem:
+        shard = self.shard
+        return self.item(
+            "mla_decode",
+            "attention core",
+            B=shard.microbatch_size,
+            S=shard.sequence_length,
+            H=heads,
+            C=kv_rank,
+            R=rope,
+            P=PAGE_TOKENS,
         )
 
     def _unfused_core(self, heads: int, width: int) -> list[WorkItem]:
@@ -268,7 +312,7 @@ class _Layer:
             # compressed. The products per head are one product with as many FLOPs and weights.
             items += [
                 self.gemm("query absorb, heads as one", self.tokens, kv_rank * heads, nope),
-                self._core(heads, 1, kv_rank + rope, kv_rank),
+                self._latent_core(heads, kv_rank, rope),
                 self.gemm("value absorb, heads as one", self.tokens, value * heads, kv_rank),
             ]
         else:
@@ -370,7 +414,9 @@ def backward(items: Iterable[WorkItem]) -> tuple[WorkItem, ...]:
         base = replace(item, direction=Direction.BACKWARD)
         if item.problem.op == "moe_route":
             continue  # The gradient of T x K weights is no work worth the name.
-        if item.problem.op in ("gemm", "grouped_gemm"):
+        if item.problem.op == "add":
+            found.append(base)  # The gradients of both branches are summed.
+        elif item.problem.op in ("gemm", "grouped_gemm"):
             for mode in (Mode.DGRAD, Mode.WGRAD):
                 found.append(replace(base, problem=replace(item.problem, mode=mode)))
         elif item.problem.op == "copy":

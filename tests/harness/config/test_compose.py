@@ -12,6 +12,7 @@ from harness.measure.policy import Cache
 from kernels import registry
 
 TRAINING_OPS = {
+    "add",
     "adamw",
     "attention",
     "copy",

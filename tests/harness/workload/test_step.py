@@ -90,7 +90,8 @@ def test_decoding_latent_attention_keeps_the_cache_compressed() -> None:
     shard = Shard(tensor=8, expert=32, microbatch_size=64, sequence_length=4096)
     items = phase_problems(load_model("deepseek_v3"), shard, Phase.DECODE)
     (core,) = {i.problem for i in items if i.role == "attention core"}
-    assert core.shape == "B=64 Q=1 S=4096 H=16 G=1 D=576 E=512"
+    assert core.op == "mla_decode"
+    assert core.shape == "B=64 S=4096 H=16 C=512 R=64 P=64"
 
 
 def test_decoding_gives_one_token_to_each_sequence() -> None:
