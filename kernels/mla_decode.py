@@ -378,7 +378,7 @@ AOT = (
         _aot(dtype, chosen, P, of_family, "")
         for of_family in ("cuda", "cuda_99k", "hip")
         for dtype, P, chosen in (
-            ("bf16", 1, _CONFIGS[of_family][0]),
+            ("bf16", 16, _CONFIGS[of_family][0]),
             ("fp16", 64, _CONFIGS[of_family][0]),
             ("fp32", 64, _tile(4 if of_family == "hip" else 8, 1, 16, 16, 1024)),
         )

@@ -52,7 +52,7 @@ def _tile(num_warps: int, num_stages: int, queries: int, keys: int) -> Config:
 # loaded themselves, so Triton 3.7.1 halves the stages between the two loads.
 _CONFIGS = {
     "cuda": (
-        _tile(8, 3, 128, 64), _tile(8, 5, 128, 32), _tile(4, 3, 64, 64), _tile(4, 5, 16, 64),
+        _tile(8, 3, 128, 64), _tile(8, 5, 128, 32), _tile(4, 3, 64, 32), _tile(4, 5, 16, 64),
     ),
     "cuda_99k": (_tile(8, 3, 128, 32), _tile(4, 3, 64, 32), _tile(4, 5, 16, 32)),
     "hip": (_tile(4, 1, 128, 32), _tile(4, 1, 64, 64), _tile(4, 2, 16, 32)),
