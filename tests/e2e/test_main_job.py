@@ -327,3 +327,25 @@ def test_the_configuration_is_kept_with_the_run(results: Path) -> None:
     text = (newest(results).path / CONFIG).read_text(encoding="utf-8")
     assert "name: quick" in text
     assert os.fspath(results) in text
+
+
+def test_a_search_finds_the_best_launch_and_runs_take_it_from_then_on(
+    results: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    problem = "suite.problems=[{op: gemm, axes: {M: 4096, N: 4096, K: 4096}}]"
+    only = ("suite.phases=[]", "suite.roofs=[]", problem, "device=fake", "tracking.enabled=false")
+    table = tmp_path / "tuning" / "chipscale_fake_chip.yaml"
+    search = ["tune", "op=gemm", *only, f"results_dir={results}", f"out={table}"]
+    assert main(search) == 0
+    shown = capsys.readouterr().out
+    assert "searches beat what is usual" in shown
+    assert "heuristic" in table.read_text(encoding="utf-8")
+
+    run = ["run", *only, f"results_dir={results}", "--config-dir", str(tmp_path)]
+    assert main(run) == 0
+    (triton,) = (one for one in newest(results).records() if one.case.impl == "triton")
+    assert {choice.origin for choice in triton.launches} == {"tuned"}
+
+    # What is tuned is now what is usual: searching again finds nothing better.
+    assert main([*search, "--config-dir", str(tmp_path)]) == 0
+    assert "; 0 of " in capsys.readouterr().out

@@ -60,6 +60,20 @@ def test_help_needs_no_torch_hydra_or_mlflow() -> None:
         (["run", "-m", "--cfg", "job", "model=llama3_8b,qwen3_32b"], "-m makes several"),
         (["project", "cluster=this_100k"], "so a run is needed. Set runs=[latest]"),
         (["project", "cluster=h1000_100k"], "Did you mean 'h100_100k'?"),
+        (["tune"], "op: none is named. Add op=gemm, or op=all"),
+        (["tune", "op=gemmm"], "op: no op named 'gemmm'. Did you mean 'gemm'?"),
+        (["tune", "op=sampling"], "op: suite training has no problem of sampling for llama3_8b."),
+        (["tune", "op=copy"], "op: copy has no launch configuration to search."),
+        (["tune", "op=gemm", "run=nothing", "results_dir=no"], "no runs there yet"),
+        (
+            ["run", "suite.problems=[{op: scaled_gemm, dtype: bf16, axes: {M: 1, N: 1, K: 1}}]"],
+            "suite.problems[0].dtype: 'bf16' is not allowed. Allowed are fp8, int8.",
+        ),
+        (
+            ["run", "suite.problems=[{op: moe_route, variant: zipf, axes: {T: 1, E: 1, K: 1}}]"],
+            "suite.problems[0].variant: 'zipf' is not allowed.",
+        ),
+        (["run", "suite=correctness", "suite.checks=3"], "suite.checks: '3' is not a list."),
     ],
 )
 def test_a_mistake_is_one_line_and_exit_code_2(
