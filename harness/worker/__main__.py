@@ -12,7 +12,12 @@ from pathlib import Path
 from harness.cases import Case
 from harness.codec import to_json
 from harness.environment import Environment
-from harness.errors import CASE_FAILED_EXIT_CODE, INTERRUPTED_EXIT_CODE, ChipscaleError
+from harness.errors import (
+    CASE_FAILED_EXIT_CODE,
+    INTERRUPTED_EXIT_CODE,
+    ChipscaleError,
+    NothingMeasured,
+)
 from harness.record import FAILURES, Record, Status
 from harness.stats import summarize
 from harness.store.folder import RUN, RunFolder, RunInfo, run_suffix, write_atomically
@@ -58,7 +63,7 @@ def _own_run(planned: RunInfo) -> RunInfo:
 
 
 def main(arguments: list[str] | None = None) -> int:
-    """Measure the cases of a file into a folder; exit 4 when one failed or was wrong."""
+    """Measure a file of cases into a folder; exit 4 when one failed, 5 when none was measured."""
     parser = argparse.ArgumentParser(
         prog="python -m harness.worker",
         description="Measure the cases of a file on this host. Needs torch, triton and numpy only.",
@@ -85,7 +90,8 @@ def main(arguments: list[str] | None = None) -> int:
     try:
         job = read_job(options.cases)
         if options.compile_first:
-            print(compile_ahead(options.cases, options.compile_first, options.within))
+            # Half of the time at most: what is not compiled then is compiled where it is measured.
+            print(compile_ahead(options.cases, options.compile_first, options.within / 2))
         folder = RunFolder(options.out)
         job = replace(job, run=folder.info if (options.out / RUN).exists() else _own_run(job.run))
         supervise(
@@ -113,6 +119,8 @@ def main(arguments: list[str] | None = None) -> int:
     if num_left:
         print(f"{num_left} cases are left; the same command goes on.")
     print(f"`chipscale sync {options.out}` brings the results home.")
+    if not records:
+        return NothingMeasured.exit_code
     return CASE_FAILED_EXIT_CODE if any(statuses[failure] for failure in FAILURES) else 0
 
 

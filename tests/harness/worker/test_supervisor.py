@@ -225,7 +225,7 @@ def test_a_bare_host_compiles_ahead_and_says_what_is_left(
     plan = tmp_path / "cases.json"
     plan.write_text(to_json(fake_job({"copy": Fault.ERROR})), encoding="utf-8")
     arguments = [str(plan), str(tmp_path / "out")]
-    assert worker_main([*arguments, "--compile-first", "2", "--within", "0.001"]) == 0
+    assert worker_main([*arguments, "--compile-first", "2", "--within", "0.001"]) == 5
     shown = capsys.readouterr().out
     assert "compiled ahead: 8 cases in 2 processes" in shown
     assert "8 cases are left; the same command goes on." in shown
