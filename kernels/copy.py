@@ -13,19 +13,8 @@ import torch
 from kernels import dtypes
 from kernels.compiled import eager_impls
 from kernels.op import Cost, Impl, Inputs, Mode, Op, Outputs, Problem, Run, Tolerance
-from kernels.triton_support import (
-    AotKernel,
-    cdiv,
-    require_contiguous,
-    require_dtype,
-    tl,
-    triton,
-    triton_unsupported,
-)
-
-# 32 bytes per thread of 16-bit data: two 16-byte accesses in flight for each of 128 threads.
-_BLOCK = 2048
-_NUM_WARPS = 4
+from kernels.stream import BLOCK, NUM_WARPS, bf16_aot, grid, require_alike
+from kernels.triton_support import tl, triton, triton_unsupported
 
 
 @triton.jit
@@ -38,10 +27,9 @@ def _copy_kernel(x_ptr, y_ptr, N, BLOCK: tl.constexpr):
 @torch.library.custom_op("chipscale::copy", mutates_args=())
 def copy(x: torch.Tensor) -> torch.Tensor:
     """A new tensor equal to x."""
-    require_contiguous("copy", x=x)
-    require_dtype("copy", x.dtype)
+    require_alike("copy", x)
     y = torch.empty_like(x)
-    _copy_kernel[(cdiv(x.numel(), _BLOCK),)](x, y, x.numel(), BLOCK=_BLOCK, num_warps=_NUM_WARPS)
+    _copy_kernel[grid(x)](x, y, x.numel(), BLOCK=BLOCK, num_warps=NUM_WARPS)
     return y
 
 
@@ -94,16 +82,7 @@ def _prepare_triton(problem: Problem, inputs: Inputs) -> Run:
     return lambda: (copy(x),)
 
 
-AOT = (
-    AotKernel(
-        label="copy bf16",
-        kernel=_copy_kernel,
-        signature={"x_ptr": "*bf16:16", "y_ptr": "*bf16:16", "N": "i64:16", "BLOCK": "constexpr"},
-        constexprs={"BLOCK": _BLOCK},
-        num_warps=_NUM_WARPS,
-        num_stages=1,
-    ),
-)
+AOT = (bf16_aot("copy bf16", _copy_kernel, "x", "y"),)
 
 OP = Op(
     name="copy",

@@ -48,6 +48,24 @@ EPS = 1e-5
 # The variance is that of the centred row, which is in registers: the difference of the mean of the
 # squares and the square of the mean loses every digit where the mean is large.
 @triton.jit
+def normalise_row(x, w, b, mask, H, eps):
+    """The y of one row in fp32; x is zero past its end, where the mask is false."""
+    centred = tl.where(mask, x - tl.sum(x, axis=0) / H, 0.0)
+    r = 1.0 / tl.sqrt(tl.sum(centred * centred, axis=0) / H + eps)
+    return centred * r * w + b
+
+
+@triton.jit
+def row_gradients(dy, x, w, mask, H, eps):
+    """The dx of one row and what it adds to dw, in fp32; dy and x are zero past its end."""
+    centred = tl.where(mask, x - tl.sum(x, axis=0) / H, 0.0)
+    r = 1.0 / tl.sqrt(tl.sum(centred * centred, axis=0) / H + eps)
+    n = centred * r
+    g = dy * w
+    return r * (g - tl.sum(g, axis=0) / H - n * (tl.sum(g * n, axis=0) / H)), dy * n
+
+
+@triton.jit
 def _forward_kernel(x_ptr, w_ptr, b_ptr, y_ptr, H, eps, BLOCK_H: tl.constexpr):
     row = tl.program_id(0).to(tl.int64)
     columns = tl.arange(0, BLOCK_H)
@@ -55,9 +73,7 @@ def _forward_kernel(x_ptr, w_ptr, b_ptr, y_ptr, H, eps, BLOCK_H: tl.constexpr):
     x = tl.load(x_ptr + row * H + columns, mask=mask, other=0.0).to(tl.float32)
     w = tl.load(w_ptr + columns, mask=mask, other=0.0).to(tl.float32)
     b = tl.load(b_ptr + columns, mask=mask, other=0.0).to(tl.float32)
-    centred = tl.where(mask, x - tl.sum(x, axis=0) / H, 0.0)
-    r = 1.0 / tl.sqrt(tl.sum(centred * centred, axis=0) / H + eps)
-    y = centred * r * w + b
+    y = normalise_row(x, w, b, mask, H, eps)
     tl.store(y_ptr + row * H + columns, y.to(y_ptr.dtype.element_ty), mask=mask)
 
 
@@ -77,13 +93,9 @@ def _backward_kernel(
         start = row * H
         x = tl.load(x_ptr + start + columns, mask=mask, other=0.0).to(tl.float32)
         dy = tl.load(dy_ptr + start + columns, mask=mask, other=0.0).to(tl.float32)
-        centred = tl.where(mask, x - tl.sum(x, axis=0) / H, 0.0)
-        r = 1.0 / tl.sqrt(tl.sum(centred * centred, axis=0) / H + eps)
-        n = centred * r
-        g = dy * w
-        dx = r * (g - tl.sum(g, axis=0) / H - n * (tl.sum(g * n, axis=0) / H))
+        dx, dw_row = row_gradients(dy, x, w, mask, H, eps)
         tl.store(dx_ptr + start + columns, dx.to(dx_ptr.dtype.element_ty), mask=mask)
-        dw += dy * n
+        dw += dw_row
         db += dy
     tl.store(dw_partial_ptr + strip * H + columns, dw, mask=mask)
     tl.store(db_partial_ptr + strip * H + columns, db, mask=mask)

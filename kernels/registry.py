@@ -16,15 +16,18 @@ if TYPE_CHECKING:
     from kernels.tuning import Tunable
 
 _WORDS = {
+    "compiled",
+    "dtypes",
+    "gated",
+    "layer",
     "op",
     "registry",
-    "dtypes",
-    "compiled",
-    "tuning",
-    "triton_support",
+    "residual_norm",
     "resources",
     "row_norm",
-    "gated",
+    "stream",
+    "triton_support",
+    "tuning",
 }
 """Files of this package that describe or support ops and are none themselves."""
 

@@ -42,14 +42,29 @@ EPS = 1e-5
 
 
 @triton.jit
+def normalise_row(x, w, H, eps):
+    """The y of one row in fp32; x is zero past its end."""
+    r = 1.0 / tl.sqrt(tl.sum(x * x, axis=0) / H + eps)
+    return x * r * w
+
+
+@triton.jit
+def row_gradients(dy, x, w, H, eps):
+    """The dx of one row and what it adds to dw, in fp32; dy and x are zero past its end."""
+    r = 1.0 / tl.sqrt(tl.sum(x * x, axis=0) / H + eps)
+    n = x * r
+    g = dy * w
+    return r * (g - n * (tl.sum(g * n, axis=0) / H)), dy * n
+
+
+@triton.jit
 def _forward_kernel(x_ptr, w_ptr, y_ptr, H, eps, BLOCK_H: tl.constexpr):
     row = tl.program_id(0).to(tl.int64)
     columns = tl.arange(0, BLOCK_H)
     mask = columns < H
     x = tl.load(x_ptr + row * H + columns, mask=mask, other=0.0).to(tl.float32)
     w = tl.load(w_ptr + columns, mask=mask, other=0.0).to(tl.float32)
-    r = 1.0 / tl.sqrt(tl.sum(x * x, axis=0) / H + eps)
-    y = x * r * w
+    y = normalise_row(x, w, H, eps)
     tl.store(y_ptr + row * H + columns, y.to(y_ptr.dtype.element_ty), mask=mask)
 
 
@@ -67,12 +82,9 @@ def _backward_kernel(
         start = row * H
         x = tl.load(x_ptr + start + columns, mask=mask, other=0.0).to(tl.float32)
         dy = tl.load(dy_ptr + start + columns, mask=mask, other=0.0).to(tl.float32)
-        r = 1.0 / tl.sqrt(tl.sum(x * x, axis=0) / H + eps)
-        n = x * r
-        g = dy * w
-        dx = r * (g - n * (tl.sum(g * n, axis=0) / H))
+        dx, dw_row = row_gradients(dy, x, w, H, eps)
         tl.store(dx_ptr + start + columns, dx.to(dx_ptr.dtype.element_ty), mask=mask)
-        dw += dy * n
+        dw += dw_row
     tl.store(partial_ptr + strip * H + columns, dw, mask=mask)
 
 

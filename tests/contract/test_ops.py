@@ -18,6 +18,7 @@ from tests.kernels.checks import (
     DEVICE,
     GROWING,
     PARTLY_READ,
+    SHARED_GRADIENTS,
     STILL,
     assert_within,
     exact_dtype,
@@ -187,11 +188,11 @@ def test_inputs_are_of_the_dtype_random_and_never_zeros(op: Op, case: Problem) -
 @pytest.mark.parametrize(("op", "case"), _modes(ops=KERNEL_OPS))
 def test_custom_op_passes_opcheck(op: Op, case: Problem) -> None:
     function, arguments = _custom_op_call(op, case)
-    if case.mode == Mode.FORWARD and not op.mutates:
-        arguments = tuple(
-            tensor.requires_grad_() if tensor.is_floating_point() else tensor
-            for tensor in arguments
-        )
+    # An op of inference alone has no gradient.
+    if case.mode == Mode.FORWARD and len(op.modes) > 1 and not op.mutates:
+        for argument in arguments:
+            if isinstance(argument, torch.Tensor) and argument.is_floating_point():
+                argument.requires_grad_()
     torch.library.opcheck(function, arguments)
 
 
@@ -228,20 +229,29 @@ def test_gradients_through_autograd_agree_with_fp64(op: Op, variant: str, dtype:
     forward_case = odd_problem(op, dtype, Mode.FORWARD, variant)
     inputs = inputs_of(op, case)
     operands = inputs_of(op, forward_case).keys()
-    gradients = inputs.keys() - operands
-    assert len(gradients) == 1, (
-        f"kernels/{op.name}: the inputs of the backward mode are those of the forward mode and the "
-        f"gradient of its output, not {sorted(inputs)} and {sorted(operands)}"
-    )
+    gradients = [inputs[name] for name in inputs if name not in operands]
     references = expected(op, case, inputs)
-    leaves = [inputs[name] for name in operands if inputs[name].is_floating_point()]
-    for leaf in leaves:
+    leaves = {name: inputs[name] for name in operands if inputs[name].is_floating_point()}
+    for leaf in leaves.values():
         leaf.requires_grad_()
-    (output,) = op.impl("triton").prepare(forward_case, inputs)()
-    found = torch.autograd.grad(output, leaves, inputs[gradients.pop()], allow_unused=True)
+    outputs = op.impl("triton").prepare(forward_case, inputs)()
+    assert len(gradients) == len(outputs), (
+        f"kernels/{op.name}: the inputs of the backward mode are those of the forward mode and a "
+        "gradient for each of its outputs, in their order, "
+        f"not {list(inputs)} for {len(outputs)} outputs of {list(operands)}"
+    )
+    found = dict(
+        zip(
+            leaves,
+            torch.autograd.grad(outputs, [*leaves.values()], gradients, allow_unused=True),
+            strict=True,
+        )
+    )
+    for name, other in SHARED_GRADIENTS.get(op.name, {}).items():
+        assert torch.equal(found.pop(name), found[other]), f"{name} has not that of {other}"
     # A table, as of angles, is an operand without a gradient.
-    found = tuple(gradient for gradient in found if gradient is not None)
-    assert_within(found, references, op.tolerance(case))
+    given = tuple(gradient for gradient in found.values() if gradient is not None)
+    assert_within(given, references, op.tolerance(case))
 
 
 @pytest.mark.parametrize(("op", "mode", "variant", "axis"), _axes())

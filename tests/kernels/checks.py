@@ -18,17 +18,23 @@ needs_gpu = (
 
 SIZES: Mapping[str, Mapping[str, int]] = {
     "adamw": {"N": 2503},
+    "add": {"N": 5003},
+    "add_layer_norm": {"T": 5, "H": 123},
+    "add_rms_norm": {"T": 5, "H": 123},
     "attention": {"B": 2, "Q": 37, "S": 53, "H": 6, "G": 2, "D": 24, "E": 17},
     "copy": {"N": 5003},
     "cross_entropy": {"T": 5, "V": 5003},
     "embedding": {"T": 41, "V": 19, "H": 1031},
     "geglu": {"T": 5, "F": 1031},
     "gemm": {"M": 37, "N": 133, "K": 151},
+    "grad_norm": {"N": 9001},
     "layer_norm": {"T": 5, "H": 123},
     "rms_norm": {"T": 5, "H": 123},
     "rope": {"T": 5, "H": 19, "D": 70},
+    "scale": {"N": 5003},
     "softmax": {"T": 5, "V": 5003},
     "swiglu": {"T": 5, "F": 1031},
+    "triad": {"N": 5003},
 }
 """Sizes that no tile divides, more than one tile in at least one axis."""
 
@@ -47,10 +53,24 @@ STILL: Mapping[str, Mapping[str, frozenset[str]]] = {
 }
 """What of a cost does not grow with an axis, in every mode or in the one named."""
 
+
+def _sum_of_residual(inputs: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+    # The backward pass reads x + r, which the forward pass has written, and neither of the two.
+    return {"r": inputs["r"][:0]} if "dh" in inputs else {}
+
+
 PARTLY_READ: Mapping[str, Callable[[dict[str, torch.Tensor]], dict[str, torch.Tensor]]] = {
+    "add_layer_norm": _sum_of_residual,
+    "add_rms_norm": _sum_of_residual,
     "embedding": lambda inputs: {"table": inputs["table"][inputs["ids"]]},
 }
 """What is read of an input that is not read whole."""
+
+SHARED_GRADIENTS: Mapping[str, Mapping[str, str]] = {
+    "add_layer_norm": {"r": "x"},
+    "add_rms_norm": {"r": "x"},
+}
+"""Operands whose gradient is that of another, and which the backward mode therefore leaves out."""
 
 
 def odd_problem(op: Op, dtype: str, mode: Mode, variant: str = "") -> Problem:

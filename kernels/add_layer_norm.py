@@ -1,0 +1,272 @@
+"""Add and layer norm: h[T,H] = x + r, y[T,H] = (h - mean(h)) / sqrt(var(h) + eps) * w[H] + b[H].
+
+Shape letters: T tokens, H hidden size; mean and var are over H, and var is divided by H. r is the
+residual stream and h what it becomes; both y and h are results, and y is computed from h as it is
+stored, in the type of the problem.
+Backward, from dy and dh, with q = 1 / sqrt(var + eps), n = (h - mean) * q and g = dy * w:
+    dx = dr = dh + q * (g - mean(g) - n * mean(g * n)),
+    dw = sum over T of dy * n,  db = sum over T of dy.
+It starts from the h that the forward pass gave, and dx is given once, for x and for r.
+Counted: forward 8 FLOPs per element (the sum, and the 7 of layer_norm), backward 17 (the 16 of
+layer_norm, and the sum with dh). Per-token scalars are not counted. Bytes: x, r, w and b read, y
+and h written; backward dy, dh, h and w read, dx, dw and db written. The inputs of the backward mode
+are x and r, from which h is made untimed.
+Source: Ba, Kiros and Hinton 2016, "Layer Normalization", equation 3, with gain and bias as in
+equation 4, https://arxiv.org/abs/1607.06450; the sum before the norm is that of the pre-norm
+transformer of Xiong et al. 2020, figure 1, https://arxiv.org/abs/2002.04745; eps as in GPT-2,
+https://github.com/openai/gpt-2/blob/master/src/model.py.
+"""
+
+from typing import Any
+
+import torch
+
+from kernels import dtypes
+from kernels.layer_norm import EPS, normalise_row, row_gradients
+from kernels.op import Cost, Impl, Inputs, Mode, Op, Problem, Run, Tolerance
+from kernels.residual_norm import (
+    require_rows,
+    residual_impls,
+    residual_inputs,
+    residual_reference,
+    residual_tolerance,
+)
+from kernels.row_norm import (
+    AOT_BLOCK_H,
+    NUM_STRIPS,
+    SUM_BLOCK_H,
+    SUM_BLOCK_P,
+    num_warps,
+    row_unsupported,
+    sum_strips_aot,
+    sum_strips_kernel,
+)
+from kernels.triton_support import AotKernel, cdiv, next_power_of_2, tl, triton
+
+_PARAMETERS = ("w", "b")
+
+
+@triton.jit
+def _forward_kernel(x_ptr, r_ptr, w_ptr, b_ptr, y_ptr, h_ptr, H, eps, BLOCK_H: tl.constexpr):
+    start = tl.program_id(0).to(tl.int64) * H
+    columns = tl.arange(0, BLOCK_H)
+    mask = columns < H
+    x = tl.load(x_ptr + start + columns, mask=mask, other=0.0).to(tl.float32)
+    r = tl.load(r_ptr + start + columns, mask=mask, other=0.0).to(tl.float32)
+    w = tl.load(w_ptr + columns, mask=mask, other=0.0).to(tl.float32)
+    b = tl.load(b_ptr + columns, mask=mask, other=0.0).to(tl.float32)
+    h = (x + r).to(h_ptr.dtype.element_ty)
+    tl.store(h_ptr + start + columns, h, mask=mask)
+    y = normalise_row(h.to(tl.float32), w, b, mask, H, eps)
+    tl.store(y_ptr + start + columns, y.to(y_ptr.dtype.element_ty), mask=mask)
+
+
+@triton.jit
+def _backward_kernel(
+    dy_ptr, dh_ptr, h_ptr, w_ptr, dx_ptr, dw_partial_ptr, db_partial_ptr, T, H, strip_rows, eps,
+    BLOCK_H: tl.constexpr,
+):  # fmt: skip
+    strip = tl.program_id(0).to(tl.int64)
+    columns = tl.arange(0, BLOCK_H)
+    mask = columns < H
+    w = tl.load(w_ptr + columns, mask=mask, other=0.0).to(tl.float32)
+    dw = tl.zeros([BLOCK_H], dtype=tl.float32)
+    db = tl.zeros([BLOCK_H], dtype=tl.float32)
+    first = strip * strip_rows
+    for row in range(first, tl.minimum(first + strip_rows, T)):
+        start = row * H
+        h = tl.load(h_ptr + start + columns, mask=mask, other=0.0).to(tl.float32)
+        dy = tl.load(dy_ptr + start + columns, mask=mask, other=0.0).to(tl.float32)
+        dh = tl.load(dh_ptr + start + columns, mask=mask, other=0.0).to(tl.float32)
+        dx, dw_row = row_gradients(dy, h, w, mask, H, eps)
+        dx += dh
+        tl.store(dx_ptr + start + columns, dx.to(dx_ptr.dtype.element_ty), mask=mask)
+        dw += dw_row
+        db += dy
+    tl.store(dw_partial_ptr + strip * H + columns, dw, mask=mask)
+    tl.store(db_partial_ptr + strip * H + columns, db, mask=mask)
+
+
+@torch.library.custom_op("chipscale::add_layer_norm", mutates_args=())
+def add_layer_norm(
+    x: torch.Tensor, r: torch.Tensor, w: torch.Tensor, b: torch.Tensor
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """(y[T,H], h[T,H]) from x[T,H], the residual r[T,H], w[H] and b[H]."""
+    require_rows("add_layer_norm", x, w, r=r, b=b)
+    T, H = x.shape
+    y, h = torch.empty_like(x), torch.empty_like(x)
+    block_h = next_power_of_2(H)
+    _forward_kernel[(T,)](x, r, w, b, y, h, H, EPS, BLOCK_H=block_h, num_warps=num_warps(block_h))
+    return y, h
+
+
+@add_layer_norm.register_fake
+def _(
+    x: torch.Tensor, r: torch.Tensor, w: torch.Tensor, b: torch.Tensor
+) -> tuple[torch.Tensor, torch.Tensor]:
+    del r, w, b
+    return torch.empty_like(x), torch.empty_like(x)
+
+
+@torch.library.custom_op("chipscale::add_layer_norm_backward", mutates_args=())
+def add_layer_norm_backward(
+    dy: torch.Tensor, dh: torch.Tensor, h: torch.Tensor, w: torch.Tensor
+) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+    """(dx[T,H], dw[H], db[H]) from dy[T,H], dh[T,H], h[T,H] and w[H].
+
+    dw and db are summed in fp32 in a fixed order.
+    """
+    require_rows("add_layer_norm", h, w, dy=dy, dh=dh)
+    T, H = h.shape
+    strip_rows = cdiv(T, NUM_STRIPS)
+    num_strips = cdiv(T, strip_rows)
+    dx, dw, db = torch.empty_like(h), torch.empty_like(w), torch.empty_like(w)
+    dw_partial = torch.empty(num_strips, H, dtype=torch.float32, device=h.device)
+    db_partial = torch.empty_like(dw_partial)
+    block_h = next_power_of_2(H)
+    _backward_kernel[(num_strips,)](
+        dy, dh, h, w, dx, dw_partial, db_partial, T, H, strip_rows, EPS,
+        BLOCK_H=block_h, num_warps=num_warps(block_h),
+    )  # fmt: skip
+    for partial, total in ((dw_partial, dw), (db_partial, db)):
+        sum_strips_kernel[(cdiv(H, SUM_BLOCK_H),)](
+            partial, total, num_strips, H, BLOCK_P=SUM_BLOCK_P, BLOCK_H=SUM_BLOCK_H, num_warps=4
+        )
+    return dx, dw, db
+
+
+@add_layer_norm_backward.register_fake
+def _(
+    dy: torch.Tensor, dh: torch.Tensor, h: torch.Tensor, w: torch.Tensor
+) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+    del dy, dh
+    return torch.empty_like(h), torch.empty_like(w), torch.empty_like(w)
+
+
+def _save(
+    ctx: Any,
+    inputs: tuple[torch.Tensor, torch.Tensor, torch.Tensor, torch.Tensor],
+    output: tuple[torch.Tensor, torch.Tensor],
+) -> None:
+    _, _, w, _ = inputs
+    _, h = output
+    ctx.save_for_backward(h, w)
+
+
+def _backward(
+    ctx: Any, dy: torch.Tensor, dh: torch.Tensor
+) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor, torch.Tensor]:
+    dx, dw, db = add_layer_norm_backward(dy.contiguous(), dh.contiguous(), *ctx.saved_tensors)
+    return dx, dx, dw, db
+
+
+add_layer_norm.register_autograd(_backward, setup_context=_save)
+
+
+def _eager(h: torch.Tensor, w: torch.Tensor, b: torch.Tensor) -> torch.Tensor:
+    return torch.nn.functional.layer_norm(h, w.shape, w, b, EPS)
+
+
+def _formula(h: torch.Tensor, w: torch.Tensor, b: torch.Tensor) -> torch.Tensor:
+    centred = h - h.mean(dim=-1, keepdim=True)
+    return centred * torch.rsqrt(centred.square().mean(dim=-1, keepdim=True) + EPS) * w + b
+
+
+reference = residual_reference(_formula, _PARAMETERS)
+
+
+def cost(problem: Problem) -> Cost:
+    """As the head of this file counts."""
+    num_elements = problem["T"] * problem["H"]
+    size = dtypes.size_bytes(problem.dtype)
+    row_bytes, weight_bytes = num_elements * size, problem["H"] * size
+    if problem.mode == Mode.FORWARD:
+        return Cost(
+            flops=8 * num_elements,
+            bytes_read=2 * row_bytes + 2 * weight_bytes,
+            bytes_written=2 * row_bytes,
+        )
+    return Cost(
+        flops=17 * num_elements,
+        bytes_read=3 * row_bytes + weight_bytes,
+        bytes_written=row_bytes + 2 * weight_bytes,
+    )
+
+
+def make_inputs(problem: Problem, generator: torch.Generator) -> dict[str, torch.Tensor]:
+    """x, r, w and b, and for the backward mode dy and dh; standard normal."""
+    return residual_inputs(problem, generator, _PARAMETERS)
+
+
+def tolerance(problem: Problem) -> tuple[Tolerance, ...]:
+    """Of (y, h), or of (dx, dw, db)."""
+    return residual_tolerance(problem, len(_PARAMETERS))
+
+
+def _prepare_triton(problem: Problem, inputs: Inputs) -> Run:
+    x, r, w, b = inputs["x"], inputs["r"], inputs["w"], inputs["b"]
+    if problem.mode == Mode.FORWARD:
+        return lambda: add_layer_norm(x, r, w, b)
+    dy, dh, h = inputs["dy"], inputs["dh"], x + r
+    return lambda: add_layer_norm_backward(dy, dh, h, w)
+
+
+AOT = (
+    AotKernel(
+        label="add_layer_norm forward bf16",
+        kernel=_forward_kernel,
+        signature={
+            "x_ptr": "*bf16:16",
+            "r_ptr": "*bf16:16",
+            "w_ptr": "*bf16:16",
+            "b_ptr": "*bf16:16",
+            "y_ptr": "*bf16:16",
+            "h_ptr": "*bf16:16",
+            "H": "i32:16",
+            "eps": "fp32",
+            "BLOCK_H": "constexpr",
+        },
+        constexprs={"BLOCK_H": AOT_BLOCK_H},
+        num_warps=num_warps(AOT_BLOCK_H),
+        num_stages=3,
+    ),
+    AotKernel(
+        label="add_layer_norm backward bf16",
+        kernel=_backward_kernel,
+        signature={
+            "dy_ptr": "*bf16:16",
+            "dh_ptr": "*bf16:16",
+            "h_ptr": "*bf16:16",
+            "w_ptr": "*bf16:16",
+            "dx_ptr": "*bf16:16",
+            "dw_partial_ptr": "*fp32:16",
+            "db_partial_ptr": "*fp32:16",
+            "T": "i32:16",
+            "H": "i32:16",
+            "strip_rows": "i32",
+            "eps": "fp32",
+            "BLOCK_H": "constexpr",
+        },
+        constexprs={"BLOCK_H": AOT_BLOCK_H},
+        num_warps=num_warps(AOT_BLOCK_H),
+        num_stages=3,
+    ),
+    sum_strips_aot("add_layer_norm dw and db sum bf16"),
+)
+
+OP = Op(
+    name="add_layer_norm",
+    formula="h[T,H] = x[T,H] + r[T,H], y[T,H] = (h - mean(h)) / sqrt(var(h) + eps) * w[H] + b[H]",
+    source="Ba et al. 2016, equations 3 and 4, https://arxiv.org/abs/1607.06450",
+    axes=("T", "H"),
+    dtypes=dtypes.ALL,
+    modes=(Mode.FORWARD, Mode.BACKWARD),
+    make_inputs=make_inputs,
+    reference=reference,
+    cost=cost,
+    tolerance=tolerance,
+    impls=(
+        *residual_impls(_eager, _PARAMETERS),
+        Impl("triton", _prepare_triton, row_unsupported),
+    ),
+)
