@@ -107,13 +107,14 @@ def _(
     del param, exp_avg, exp_avg_sq, grad, weight
 
 
-def _eager(
+def eager(
     param: torch.Tensor,
     exp_avg: torch.Tensor,
     exp_avg_sq: torch.Tensor,
     grad: torch.Tensor,
     weight: torch.Tensor,
 ) -> None:
+    """The step in plain torch, in place."""
     # One pass over memory per line, as the single-tensor path of torch.optim.AdamW. Its fused
     # kernel wants the gradient in fp32 and leaves the copy to another pass.
     grad = grad.float()
@@ -187,7 +188,7 @@ def _prepare_torch(problem: Problem, inputs: Inputs) -> Run:
     operands = tuple(inputs[name] for name in _OPERANDS)
 
     def run() -> Outputs:
-        _eager(*operands)
+        eager(*operands)
         return _outputs(inputs)
 
     return run
@@ -196,7 +197,7 @@ def _prepare_torch(problem: Problem, inputs: Inputs) -> Run:
 def _prepare_compile(problem: Problem, inputs: Inputs) -> Run:
     del problem
     operands = tuple(inputs[name] for name in _OPERANDS)
-    step = compiled(_eager)
+    step = compiled(eager)
     # Compiles on copies: preparing is no step.
     step(*(tensor.clone() for tensor in operands))
 

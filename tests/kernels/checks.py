@@ -26,6 +26,7 @@ SIZES: Mapping[str, Mapping[str, int]] = {
     "cross_entropy": {"T": 5, "V": 5003},
     "embedding": {"T": 41, "V": 19, "H": 1031},
     "geglu": {"T": 5, "F": 1031},
+    "gelu": {"N": 5003},
     "gemm": {"M": 37, "N": 133, "K": 151},
     "grad_norm": {"N": 9001},
     "layer_norm": {"T": 5, "H": 123},
