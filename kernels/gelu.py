@@ -67,7 +67,7 @@ def _(x: torch.Tensor) -> torch.Tensor:
 
 @torch.library.custom_op("chipscale::gelu_backward", mutates_args=())
 def gelu_backward(dy: torch.Tensor, x: torch.Tensor) -> torch.Tensor:
-    """dx from dy and x, all of one shape."""
+    """The gradient dx from dy and x, all of one shape."""
     require_alike("gelu", x, dy=dy)
     dx = torch.empty_like(x)
     _backward_kernel[grid(x)](dy, x, dx, x.numel(), _A, _C, BLOCK=BLOCK, num_warps=NUM_WARPS)

@@ -24,6 +24,7 @@ SIZES: Mapping[str, Mapping[str, int]] = {
     "attention": {"B": 2, "Q": 37, "S": 53, "H": 6, "G": 2, "D": 24, "E": 17},
     "copy": {"N": 5003},
     "cross_entropy": {"T": 5, "V": 5003},
+    "dense_layer": {"B": 2, "S": 19, "H": 40, "A": 4, "G": 2, "D": 24, "F": 48},
     "embedding": {"T": 41, "V": 19, "H": 1031},
     "geglu": {"T": 5, "F": 1031},
     "gelu": {"N": 5003},
@@ -42,6 +43,7 @@ SIZES: Mapping[str, Mapping[str, int]] = {
 
 GROWING: Mapping[str, Mapping[str, int]] = {
     "attention": {"H": 60, "G": 1, "Q": 8, "S": 64},
+    "dense_layer": {"A": 60, "G": 1},
 }
 """Sizes to grow each axis from by up to five times, where not all can be 4: head counts stay
 multiples of each other, and queries fewer than keys."""
