@@ -4,7 +4,7 @@ Shape letters: N elements. The tensors may have any shape.
 0.5 * (1 + tanh(u)) is sigmoid(2u), so y = x * s, s = sigmoid(x * (a + c * x^2)), with
 a = 2 * sqrt(2/pi) and c = 0.044715 * a.
 Backward: dx = dy * (s + y * (1 - s) * (a + 3c * x^2)).
-Counted in that form: every addition, multiplication, division and exponential is 1 FLOP, a change
+Counted: in that form, every addition, multiplication, division and exponential is 1 FLOP, a change
 of sign none. Forward 8 per element (argument of s 4, s 3: exp, add, divide, one multiply), backward
 15 (argument 4, s 3, y 1, a + 3c * x^2 2, dx 5). Bytes: x read and y written; backward dy and x
 read, dx written.
