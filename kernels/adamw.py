@@ -114,9 +114,10 @@ def eager(
     grad: torch.Tensor,
     weight: torch.Tensor,
 ) -> None:
-    """The step in plain torch, in place."""
-    # One pass over memory per line, as the single-tensor path of torch.optim.AdamW. Its fused
-    # kernel wants the gradient in fp32 and leaves the copy to another pass.
+    """The step in plain torch, in place, for torch.compile, which fuses it.
+
+    The passes are those of the single-tensor path of torch.optim.AdamW.
+    """
     grad = grad.float()
     param.mul_(_DECAY)
     exp_avg.lerp_(grad, 1 - BETA_1)
@@ -124,6 +125,34 @@ def eager(
     denominator = (exp_avg_sq.sqrt() / _ROOT_CORRECTION).add_(EPS)
     param.addcdiv_(exp_avg, denominator, value=-_STEP_SIZE)
     weight.copy_(param)
+
+
+def fused(
+    params: list[torch.Tensor],
+    exp_avgs: list[torch.Tensor],
+    exp_avg_sqs: list[torch.Tensor],
+    grads: list[torch.Tensor],
+    weights: list[torch.Tensor],
+    step: torch.Tensor,
+) -> None:
+    """The step of many parameters as eager torch does it best.
+
+    That is what torch.optim.AdamW(fused=True) calls. It wants the gradient in the type of the
+    parameters and leaves the copy to another pass: 40 bytes a parameter of a 16-bit type, where
+    the passes of `eager` move 92 and the least are 28.
+    """
+    torch._fused_adamw_(
+        params, [grad.float() for grad in grads], exp_avgs, exp_avg_sqs, [], [step] * len(params),
+        lr=LEARNING_RATE, beta1=BETA_1, beta2=BETA_2, weight_decay=WEIGHT_DECAY, eps=EPS,
+        amsgrad=False, maximize=False,
+    )  # fmt: skip
+    for weight, param in zip(weights, params, strict=True):
+        weight.copy_(param)
+
+
+def step_on(device: torch.device) -> torch.Tensor:
+    """The number of the step as `fused` reads it."""
+    return torch.full((), float(STEP), device=device)
 
 
 def reference(problem: Problem, inputs: Inputs) -> Outputs:
@@ -185,13 +214,22 @@ def _outputs(inputs: Inputs) -> Outputs:
 
 def _prepare_torch(problem: Problem, inputs: Inputs) -> Run:
     del problem
-    operands = tuple(inputs[name] for name in _OPERANDS)
+    operands = [inputs[name] for name in _OPERANDS]
+    step = step_on(operands[0].device)
 
     def run() -> Outputs:
-        eager(*operands)
+        fused(*([tensor] for tensor in operands), step)
         return _outputs(inputs)
 
     return run
+
+
+def _fused_unsupported(problem: Problem, device: torch.device) -> str | None:
+    del problem
+    # Those of `torch.optim.AdamW(fused=True)` in torch 2.11.
+    if device.type in ("cpu", "cuda", "mps", "xpu"):
+        return None
+    return f"torch has no fused AdamW for {device.type}."
 
 
 def _prepare_compile(problem: Problem, inputs: Inputs) -> Run:
@@ -247,7 +285,7 @@ OP = Op(
     cost=cost,
     tolerance=tolerance,
     impls=(
-        Impl("torch", _prepare_torch),
+        Impl("torch", _prepare_torch, _fused_unsupported),
         Impl("compile", _prepare_compile, compile_unsupported),
         Impl("triton", _prepare_triton, triton_unsupported),
     ),

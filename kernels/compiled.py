@@ -98,6 +98,31 @@ def eager_impls(
     return Impl("torch", prepare_torch), Impl("compile", prepare_compile, compile_unsupported)
 
 
+def eager_outputs_impls(
+    make: Callable[[Problem], Callable[..., Outputs]],
+    operands: tuple[str, ...],
+    compile_unsupported: Callable[[Problem, torch.device], str | None],
+) -> tuple[Impl, Impl]:
+    """`torch` and `compile` for a forward op whose eager code follows from the problem.
+
+    Args:
+        make: Gives the function for a problem, which takes the operands and returns all outputs.
+        operands: Names of the inputs it takes, in order.
+        compile_unsupported: As `Impl.unsupported`, of `compile`.
+    """
+
+    def prepare_torch(problem: Problem, inputs: Inputs) -> Run:
+        function, tensors = make(problem), tuple(inputs[name] for name in operands)
+        return lambda: function(*tensors)
+
+    def prepare_compile(problem: Problem, inputs: Inputs) -> Run:
+        function, tensors = compiled(make(problem)), tuple(inputs[name] for name in operands)
+        function(*tensors)
+        return lambda: function(*tensors)
+
+    return Impl("torch", prepare_torch), Impl("compile", prepare_compile, compile_unsupported)
+
+
 def reference_from(
     function: Eager, operands: tuple[str, ...], gradient: str = ""
 ) -> Callable[[Problem, Inputs], Outputs]:

@@ -27,8 +27,11 @@ except ImportError:
 __all__ = [
     "INTERPRETED",
     "AotKernel",
+    "compute_capability",
     "is_amd",
     "next_power_of_2",
+    "num_multiprocessors",
+    "provide_scratch",
     "require_contiguous",
     "require_dtype",
     "shared_memory_bytes",
@@ -135,9 +138,40 @@ def families(device: torch.device) -> tuple[str, ...]:
     if is_amd():
         architecture = torch.cuda.get_device_properties(device).gcnArchName
         return architecture.partition(":")[0], "hip"
-    major, minor = torch.cuda.get_device_capability(device)
+    major, minor = compute_capability(device)
     has_little = shared_memory_bytes(device) < LEAST_SHARED_BYTES
     return f"sm_{major}{minor}", "cuda_99k" if has_little else "cuda"
+
+
+@cache
+def compute_capability(device: torch.device) -> tuple[int, int]:
+    """Of an NVIDIA GPU, as (9, 0); (0, 0) of anything else."""
+    if device.type != "cuda" or is_amd():
+        return (0, 0)
+    return torch.cuda.get_device_capability(device)
+
+
+@cache
+def num_multiprocessors(device: torch.device) -> int:
+    """Multiprocessors or compute units; 3 of a CPU, so that persistent programs walk there too."""
+    if device.type != "cuda":
+        return 3
+    return int(torch.cuda.get_device_properties(device).multi_processor_count)
+
+
+def provide_scratch(device: torch.device) -> None:
+    """Lets the next launch keep its tensor descriptors in memory of the device.
+
+    Triton asks for a function that allocates it, once for each thread: autograd has its own.
+    """
+
+    def allocate(size: int, alignment: int, stream: int | None) -> torch.Tensor:
+        del alignment, stream
+        # torch aligns by 512 bytes, and gives memory on the current stream, as a launch uses it.
+        return torch.empty(size, dtype=torch.int8, device=device)
+
+    if not INTERPRETED:
+        triton.set_allocator(allocate)
 
 
 def cdiv(number: int, divisor: int) -> int:

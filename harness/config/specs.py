@@ -22,6 +22,7 @@ from harness.extrapolate.topology import TOPOLOGIES
 from harness.units import GIBI, GIGA, MEBI, TERA
 from harness.workload.model import Experts, LatentAttention, ModelSpec
 from harness.workload.plan import ParallelSpec
+from kernels import registry
 
 BYTES_PER_GBIT = GIGA / 8
 PEAK_DTYPES = ("fp64", "fp32", "tf32", "bf16", "fp16", "fp8", "fp4", "int8")
@@ -69,8 +70,8 @@ class _Reader:
             raise self._error(name, value, "a text", "Put it in quotes.")
         return value
 
-    def choice(self, name: str, allowed: Sequence[str]) -> str:
-        value = self.text(name)
+    def choice(self, name: str, allowed: Sequence[str], default: str | None = None) -> str:
+        value = self.text(name, default)
         if value not in allowed:
             raise self._error(
                 name,
@@ -256,6 +257,7 @@ def _experts(reader: _Reader | None, num_layers: int) -> Experts | None:
         expert_ffn=reader.count("expert_ffn"),
         num_shared_experts=reader.count("num_shared_experts", least=0, default=0),
         num_dense_layers=reader.count("num_dense_layers", least=0, default=0),
+        routing=reader.choice("routing", registry.outline("moe_route").variants, "softmax"),
     )
     reader.finish()
     for name, value, most, what in (

@@ -102,9 +102,23 @@ GRADIENT_BYTES_ON_WIRE = 2
 """Gradients of 16-bit training are reduced in 16 bits, as MLPerf's GPT-3 and Llama runs are."""
 
 
+ATTENTION_OPS = frozenset(
+    {
+        "attention",
+        "mla_decode",
+        "mla_prefill",
+        "paged_decode",
+        "paged_prefill",
+        "varlen_attention",
+        "window_attention",
+    }
+)
+"""Ops whose two products per tile are joined by a softmax, which no plain product waits for."""
+
+
 def matrix_share(problem: Problem) -> tuple[Prior, bool]:
     """The prior of a problem's matrix rate, and whether it is a share of the data sheet's peak."""
-    if problem.op != "attention":
+    if problem.op not in ATTENTION_OPS:
         return MATRIX_SHARE_OF_BEST, False
     if problem.mode is Mode.FORWARD:
         return ATTENTION_FORWARD_SHARE_OF_PEAK, True

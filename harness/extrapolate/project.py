@@ -36,7 +36,7 @@ FASTER_THAN_MODEL = 0.05
 """ln of predicted over published step time that 95 % of the dense bf16 runs on H100 stay within;
 `tests/validation` computes it, and the same of those slower than predicted."""
 SLOWER_THAN_MODEL_DENSE = 0.13
-SLOWER_THAN_MODEL_MOE = 0.60
+SLOWER_THAN_MODEL_MOE = 0.65
 """The same of models with experts: imbalance and the rate of small grouped products are not
 modelled, and the few published runs are up to this much slower."""
 DISCREPANCY_PER_DOUBLING = 0.02

@@ -52,6 +52,7 @@ def _compare_output(
         types = f"{output.dtype}, and {dtypes.torch_dtype(tolerance.dtype)} is expected"
         return _mismatched(tolerance, f"its type is {types}")
     # Moved first: the device of the output need not know fp64.
+    reference = reference.to(torch.float64)  # Those of indices are integers.
     difference = output.detach().to(reference.device).to(torch.float64) - reference
     num_lost = difference.numel() - int(torch.isfinite(difference).sum())
     if num_lost:

@@ -34,6 +34,8 @@ class Experts:
     num_shared_experts: int = 0
     num_dense_layers: int = 0
     """The first layers, which keep a dense feed-forward network."""
+    routing: str = "softmax"
+    """How experts are chosen: a variant of the op `moe_route`."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

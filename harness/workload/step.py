@@ -1,8 +1,8 @@
 """What one chip computes for a model and a shard of it: problems with counts, by phase.
 
 A suite measures these problems, and the projection sums their times; there is no other list.
-What has no op in a step yet (rotary positions, residual sums, gathers) is a `copy` that moves the
-same bytes, with a role that says so.
+What has no op (the cache of latent attention, dropout) is a `copy` that moves the same bytes, with a
+role that says so.
 
 Assumptions: routing to experts is balanced; the sequence is cut so that each chip of a context
 group has the same number of query-key pairs; projections from one input are one matrix product.
@@ -105,6 +105,11 @@ def _ceil(value: float) -> int:
     return max(1, math.ceil(value))
 
 
+PAGE_TOKENS = 64
+"""Tokens of a page of the cache when decoding, as FlashMLA has them
+(https://github.com/deepseek-ai/FlashMLA); vLLM's default is 16."""
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class _Layer:
     """One layer of one chip's shard: the sizes that every item is made of."""
@@ -139,26 +144,44 @@ class _Layer:
         op: str,
         role: str,
         /,
-        count: int = 1,
-        mode: Mode = Mode.FORWARD,
-        direction: Direction = Direction.FORWARD,
+        dtype: str = "",
+        variant: str = "",
         **axes: int,
     ) -> WorkItem:
-        made = problem(op, self.shard.dtype, mode, **axes)
-        return WorkItem(made, count, role, self.phase, direction)
+        made = problem(op, dtype or self.shard.dtype, Mode.FORWARD, variant, **axes)
+        return WorkItem(made, 1, role, self.phase)
 
-    def gemm(self, role: str, rows: int, columns: int, depth: int, count: int = 1) -> WorkItem:
-        return self.item("gemm", role, count, M=rows, N=columns, K=depth)
+    def gemm(self, role: str, rows: int, columns: int, depth: int) -> WorkItem:
+        return self.item("gemm", role, M=rows, N=columns, K=depth)
 
-    def copied(self, role: str, num_elements: float, count: int = 1) -> WorkItem:
-        return self.item("copy", f"{role}, as copy", count, N=_ceil(num_elements))
+    def experts_gemm(
+        self, role: str, rows: int, num_experts: int, columns: int, depth: int
+    ) -> WorkItem:
+        """The products of the rows that went to the experts of this chip, evenly."""
+        return self.item(
+            "grouped_gemm", role, variant="uniform", R=rows, E=num_experts, N=columns, K=depth
+        )
+
+    def moved(self, op: str, role: str) -> WorkItem:
+        """Rows between the order of tokens and that of experts."""
+        experts = self.model.experts
+        assert experts is not None
+        top_k, num_experts = experts.num_experts_per_token, experts.num_experts
+        return self.item(op, role, T=self.own_tokens, K=top_k, E=num_experts, H=self.model.hidden)
+
+    def activation(self, role: str, rows: int, width: int) -> WorkItem:
+        if self.model.is_ffn_gated:
+            return self.item("swiglu", f"{role} activation", T=rows, F=width)
+        return self.item("gelu", f"{role} activation", N=rows * width)
+
+    def copied(self, role: str, num_elements: float) -> WorkItem:
+        return self.item("copy", f"{role}, as copy", N=_ceil(num_elements))
 
     def norm(self, role: str, rows: int, width: int) -> WorkItem:
         return self.item("rms_norm", role, T=rows, H=width)
 
     def residual(self, role: str) -> WorkItem:
-        # Two reads and one write per element, where a copy has one of each.
-        return self.copied(role, 1.5 * self.own_tokens * self.model.hidden)
+        return self.item("add", role, N=self.own_tokens * self.model.hidden)
 
     def attention(self) -> list[WorkItem]:
         if self.model.latent_attention is not None:
@@ -175,9 +198,11 @@ class _Layer:
         if not model.num_learned_positions:
             items.append(self.item("rope", "rope", T=self.tokens, H=heads + kv_heads, D=width))
         if self.phase is not Phase.TRAINING:
-            items.append(self.copied("kv cache write", self.tokens * 2 * kv_heads * width))
+            items.append(self._cache_write(kv_heads, width))
         core = [self._core(heads, kv_heads, width, width)]
-        if not self.shard.is_attention_fused:
+        if self.phase is Phase.DECODE:
+            core = [self._paged_core(heads, kv_heads, width)]
+        elif not self.shard.is_attention_fused:
             core = self._unfused_core(heads, width)
         return [
             *items,
@@ -197,6 +222,7 @@ class _Layer:
         return self.item(
             "attention",
             "attention core",
+            variant="causal",
             B=shard.microbatch_size,
             Q=queries,
             S=keys,
@@ -204,6 +230,44 @@ class _Layer:
             G=kv_heads,
             D=query_dim,
             E=value_dim,
+        )
+
+    def _cache_write(self, kv_heads: int, width: int) -> WorkItem:
+        pages = _ceil(self.shard.microbatch_size * self.shard.sequence_length / PAGE_TOKENS)
+        return self.item(
+            "kv_cache_write",
+            "kv cache write",
+            T=self.tokens,
+            N=pages,
+            P=PAGE_TOKENS,
+            G=kv_heads,
+            D=width,
+        )
+
+    def _paged_core(self, heads: int, kv_heads: int, width: int) -> WorkItem:
+        shard = self.shard
+        return self.item(
+            "paged_decode",
+            "attention core",
+            B=shard.microbatch_size,
+            S=shard.sequence_length,
+            H=heads,
+            G=kv_heads,
+            D=width,
+            P=PAGE_TOKENS,
+        )
+
+    def _latent_core(self, heads: int, kv_rank: int, rope: int) -> WorkItem:
+        shard = self.shard
+        return self.item(
+            "mla_decode",
+            "attention core",
+            B=shard.microbatch_size,
+            S=shard.sequence_length,
+            H=heads,
+            C=kv_rank,
+            R=rope,
+            P=PAGE_TOKENS,
         )
 
     def _unfused_core(self, heads: int, width: int) -> list[WorkItem]:
@@ -248,7 +312,7 @@ class _Layer:
             # compressed. The products per head are one product with as many FLOPs and weights.
             items += [
                 self.gemm("query absorb, heads as one", self.tokens, kv_rank * heads, nope),
-                self._core(heads, 1, kv_rank + rope, kv_rank),
+                self._latent_core(heads, kv_rank, rope),
                 self.gemm("value absorb, heads as one", self.tokens, value * heads, kv_rank),
             ]
         else:
@@ -262,21 +326,14 @@ class _Layer:
             self.residual("attention residual"),
         ]
 
-    def _network(
-        self, role: str, rows: int, width: int, hidden: int, count: int = 1
-    ) -> list[WorkItem]:
-        """A feed-forward network of that width on so many rows, `count` of them."""
+    def _network(self, role: str, rows: int, width: int, hidden: int) -> list[WorkItem]:
+        """A feed-forward network of that width on so many rows."""
         gated = self.model.is_ffn_gated
-        activation = (
-            self.item("swiglu", f"{role} activation", count, T=rows, F=width)
-            if gated
-            else self.item("gelu", f"{role} activation", count, N=rows * width)
-        )
         up = f"{role} gate up" if gated else f"{role} up"
         return [
-            self.gemm(up, rows, (2 if gated else 1) * width, hidden, count),
-            activation,
-            self.gemm(f"{role} down", rows, hidden, width, count),
+            self.gemm(up, rows, (2 if gated else 1) * width, hidden),
+            self.activation(role, rows, width),
+            self.gemm(f"{role} down", rows, hidden, width),
         ]
 
     def feed_forward(self, kind: LayerKind) -> list[WorkItem]:
@@ -298,13 +355,23 @@ class _Layer:
         routed = self.own_tokens * self.shard.expert
         reached = experts.num_experts * (1 - (1 - top_k / experts.num_experts) ** routed)
         local = _ceil(round(reached / self.shard.expert, 6))
-        rows = _ceil(sent / local)
+        width, gated = experts.expert_ffn, 2 if self.model.is_ffn_gated else 1
         items = [
             self.gemm("router", self.own_tokens, experts.num_experts, hidden),
-            # Gather to send order and out of arrival order; the weighted sum reads K rows each.
-            self.copied("expert dispatch", sent * hidden),
-            *self._network("expert", rows, experts.expert_ffn, hidden, local),
-            self.copied("expert combine", self.own_tokens * (top_k + 1) / 2 * hidden),
+            self.item(
+                "moe_route",
+                "routing",
+                dtype="fp32",  # Chosen in fp32 whatever the type of the model is.
+                variant=experts.routing,
+                T=self.own_tokens,
+                E=experts.num_experts,
+                K=top_k,
+            ),
+            self.moved("moe_permute", "expert dispatch"),
+            self.experts_gemm("expert gate up", sent, local, gated * width, hidden),
+            self.activation("expert", sent, width),
+            self.experts_gemm("expert down", sent, local, hidden, width),
+            self.moved("moe_unpermute", "expert combine"),
         ]
         if experts.num_shared_experts:
             width = experts.num_shared_experts * experts.expert_ffn // self.shard.tensor
@@ -340,7 +407,11 @@ def backward(items: Iterable[WorkItem]) -> tuple[WorkItem, ...]:
     found: list[WorkItem] = []
     for item in reversed(tuple(items)):
         base = replace(item, direction=Direction.BACKWARD)
-        if item.problem.op == "gemm":
+        if item.problem.op == "moe_route":
+            continue  # The gradient of T x K weights is no work worth the name.
+        if item.problem.op == "add":
+            found.append(base)  # The gradients of both branches are summed.
+        elif item.problem.op in ("gemm", "grouped_gemm"):
             for mode in (Mode.DGRAD, Mode.WGRAD):
                 found.append(replace(base, problem=replace(item.problem, mode=mode)))
         elif item.problem.op == "copy":

@@ -1,75 +1,30 @@
-"""The custom ops of attention, the tiles they launch with, and what can be built ahead."""
+"""The custom ops of attention, and the launches that the other ops of its kernels share."""
 
+import inspect
 import math
-from typing import Any, NamedTuple
+from dataclasses import dataclass, replace
+from typing import Any
 
 import torch
 
-from kernels import dtypes, triton_support
+from kernels import tuning
+from kernels.attention.tiles import (
+    FAMILIES,
+    MIN_ROWS,
+    MORE,
+    TILES_32_BIT,
+    padded,
+    tiles_on,
+    tunables,
+)
 from kernels.attention.triton_kernels import (
     delta_kernel,
     dkdv_kernel,
     dq_kernel,
     forward_kernel,
 )
-from kernels.triton_support import (
-    AotKernel,
-    cdiv,
-    next_power_of_2,
-    require_contiguous,
-    require_dtype,
-)
-
-
-class _Tile(NamedTuple):
-    """Queries and keys that one program multiplies at a time, and how."""
-
-    queries: int
-    keys: int
-    num_warps: int
-    num_stages: int
-
-
-class _Tiles(NamedTuple):
-    """Tiles of the three large kernels, for heads padded up to a size."""
-
-    forward: _Tile
-    dkdv: _Tile
-    dq: _Tile
-
-
-# The widest head whose accumulators (queries x E in fp32) and operands fit a multiprocessor.
-MAX_HEAD = 256
-
-# By padded head size. 16 bits: a program keeps its queries and the fp32 accumulator in registers,
-# keys and values pass through shared memory, num_stages of them at once. The tiles of dk and dv are
-# the largest that ptxas compiles for sm_90 without spilling (64 x 128 spills 120 bytes a thread).
-_TILES_16_BIT = {
-    64: _Tiles(_Tile(128, 128, 8, 3), _Tile(64, 128, 8, 2), _Tile(128, 64, 8, 2)),
-    128: _Tiles(_Tile(128, 64, 8, 3), _Tile(32, 128, 8, 2), _Tile(128, 64, 8, 2)),
-    256: _Tiles(_Tile(64, 64, 8, 2), _Tile(64, 32, 8, 1), _Tile(64, 32, 8, 2)),
-}
-# Of these, only heads of 256 take more than the 99 KiB that a block may use on sm_86, sm_89 and
-# sm_120: up to 128 KiB on sm_80 and 160 KiB on sm_90.
-_TILES_16_BIT_99K = _TILES_16_BIT | {
-    256: _Tiles(_Tile(64, 32, 8, 2), _Tile(32, 32, 8, 1), _Tile(64, 32, 8, 1)),
-}
-_LEAST_SHARED_BYTES = 160 * 1024
-# AMD has 64 KiB of LDS per workgroup on gfx942, and its pipeline of 2 stages keeps one copy there.
-_TILES_16_BIT_AMD = {
-    64: _Tiles(_Tile(128, 64, 4, 2), _Tile(32, 128, 4, 1), _Tile(128, 32, 4, 1)),
-    128: _Tiles(_Tile(128, 64, 4, 1), _Tile(32, 64, 4, 1), _Tile(64, 32, 4, 1)),
-    256: _Tiles(_Tile(64, 32, 4, 1), _Tile(16, 32, 4, 1), _Tile(32, 16, 4, 1)),
-}
-# fp32 is multiplied without tensor cores on NVIDIA and passes entirely through registers.
-_TILES_32_BIT = {
-    64: _Tiles(_Tile(32, 32, 4, 1), _Tile(32, 32, 4, 1), _Tile(32, 32, 4, 1)),
-    128: _Tiles(_Tile(32, 32, 8, 1), _Tile(16, 32, 8, 1), _Tile(32, 16, 8, 1)),
-    256: _Tiles(_Tile(16, 16, 8, 1), _Tile(16, 16, 8, 1), _Tile(16, 16, 8, 1)),
-}
-
-# The least number of rows of a tensor-core product.
-_MIN_ROWS = 16
+from kernels.triton_support import AotKernel, cdiv, require_contiguous, require_dtype
+from kernels.tuning import Config, config
 
 # Rows of the pre-pass of the backward mode, which only reads: of 128 16-bit values each, they are
 # eight 16-byte loads for each of 128 threads.
@@ -78,69 +33,153 @@ _DELTA_ROWS = 64
 _LOG2_E = math.log2(math.e)
 
 
-def _tiles(head_size: int, dtype: torch.dtype, is_amd: bool, shared_bytes: int) -> _Tiles:
-    """The tiles for a padded head size, where a block may use that much shared memory."""
-    table = _TILES_16_BIT if shared_bytes >= _LEAST_SHARED_BYTES else _TILES_16_BIT_99K
-    if is_amd:
-        table = _TILES_16_BIT_AMD
-    if dtype == torch.float32:
-        table = _TILES_32_BIT
-    return next(tiles for largest, tiles in table.items() if head_size <= largest)
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Sizes:
+    """What a launch needs to know of its tensors."""
+
+    op: str
+    B: int
+    Q: int
+    """Queries of a sequence; of the longest where sequences are packed."""
+    S: int
+    H: int
+    G: int
+    D: int
+    E: int
+    is_causal: bool = True
+    window: int = 0
+    """Keys that a query sees, or 0 for no limit."""
+    cu_seqlens: torch.Tensor | None = None
+    """Where packed sequences begin and end, [B+1]; tensors are then [T,H,D] and lse is [H,T]."""
+    num_tokens: int = 0
+    """T of packed sequences."""
+
+    @property
+    def switches(self) -> dict[str, object]:
+        """The constexpr arguments that all kernels have."""
+        is_packed = self.cu_seqlens is not None
+        return {
+            "HEADS": self.H if is_packed else 1,
+            "GROUPS": self.G if is_packed else 1,
+            "CAUSAL": self.is_causal,
+            "WINDOWED": self.window > 0,
+            "VARLEN": is_packed,
+        }
+
+    @property
+    def lengths(self) -> tuple[int, int]:
+        """Arguments Q and S of the kernels."""
+        if self.cu_seqlens is None:
+            return self.Q, self.S
+        return self.num_tokens, self.num_tokens
+
+    def choose(self, part: str, dtype: torch.dtype, tile: Config) -> Config:
+        """The tile to launch a kernel with."""
+        # The square of the head: twice as wide a one needs other tiles, and is then not near.
+        head_squared = padded(max(self.D, self.E)) ** 2
+        sizes = {"Q": self.Q, "S": self.S, "HEADS": self.B * self.H, "D_SQUARED": head_squared}
+        if self.window:
+            sizes["W"] = self.window
+        return tuning.choose(f"{self.op}.{part}", dtype, tile, **sizes)
 
 
-def _tiles_on(device: torch.device, head_size: int, dtype: torch.dtype) -> _Tiles:
-    shared_bytes = triton_support.shared_memory_bytes(device)
-    return _tiles(head_size, dtype, triton_support.is_amd(), shared_bytes)
-
-
-def padded(head_size: int) -> int:
-    """The power of two that a head is padded to, and at least a tensor core's least size."""
-    return max(next_power_of_2(head_size), _MIN_ROWS)
-
-
-def _check(
-    q: torch.Tensor, k: torch.Tensor, v: torch.Tensor, **others: torch.Tensor
-) -> tuple[int, int, int, int, int, int, int]:
-    """The sizes (B, Q, S, H, G, D, E) of operands that fit together."""
-    require_contiguous("attention", q=q, k=k, v=v, **others)
-    require_dtype("attention", q.dtype, k=k, v=v)
-    B, H, Q, D = q.shape
-    _, G, S, E = v.shape
-    if k.shape != (B, G, S, D) or v.shape[0] != B or H % G or Q > S:
-        raise ValueError(
-            "attention: q[B,H,Q,D], k[B,G,S,D] and v[B,G,S,E] with H a multiple of G and Q <= S "
-            f"are expected, not {tuple(q.shape)}, {tuple(k.shape)} and {tuple(v.shape)}."
-        )
-    return B, Q, S, H, G, D, E
-
-
-@torch.library.custom_op("chipscale::attention", mutates_args=())
-def attention(
-    q: torch.Tensor, k: torch.Tensor, v: torch.Tensor
+def launch_forward(
+    sizes: Sizes, q: torch.Tensor, k: torch.Tensor, v: torch.Tensor
 ) -> tuple[torch.Tensor, torch.Tensor]:
-    """(out[B,H,Q,E], lse[B,H,Q] in fp32); only out has a gradient."""
-    B, Q, S, H, G, D, E = _check(q, k, v)
-    out = q.new_empty(B, H, Q, E)
-    lse = q.new_empty(B, H, Q, dtype=torch.float32)
+    """(out, lse) of operands that were checked."""
+    B, H, G, D, E = sizes.B, sizes.H, sizes.G, sizes.D, sizes.E
+    out = q.new_empty(*q.shape[:-1], E)
+    is_varlen = sizes.cu_seqlens is not None
+    lse_shape = (H, sizes.num_tokens) if is_varlen else q.shape[:-1]
+    lse = q.new_empty(lse_shape, dtype=torch.float32)
     block_d, block_e = padded(D), padded(E)
-    tile = _tiles_on(q.device, max(block_d, block_e), q.dtype).forward
+    default = tiles_on(q.device, max(block_d, block_e), q.dtype).forward
+    tile = sizes.choose("forward", q.dtype, default)
     # A decode step has one query per head. Those of a group read the same keys, so they become
     # the rows of one product instead of one row each of as many.
-    is_packed = Q < _MIN_ROWS
-    heads, num_rows = (G, H // G * Q) if is_packed else (H, Q)
-    block_m = min(tile.queries, padded(num_rows))
+    is_packed = sizes.Q < MIN_ROWS and not is_varlen
+    heads, num_rows = (G, H // G * sizes.Q) if is_packed else (H, sizes.Q)
+    block_m = min(tile["BLOCK_M"], padded(num_rows))
+    if block_m != tile["BLOCK_M"]:
+        tile = config(4, tile.num_stages, BLOCK_M=block_m, BLOCK_N=tile["BLOCK_N"])
     forward_kernel[(B * heads, cdiv(num_rows, block_m))](
-        q, k, v, out, lse, num_rows, Q, S, heads // G, D**-0.5 * _LOG2_E,
-        D=D, E=E, BLOCK_M=block_m, BLOCK_N=tile.keys, BLOCK_D=block_d, BLOCK_E=block_e,
-        PACKED=is_packed, num_warps=tile.num_warps if block_m == tile.queries else 4,
-        num_stages=tile.num_stages,
+        q, k, v, out, lse, sizes.cu_seqlens, num_rows, *sizes.lengths, heads // G, sizes.window,
+        D**-0.5 * _LOG2_E,
+        D=D, E=E, BLOCK_D=block_d, BLOCK_E=block_e, PACKED=is_packed, **sizes.switches,
+        **tile.launch,
     )  # fmt: skip
     return out, lse
 
 
+def launch_backward(
+    sizes: Sizes,
+    dout: torch.Tensor,
+    q: torch.Tensor,
+    k: torch.Tensor,
+    v: torch.Tensor,
+    out: torch.Tensor,
+    lse: torch.Tensor,
+) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+    """(dq, dk, dv) of operands that were checked."""
+    dq, dk, dv = torch.empty_like(q), torch.empty_like(k), torch.empty_like(v)
+    delta = torch.empty_like(lse)
+    D, E, heads_per_group = sizes.D, sizes.E, sizes.H // sizes.G
+    blocks = {"D": D, "E": E, "BLOCK_D": padded(D), "BLOCK_E": padded(E)}
+    tiles = tiles_on(q.device, padded(max(D, E)), q.dtype)
+    scale = D**-0.5
+    num_rows = lse.numel()
+    delta_kernel[(cdiv(num_rows, _DELTA_ROWS),)](
+        dout, out, delta, num_rows, sizes.num_tokens, E=E, HEADS=sizes.switches["HEADS"],
+        BLOCK_M=_DELTA_ROWS, BLOCK_E=padded(E), num_warps=4,
+    )  # fmt: skip
+    tile = sizes.choose("dkdv", q.dtype, tiles.dkdv)
+    dkdv_kernel[(sizes.B * sizes.G, cdiv(sizes.S, tile["BLOCK_N"]))](
+        q, k, v, dout, lse, delta, dk, dv, sizes.cu_seqlens, *sizes.lengths, heads_per_group,
+        sizes.window, scale, scale * _LOG2_E, **blocks, **sizes.switches, **tile.launch,
+    )  # fmt: skip
+    tile = sizes.choose("dq", q.dtype, tiles.dq)
+    dq_kernel[(sizes.B * sizes.H, cdiv(sizes.Q, tile["BLOCK_M"]))](
+        q, k, v, dout, lse, delta, dq, sizes.cu_seqlens, *sizes.lengths, heads_per_group,
+        sizes.window, scale, scale * _LOG2_E, **blocks, **sizes.switches, **tile.launch,
+    )  # fmt: skip
+    return dq, dk, dv
+
+
+def check(
+    op: str, q: torch.Tensor, k: torch.Tensor, v: torch.Tensor, **others: torch.Tensor
+) -> Sizes:
+    """The sizes of operands [B,heads,length,size] that fit together, causal and without window."""
+    require_contiguous(op, q=q, k=k, v=v, **others)
+    require_dtype(op, q.dtype, k=k, v=v)
+    B, H, Q, D = q.shape
+    _, G, S, E = v.shape
+    if k.shape != (B, G, S, D) or v.shape[0] != B or H % G or Q > S:
+        raise ValueError(
+            f"{op}: q[B,H,Q,D], k[B,G,S,D] and v[B,G,S,E] with H a multiple of G and Q <= S "
+            f"are expected, not {tuple(q.shape)}, {tuple(k.shape)} and {tuple(v.shape)}."
+        )
+    return Sizes(op=op, B=B, Q=Q, S=S, H=H, G=G, D=D, E=E)
+
+
+def _sizes(
+    is_causal: bool, q: torch.Tensor, k: torch.Tensor, v: torch.Tensor, **others: torch.Tensor
+) -> Sizes:
+    return replace(check("attention", q, k, v, **others), is_causal=is_causal)
+
+
+@torch.library.custom_op("chipscale::attention", mutates_args=())
+def attention(
+    q: torch.Tensor, k: torch.Tensor, v: torch.Tensor, is_causal: bool = True
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """(out[B,H,Q,E], lse[B,H,Q] in fp32); only out has a gradient."""
+    return launch_forward(_sizes(is_causal, q, k, v), q, k, v)
+
+
 @attention.register_fake
-def _(q: torch.Tensor, k: torch.Tensor, v: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-    del k
+def _(
+    q: torch.Tensor, k: torch.Tensor, v: torch.Tensor, is_causal: bool = True
+) -> tuple[torch.Tensor, torch.Tensor]:
+    del k, is_causal
     B, H, Q, _ = q.shape
     return q.new_empty(B, H, Q, v.shape[3]), q.new_empty(B, H, Q, dtype=torch.float32)
 
@@ -153,32 +192,12 @@ def attention_backward(
     v: torch.Tensor,
     out: torch.Tensor,
     lse: torch.Tensor,
+    is_causal: bool = True,
 ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
     """(dq, dk, dv) from dout, the operands, and out and lse of the forward pass."""
-    B, Q, S, H, G, D, E = _check(q, k, v, dout=dout, out=out, lse=lse)
     require_dtype("attention", q.dtype, dout=dout, out=out)
-    dq, dk, dv = torch.empty_like(q), torch.empty_like(k), torch.empty_like(v)
-    delta = torch.empty_like(lse)
-    block_d, block_e = padded(D), padded(E)
-    tiles = _tiles_on(q.device, max(block_d, block_e), q.dtype)
-    scale = D**-0.5
-    num_rows = B * H * Q
-    delta_kernel[(cdiv(num_rows, _DELTA_ROWS),)](
-        dout, out, delta, num_rows, E=E, BLOCK_M=_DELTA_ROWS, BLOCK_E=block_e, num_warps=4
-    )
-    tile = tiles.dkdv
-    dkdv_kernel[(B * G, cdiv(S, tile.keys))](
-        q, k, v, dout, lse, delta, dk, dv, Q, S, H // G, scale, scale * _LOG2_E,
-        D=D, E=E, BLOCK_M=tile.queries, BLOCK_N=tile.keys, BLOCK_D=block_d, BLOCK_E=block_e,
-        num_warps=tile.num_warps, num_stages=tile.num_stages,
-    )  # fmt: skip
-    tile = tiles.dq
-    dq_kernel[(B * H, cdiv(Q, tile.queries))](
-        q, k, v, dout, lse, delta, dq, Q, S, H // G, scale, scale * _LOG2_E,
-        D=D, E=E, BLOCK_M=tile.queries, BLOCK_N=tile.keys, BLOCK_D=block_d, BLOCK_E=block_e,
-        num_warps=tile.num_warps, num_stages=tile.num_stages,
-    )  # fmt: skip
-    return dq, dk, dv
+    sizes = _sizes(is_causal, q, k, v, dout=dout, out=out, lse=lse)
+    return launch_backward(sizes, dout, q, k, v, out, lse)
 
 
 @attention_backward.register_fake
@@ -189,115 +208,150 @@ def _(
     v: torch.Tensor,
     out: torch.Tensor,
     lse: torch.Tensor,
+    is_causal: bool = True,
 ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
-    del dout, out, lse
+    del dout, out, lse, is_causal
     return torch.empty_like(q), torch.empty_like(k), torch.empty_like(v)
 
 
 def _save(
     ctx: Any,
-    inputs: tuple[torch.Tensor, torch.Tensor, torch.Tensor],
+    inputs: tuple[torch.Tensor, torch.Tensor, torch.Tensor, bool],
     output: tuple[torch.Tensor, torch.Tensor],
 ) -> None:
+    *operands, ctx.is_causal = inputs
     ctx.mark_non_differentiable(output[1])
-    ctx.save_for_backward(*inputs, *output)
+    ctx.save_for_backward(*operands, *output)
 
 
 def _backward(
     ctx: Any, dout: torch.Tensor, dlse: torch.Tensor
-) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor, None]:
     del dlse
-    dq, dk, dv = attention_backward(dout.contiguous(), *ctx.saved_tensors)
-    return dq, dk, dv
+    dq, dk, dv = attention_backward(dout.contiguous(), *ctx.saved_tensors, ctx.is_causal)
+    return dq, dk, dv, None
 
 
 attention.register_autograd(_backward, setup_context=_save)
 
 
-def _aot(dtype: str, D: int, E: int, *families: str) -> tuple[AotKernel, ...]:
-    torch_dtype = dtypes.torch_dtype(dtype)
-    block_d, block_e = padded(D), padded(E)
-    shared_bytes = 99 * 1024 if families == ("cuda_99k",) else _LEAST_SHARED_BYTES
-    tiles = _tiles(max(block_d, block_e), torch_dtype, families == ("hip",), shared_bytes)
-    pointer = f"*{dtype}:16"
-    sizes = {"D": D, "E": E, "BLOCK_D": block_d, "BLOCK_E": block_e}
-    constexpr = dict.fromkeys(("D", "E", "BLOCK_M", "BLOCK_N", "BLOCK_D", "BLOCK_E"), "constexpr")
-    backward = {
-        "q_ptr": pointer,
-        "k_ptr": pointer,
-        "v_ptr": pointer,
-        "dout_ptr": pointer,
-        "lse_ptr": "*fp32:16",
-        "delta_ptr": "*fp32:16",
-    }
-    scalars = {"Q": "i32:16", "S": "i32:16", "heads_per_group": "i32", "scale": "fp32"}
-    scalars["scale_log2"] = "fp32"
+_TENSORS = {
+    "forward": ("q_ptr", "k_ptr", "v_ptr", "out_ptr"),
+    "dkdv": ("q_ptr", "k_ptr", "v_ptr", "dout_ptr", "dk_ptr", "dv_ptr"),
+    "dq": ("q_ptr", "k_ptr", "v_ptr", "dout_ptr", "dq_ptr"),
+}
 
-    def describe(
-        label: str, kernel: object, tile: _Tile, signature: dict[str, str], **more: object
-    ) -> AotKernel:
-        return AotKernel(
-            label=f"attention {label} {dtype} D={D} E={E}",
-            kernel=kernel,
-            signature={**signature, **constexpr, **dict.fromkeys(more, "constexpr")},
-            constexprs={**sizes, "BLOCK_M": tile.queries, "BLOCK_N": tile.keys, **more},
-            num_warps=tile.num_warps,
-            num_stages=tile.num_stages,
-            families=families,
-        )
 
-    forward = {
-        "q_ptr": pointer,
-        "k_ptr": pointer,
-        "v_ptr": pointer,
-        "out_ptr": pointer,
-        "lse_ptr": "*fp32:16",
-        "num_rows": "i32:16",
-        "Q": "i32:16",
-        "S": "i32:16",
-        "heads_per_group": "i32",
-        "scale_log2": "fp32",
-    }
-    decode = _Tile(_MIN_ROWS, tiles.forward.keys, 4, tiles.forward.num_stages)
-    return (
-        describe("forward", forward_kernel, tiles.forward, forward, PACKED=False),
-        describe("decode", forward_kernel, decode, forward, PACKED=True),
-        describe(
-            "dkdv",
-            dkdv_kernel,
-            tiles.dkdv,
-            {**backward, "dk_ptr": pointer, "dv_ptr": pointer, **scalars},
-        ),
-        describe("dq", dq_kernel, tiles.dq, {**backward, "dq_ptr": pointer, **scalars}),
+def described(
+    part: str, sizes: Sizes, dtype: str, tile: Config, *families: str, tunable: str = ""
+) -> AotKernel:
+    """One of `forward`, `decode`, `dkdv` and `dq`; of `sizes` the head, switches and op count."""
+    base = "forward" if part == "decode" else part
+    kernel = {"forward": forward_kernel, "dkdv": dkdv_kernel, "dq": dq_kernel}[base]
+    constexprs: dict[str, object] = {
+        "D": sizes.D, "E": sizes.E, "BLOCK_D": padded(sizes.D), "BLOCK_E": padded(sizes.E),
+        **dict(tile.blocks), **sizes.switches,
+    }  # fmt: skip
+    if base == "forward":
+        constexprs["PACKED"] = part == "decode"
+    pointers: dict[str, str] = dict.fromkeys(_TENSORS[base], f"*{dtype}:16")
+    statistics = ("lse_ptr",) if base == "forward" else ("lse_ptr", "delta_ptr")
+    types = pointers | dict.fromkeys(statistics, "*fp32:16")
+    types |= {"cu_ptr": "*i32:16", "num_rows": "i32:16", "Q": "i32:16", "S": "i32:16"}
+    types |= {"heads_per_group": "i32", "window": "i32:16", "scale": "fp32", "scale_log2": "fp32"}
+    if sizes.cu_seqlens is None:
+        constexprs["cu_ptr"] = None
+    if not sizes.window:
+        types["window"] = "i32"
+    names = inspect.signature(getattr(kernel, "fn", kernel)).parameters
+    return AotKernel(
+        label=f"{sizes.op} {part} {dtype} D={sizes.D} E={sizes.E} {tile}"
+        + ("" if sizes.is_causal else " full"),
+        kernel=kernel,
+        signature={name: "constexpr" if name in constexprs else types[name] for name in names},
+        constexprs=constexprs,
+        num_warps=tile.num_warps,
+        num_stages=tile.num_stages,
+        tunable=tunable,
+        families=families,
     )
 
 
-AOT = (
-    AotKernel(
-        label="attention delta bf16 E=128",
+def described_all(sizes: Sizes, dtype: str, *families: str) -> tuple[AotKernel, ...]:
+    """All kernels of an op with the tiles that a head has by default on each family."""
+    descriptions = []
+    head = padded(max(sizes.D, sizes.E))
+    for family in families:
+        table = TILES_32_BIT if dtype == "fp32" else FAMILIES[family]
+        tiles = next(tiles for largest, tiles in table.items() if head <= largest)
+        for part, tile in tiles._asdict().items():
+            tunable = f"{sizes.op}.{part}" if dtype != "fp32" else ""
+            descriptions.append(described(part, sizes, dtype, tile, family, tunable=tunable))
+    return tuple(descriptions)
+
+
+def described_search(sizes: Sizes, dtype: str) -> tuple[AotKernel, ...]:
+    """The tiles of a search that are no head's default, with heads of `sizes`."""
+    return tuple(
+        described(part, sizes, dtype, tile, family, tunable=f"{sizes.op}.{part}")
+        for family, more in MORE.items()
+        for part, tiles in more.items()
+        for tile in tiles
+    )
+
+
+def _decode(sizes: Sizes, dtype: str, family: str) -> AotKernel:
+    tiles = next(
+        tiles for largest, tiles in FAMILIES[family].items() if padded(sizes.D) <= largest
+    ).forward
+    tile = config(4, tiles.num_stages, BLOCK_M=MIN_ROWS, BLOCK_N=tiles["BLOCK_N"])
+    return described("decode", sizes, dtype, tile, family)
+
+
+def described_delta(sizes: Sizes) -> AotKernel:
+    """The pre-pass of the backward mode, for every family."""
+    constexprs = {
+        "E": sizes.E,
+        "HEADS": sizes.switches["HEADS"],
+        "BLOCK_M": _DELTA_ROWS,
+        "BLOCK_E": padded(sizes.E),
+    }
+    return AotKernel(
+        label=f"{sizes.op} delta bf16 E={sizes.E}",
         kernel=delta_kernel,
         signature={
             "dout_ptr": "*bf16:16",
             "out_ptr": "*bf16:16",
             "delta_ptr": "*fp32:16",
             "num_rows": "i64:16",
-            "E": "constexpr",
-            "BLOCK_M": "constexpr",
-            "BLOCK_E": "constexpr",
+            "num_tokens": "i32:16",
+            **dict.fromkeys(constexprs, "constexpr"),
         },
-        constexprs={"E": 128, "BLOCK_M": _DELTA_ROWS, "BLOCK_E": 128},
+        constexprs=constexprs,
         num_warps=4,
         num_stages=3,
-    ),
-    *_aot("bf16", 128, 128, "cuda", "cuda_99k"),
-    *_aot("bf16", 128, 128, "hip"),
-    *_aot("bf16", 192, 128, "cuda"),
-    *_aot("bf16", 192, 128, "cuda_99k"),
-    *_aot("bf16", 192, 128, "hip"),
-    *_aot("bf16", 256, 256, "cuda"),
-    *_aot("bf16", 256, 256, "cuda_99k"),
-    *_aot("bf16", 256, 256, "hip"),
-    *_aot("fp16", 64, 64, "cuda", "cuda_99k"),
-    *_aot("fp16", 64, 64, "hip"),
-    *_aot("fp32", 128, 128, "cuda", "cuda_99k", "hip"),
+    )
+
+
+def heads_of(op: str, D: int, E: int) -> Sizes:
+    """An op with heads of that size, to describe its kernels by; other sizes are arguments."""
+    return Sizes(op=op, B=1, Q=1, S=1, H=1, G=1, D=D, E=E)
+
+
+_HEADS = {
+    (D, E): heads_of("attention", D, E) for D, E in ((64, 64), (128, 128), (192, 128), (256, 256))
+}
+
+AOT = (
+    described_delta(_HEADS[128, 128]),
+    *described_all(_HEADS[64, 64], "fp16", *FAMILIES),
+    *described_all(_HEADS[128, 128], "bf16", *FAMILIES),
+    *described_all(replace(_HEADS[128, 128], is_causal=False), "bf16", *FAMILIES),
+    *described_all(_HEADS[192, 128], "bf16", *FAMILIES),
+    *described_all(_HEADS[256, 256], "bf16", *FAMILIES),
+    *described_all(_HEADS[128, 128], "fp32", *FAMILIES),
+    *(_decode(_HEADS[D, D], "bf16", family) for D in (128, 256) for family in FAMILIES),
+    *described_search(_HEADS[128, 128], "bf16"),
 )
+
+TUNABLES = tunables("attention")

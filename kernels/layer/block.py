@@ -276,15 +276,10 @@ class Block:
             tensors = dict(inputs)
             return lambda: function(tensors)
         step = _Step(self, problem, function, inputs)
+        # By kind, and then by weight.
         states = [
-            list(states)
-            for states in zip(
-                *(
-                    [view.flatten() for view in self._views(problem, inputs[name]).values()]
-                    for name in STATE
-                ),
-                strict=True,
-            )
+            [view.flatten() for view in self._views(problem, inputs[name]).values()]
+            for name in STATE
         ]
         judged = self._judged(problem, inputs)
 
@@ -296,12 +291,12 @@ class Block:
         return run
 
     def _prepare_torch(self, problem: Problem, inputs: Inputs) -> Run:
-        return self._prepare(problem, inputs, TORCH, _eager_update)
+        return self._prepare(problem, inputs, TORCH, _fused_update)
 
     def _prepare_compile(self, problem: Problem, inputs: Inputs) -> Run:
         torch.set_float32_matmul_precision("highest")
         function = compiled(self._function(problem, TORCH))
-        update = compiled(_eager_update)
+        update = compiled(_compilable_update)
         # Compiles on copies: preparing is no step.
         copies = {name: tensor.clone() for name, tensor in inputs.items()}
         self._run(problem, copies, function, update)()
@@ -329,17 +324,25 @@ class Block:
 
 
 Update = Callable[[list[list[Tensor]], list[Tensor]], None]
-"""Updates param, exp_avg, exp_avg_sq and weight of each weight with its gradient."""
+"""Updates all params, exp_avgs, exp_avg_sqs and weights with their gradients."""
 
 
-def _eager_update(states: list[list[Tensor]], gradients: list[Tensor]) -> None:
-    for (param, exp_avg, exp_avg_sq, weight), grad in zip(states, gradients, strict=True):
-        adamw.eager(param, exp_avg, exp_avg_sq, grad, weight)
+def _compilable_update(states: list[list[Tensor]], gradients: list[Tensor]) -> None:
+    params, exp_avgs, exp_avg_sqs, weights = states
+    for one in zip(params, exp_avgs, exp_avg_sqs, gradients, weights, strict=True):
+        adamw.eager(*one)
+
+
+def _fused_update(states: list[list[Tensor]], gradients: list[Tensor]) -> None:
+    params, exp_avgs, exp_avg_sqs, weights = states
+    step = adamw.step_on(params[0].device)
+    adamw.fused(params, exp_avgs, exp_avg_sqs, gradients, weights, step)
 
 
 def _custom_update(states: list[list[Tensor]], gradients: list[Tensor]) -> None:
-    for (param, exp_avg, exp_avg_sq, weight), grad in zip(states, gradients, strict=True):
-        adamw.adamw(param, exp_avg, exp_avg_sq, grad, weight)
+    params, exp_avgs, exp_avg_sqs, weights = states
+    for one in zip(params, exp_avgs, exp_avg_sqs, gradients, weights, strict=True):
+        adamw.adamw(*one)
 
 
 def _problem(op: str, **axes: int) -> Problem:

@@ -16,14 +16,17 @@ from kernels.op import Impl, Mode, Op, Problem, problem
 from kernels.triton_support import bf16_dot_unsupported
 from tests.kernels.checks import (
     DEVICE,
+    FALLING,
     GROWING,
     PARTLY_READ,
+    PARTLY_WRITTEN,
     SHARED_GRADIENTS,
     STILL,
     assert_within,
     exact_dtype,
     expected,
     inputs_of,
+    is_beyond_torch,
     odd_problem,
 )
 
@@ -122,6 +125,10 @@ def test_agrees_with_fp64_each_time_and_leaves_its_inputs(
     reason = impl.unsupported(case, DEVICE)
     if reason is not None and reason == bf16_dot_unsupported(case.dtype):
         pytest.skip(reason)
+    if is_beyond_torch(impl, case):
+        assert reason is not None
+        assert reason.endswith(".")
+        pytest.skip(reason)
     assert reason is None
     inputs = inputs_of(op, case)
     before = _copies(inputs)
@@ -168,11 +175,16 @@ def test_reference_keeps_fp64_and_its_inputs(op: Op, case: Problem) -> None:
 @pytest.mark.parametrize(("op", "case"), _modes(*dtypes.NAMES))
 def test_inputs_are_of_the_dtype_random_and_never_zeros(op: Op, case: Problem) -> None:
     inputs = inputs_of(op, case)
-    assert any(tensor.dtype == torch_dtype(case.dtype) for tensor in inputs.values())
+    # What quantises has the type that it is named by in its outputs only.
+    found = {tensor.dtype for tensor in inputs.values()}
+    found |= {torch_dtype(tolerance.dtype) for tolerance in op.tolerance(case)}
+    assert torch_dtype(case.dtype) in found
     for name, tensor in inputs.items():
         assert tensor.device.type == DEVICE.type
         assert tensor.is_contiguous()
-        assert tensor.double().std() > 0, name
+        # Integers may be counts that are all alike, and a scale of a whole tensor is one number.
+        is_varied = tensor.is_floating_point() and tensor.numel() > 1
+        assert tensor.double().std() > 0 if is_varied else tensor.any(), name
     for name, tensor in inputs_of(op, case).items():
         assert torch.equal(tensor, inputs[name]), "the same seed gave other inputs"
     other = inputs_of(op, case, seed=1)
@@ -202,7 +214,12 @@ def test_fake_output_is_like_the_real_one(op: Op, case: Problem) -> None:
     function, arguments = _custom_op_call(op, case)
     real = function(*arguments)
     with torch._subclasses.FakeTensorMode() as mode:
-        fake = function(*(mode.from_tensor(argument) for argument in arguments))
+        fake = function(
+            *(
+                mode.from_tensor(argument) if isinstance(argument, torch.Tensor) else argument
+                for argument in arguments
+            )
+        )
     reals, fakes = (
         value if isinstance(value, tuple) else () if value is None else (value,)
         for value in (real, fake)
@@ -268,12 +285,17 @@ def test_cost_grows_with_each_axis(
     small = op.cost(problem(op.name, dtype, mode, variant, **sizes))
     large = op.cost(problem(op.name, dtype, mode, variant, **larger))
     still = STILL.get(op.name, {}).get(axis, frozenset())
-    assert large.num_bytes >= small.num_bytes
-    assert large.flops >= small.flops
-    if not still & {"bytes", f"bytes {mode}"}:
-        assert large.num_bytes > small.num_bytes
-    if small.flops and not still & {"flops", f"flops {mode}"}:
-        assert large.flops > small.flops
+    falling = FALLING.get(op.name, {}).get(axis, frozenset())
+    for what, before, after in (
+        ("bytes", small.num_bytes, large.num_bytes),
+        ("flops", small.flops, large.flops),
+    ):
+        if what in falling:
+            assert after < before
+        elif still & {what, f"{what} {mode}"} or not before:
+            assert after >= before
+        else:
+            assert after > before
 
 
 @pytest.mark.parametrize(("op", "case"), _modes(*dtypes.NAMES, ops=KERNEL_OPS))
@@ -284,16 +306,23 @@ def test_least_traffic_is_each_input_read_and_each_output_written(op: Op, case: 
     def is_read(name: str) -> bool:
         # An input need not be an operand: the weight copy of an optimizer is written only, the bias
         # of a norm is in none of its gradients, the backward pass of a linear op needs no x. A NaN
-        # in such a one reaches no result.
+        # in such a one changes no result; in one that only decides, it changes what was decided.
         if not inputs[name].is_floating_point():
             return True
         unknown = inputs | {name: torch.full_like(inputs[name], math.nan)}
-        return not all(output.isfinite().all() for output in op.reference(case, unknown))
+        # torch cannot compare 8-bit types on every device.
+        found = op.reference(case, unknown)
+        return any(
+            not torch.equal(output.double(), other.double())
+            for output, other in zip(found, outputs, strict=True)
+        )
 
     operands = {name: tensor for name, tensor in inputs.items() if is_read(name)}
     if op.name in PARTLY_READ:
         partly = PARTLY_READ[op.name](inputs)
         operands |= {name: partly[name] for name in operands.keys() & partly.keys()}
+    if op.name in PARTLY_WRITTEN:
+        outputs = PARTLY_WRITTEN[op.name](inputs, outputs)
     cost = op.cost(case)
     assert cost.bytes_read == sum(tensor.nbytes for tensor in operands.values())
     assert cost.bytes_written == sum(
@@ -313,10 +342,13 @@ def test_gemm_flops_are_what_torch_counts(mode: Mode) -> None:
 
 
 # torch counts every pair of query and key, we count those that are visible.
+@pytest.mark.parametrize("variant", registry.load("attention").variants)
 @pytest.mark.parametrize("mode", registry.load("attention").modes)
-def test_attention_flops_are_what_torch_counts_for_the_visible_pairs(mode: Mode) -> None:
+def test_attention_flops_are_what_torch_counts_for_the_visible_pairs(
+    mode: Mode, variant: str
+) -> None:
     op = registry.load("attention")
-    case = odd_problem(op, "fp32", mode)
+    case = odd_problem(op, "fp32", mode, variant)
     with (
         torch.nn.attention.sdpa_kernel(torch.nn.attention.SDPBackend.MATH),
         FlopCounterMode(display=False) as counter,
@@ -326,9 +358,11 @@ def test_attention_flops_are_what_torch_counts_for_the_visible_pairs(mode: Mode)
         run()
     counted = counter.get_total_flops() - before_flops
     Q, S = case["Q"], case["S"]
-    visible = sum(min(S, i + S - Q + 1) for i in range(Q))
+    visible = Q * S
+    if variant == "causal":
+        visible = sum(min(S, i + S - Q + 1) for i in range(Q))
+        assert math.isclose(visible, Q * S - Q * (Q - 1) / 2)
     assert op.cost(case).flops == counted * visible // (Q * S)
-    assert math.isclose(visible, Q * S - Q * (Q - 1) / 2)
 
 
 @pytest.mark.parametrize("op", OPS, ids=_name)

@@ -178,8 +178,8 @@ def sample_records(run_id: str = RUN_ID) -> tuple[Record, ...]:
         for one, roles in problems
         for impl in IMPL_FACTOR
     ]
-    attention = problem("attention", "bf16", B=1, S=8192, H=32, D=128)
-    flash = problem("attention", "bf16", B=1, S=2048, H=32, D=128)
+    attention = problem("attention", "bf16", Mode.FORWARD, "causal", B=1, S=8192, H=32, D=128)
+    flash = problem("attention", "bf16", Mode.FORWARD, "causal", B=1, S=2048, H=32, D=128)
     failures = (
         (attention, "triton", Status.UNSUPPORTED, "Triton has no back-end for the virtual device."),
         (attention, "torch", Status.OUT_OF_MEMORY, "Wanted 16.0 GiB with 3.1 GiB free."),
@@ -254,11 +254,11 @@ def sample_projection(run_id: str = RUN_ID) -> Projection:
                 problem_id="gemm.bf16.forward[M=4096,N=4096,K=14336]",
             ),
             OpShare(
-                op="attention.bf16.forward",
+                op="attention.bf16.forward.causal",
                 role="attention",
                 seconds=0.012,
                 source=Source.ROOFLINE,
-                problem_id="attention.bf16.forward[B=1,S=8192,H=32,D=128]",
+                problem_id="attention.bf16.forward.causal[B=1,S=8192,H=32,D=128]",
             ),
         ),
         source_share=(

@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from harness.measure.correctness import compare
-from kernels.op import Inputs, Mode, Op, Outputs, Problem, Tolerance, problem
+from kernels.op import Impl, Inputs, Mode, Op, Outputs, Problem, Tolerance, problem
 
 DEVICE = torch.accelerator.current_accelerator(check_available=True) or torch.device("cpu")
 
@@ -25,18 +25,47 @@ SIZES: Mapping[str, Mapping[str, int]] = {
     "copy": {"N": 5003},
     "cross_entropy": {"T": 5, "V": 5003},
     "dense_layer": {"B": 2, "S": 19, "H": 40, "A": 4, "G": 2, "D": 24, "F": 48},
+    "dequantize": {"T": 133, "H": 203},
     "embedding": {"T": 41, "V": 19, "H": 1031},
     "geglu": {"T": 5, "F": 1031},
     "gelu": {"N": 5003},
     "gemm": {"M": 37, "N": 133, "K": 151},
+    # N and K in eights, which torch._grouped_mm needs.
+    "grouped_gemm": {"R": 75, "E": 3, "N": 136, "K": 152},
     "grad_norm": {"N": 9001},
+    "int4_gemm": {"M": 37, "N": 133, "K": 384},
     "layer_norm": {"T": 5, "H": 123},
+    "linear_cross_entropy": {"T": 67, "H": 71, "V": 1031},
+    "moe_permute": {"T": 13, "K": 3, "E": 7, "H": 1031},
+    "moe_unpermute": {"T": 13, "K": 3, "E": 7, "H": 1031},
+    # Groups of 5, and more tokens than a block of 8.
+    "moe_route": {"T": 37, "E": 40, "K": 5},
+    "kv_cache_write": {"T": 7, "N": 3, "P": 5, "G": 3, "D": 389},
+    # Two tiles of 128 rows by 128 columns in both axes.
+    "quantize": {"T": 133, "H": 203},
+    "mla_decode": {"B": 3, "S": 85, "H": 19, "C": 40, "R": 8, "P": 16},
+    "mla_prefill": {"B": 2, "Q": 37, "S": 53, "H": 3, "N": 24, "R": 8, "V": 17},
+    "paged_decode": {"B": 3, "S": 301, "H": 6, "G": 2, "D": 24, "P": 7},
+    "paged_prefill": {"B": 2, "Q": 37, "S": 85, "H": 6, "G": 2, "D": 24, "P": 7},
     "rms_norm": {"T": 5, "H": 123},
     "rope": {"T": 5, "H": 19, "D": 70},
     "scale": {"N": 5003},
+    "scaled_gemm": {"M": 37, "N": 145, "K": 276},
+    "sampling": {"T": 5, "V": 5003},
     "softmax": {"T": 5, "V": 5003},
     "swiglu": {"T": 5, "F": 1031},
     "triad": {"N": 5003},
+    "varlen_attention": {"T": 103, "B": 3, "H": 6, "G": 2, "D": 24, "E": 17},
+    "window_attention": {
+        "B": 2,
+        "Q": 37,
+        "S": 53,
+        "H": 6,
+        "G": 2,
+        "D": 24,
+        "E": 17,
+        "W": 21,
+    },
 }
 """Sizes that no tile divides, more than one tile in at least one axis."""
 
@@ -44,6 +73,17 @@ SIZES: Mapping[str, Mapping[str, int]] = {
 GROWING: Mapping[str, Mapping[str, int]] = {
     "attention": {"H": 60, "G": 1, "Q": 8, "S": 64},
     "dense_layer": {"A": 60, "G": 1},
+    # Rows for every expert, in each variant.
+    "grouped_gemm": {"R": 320, "E": 4, "N": 4, "K": 4},
+    # Eight groups, four of which hold enough experts.
+    "moe_route": {"T": 4, "E": 64, "K": 4},
+    "int4_gemm": {"K": 128},
+    "mla_decode": {"S": 64},
+    "mla_prefill": {"Q": 8, "S": 64},
+    "paged_decode": {"H": 60, "G": 1, "S": 64},
+    "paged_prefill": {"H": 60, "G": 1, "Q": 8, "S": 64},
+    "varlen_attention": {"H": 60, "G": 1, "T": 64},
+    "window_attention": {"H": 60, "G": 1, "Q": 8, "S": 64, "W": 8},
 }
 """Sizes to grow each axis from by up to five times, where not all can be 4: head counts stay
 multiples of each other, and queries fewer than keys."""
@@ -51,8 +91,25 @@ multiples of each other, and queries fewer than keys."""
 STILL: Mapping[str, Mapping[str, frozenset[str]]] = {
     # Key/value heads are shared: more of them move more bytes and multiply nothing more.
     "attention": {"G": frozenset({"flops"})},
+    "paged_decode": {"G": frozenset({"flops"}), "P": frozenset({"flops"})},
+    "paged_prefill": {"G": frozenset({"flops"}), "P": frozenset({"flops"})},
+    "mla_decode": {"P": frozenset({"flops"})},
+    "varlen_attention": {"G": frozenset({"flops"})},
+    # A window is no tensor, and keys before it are in no pair.
+    "window_attention": {
+        "G": frozenset({"flops"}),
+        "S": frozenset({"flops"}),
+        "W": frozenset({"bytes"}),
+    },
     # T rows are looked up, however many the table has; its gradient has them all.
     "embedding": {"V": frozenset({"flops", "bytes forward"})},
+    # Rows are multiplied with one expert each, however many there are.
+    "grouped_gemm": {"E": frozenset({"flops"})},
+    # Rows are moved once each, wherever they lie.
+    "moe_permute": {"E": frozenset({"flops", "bytes"})},
+    "moe_unpermute": {"E": frozenset({"flops", "bytes"})},
+    # Rows of T tokens are written, however large the cache is.
+    "kv_cache_write": {axis: frozenset({"flops", "bytes"}) for axis in ("N", "P")},
 }
 """What of a cost does not grow with an axis, in every mode or in the one named."""
 
@@ -62,10 +119,45 @@ def _sum_of_residual(inputs: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]
     return {"r": inputs["r"][:0]} if "dh" in inputs else {}
 
 
+FALLING: Mapping[str, Mapping[str, frozenset[str]]] = {
+    # Larger pages need fewer entries of the page table.
+    name: {"P": frozenset({"bytes"})}
+    for name in ("mla_decode", "paged_decode", "paged_prefill")
+} | {
+    # As many tokens in more sequences are in fewer pairs.
+    "varlen_attention": {"B": frozenset({"flops"})},
+}
+"""What of a cost falls where an axis grows."""
+
+
+def _cached(inputs: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+    """Of each paged cache the positions that its sequences have."""
+    lengths = inputs["lengths"].tolist()
+    return {
+        name: torch.cat(
+            [
+                inputs[name][pages].flatten(0, 1)[:length]
+                for pages, length in zip(inputs["page_table"], lengths, strict=True)
+            ]
+        )
+        for name in inputs
+        if name.endswith("cache")
+    }
+
+
 PARTLY_READ: Mapping[str, Callable[[dict[str, torch.Tensor]], dict[str, torch.Tensor]]] = {
     "add_layer_norm": _sum_of_residual,
     "add_rms_norm": _sum_of_residual,
     "embedding": lambda inputs: {"table": inputs["table"][inputs["ids"]]},
+    # Experts without rows are not read.
+    "grouped_gemm": lambda inputs: {
+        name: tensor[inputs["offsets"].diff() > 0] for name, tensor in inputs.items() if name == "w"
+    },
+    # The rows that are not written stay as they are.
+    "kv_cache_write": lambda inputs: {name: inputs[name][:0] for name in ("k_cache", "v_cache")},
+    "mla_decode": _cached,
+    "paged_decode": _cached,
+    "paged_prefill": _cached,
 }
 """What is read of an input that is not read whole."""
 
@@ -74,6 +166,24 @@ SHARED_GRADIENTS: Mapping[str, Mapping[str, str]] = {
     "add_rms_norm": {"r": "x"},
 }
 """Operands whose gradient is that of another, and which the backward mode therefore leaves out."""
+
+NOWHERE: Mapping[tuple[str, str], frozenset[str]] = {
+    ("grouped_gemm", "compile"): frozenset({"fp16", "fp32"}),
+}
+"""Types that an implementation of an op can run on no device, and says so."""
+
+NOT_ON_CPU: Mapping[str, frozenset[str]] = {
+    "gemm": frozenset({"tf32"}),
+    "scaled_gemm": frozenset({"block"}),
+}
+"""Types and variants that torch cannot compute an op in on a CPU; the interpreter can."""
+
+PARTLY_WRITTEN: Mapping[str, Callable[[Inputs, Outputs], Outputs]] = {
+    "kv_cache_write": lambda inputs, outputs: tuple(
+        cache.flatten(0, 1)[inputs["slot"]] for cache in outputs
+    ),
+}
+"""What is written of the outputs of an op that does not write them whole."""
 
 
 def odd_problem(op: Op, dtype: str, mode: Mode, variant: str = "") -> Problem:
@@ -86,9 +196,20 @@ def odd_problem(op: Op, dtype: str, mode: Mode, variant: str = "") -> Problem:
     return problem(op.name, dtype, mode, variant or op.variants[0], **sizes)
 
 
+def is_beyond_torch(impl: Impl, case: Problem) -> bool:
+    """Whether torch itself cannot run the case on this device, and has to say so."""
+    missing = NOWHERE.get((case.op, impl.name), frozenset())
+    if impl.name in ("torch", "compile") and DEVICE.type == "cpu":
+        missing |= NOT_ON_CPU.get(case.op, frozenset())
+    return not missing.isdisjoint({case.dtype, case.variant})
+
+
 def exact_dtype(op: Op) -> str:
-    """The type of the op that the interpreter multiplies right, the most exact one."""
-    return next(name for name in ("fp32", "fp16", *op.dtypes) if name in op.dtypes)
+    """The type of the op that the interpreter multiplies right, the most exact one.
+
+    int8 before fp8, on which `torch.library.opcheck` cannot compute on a CPU.
+    """
+    return next(name for name in ("fp32", "fp16", "int8", *op.dtypes) if name in op.dtypes)
 
 
 def inputs_of(op: Op, case: Problem, seed: int = 0) -> dict[str, torch.Tensor]:

@@ -4,8 +4,8 @@ from dataclasses import replace
 import pytest
 import torch
 
-from kernels import attention, triton_support
-from kernels.attention import custom_ops
+from kernels import attention, triton_support, tuning
+from kernels.attention import custom_ops, tiles
 from kernels.op import Mode, problem
 from tests.kernels.checks import DEVICE, assert_within, expected, inputs_of, needs_gpu, run_triton
 
@@ -24,18 +24,21 @@ SHAPES = {
 }  # fmt: skip
 
 
+@pytest.mark.parametrize("variant", attention.OP.variants)
 @pytest.mark.parametrize("mode", MODES)
 @pytest.mark.parametrize("shape", SHAPES)
-def test_shape_agrees_with_fp64(shape: str, mode: Mode) -> None:
-    run_triton(attention.OP, problem("attention", "fp32", mode, **SHAPES[shape]))
+def test_shape_agrees_with_fp64(shape: str, mode: Mode, variant: str) -> None:
+    run_triton(attention.OP, problem("attention", "fp32", mode, variant, **SHAPES[shape]))
 
 
 # Blocks that need no mask exist only past the size of a 16-bit tile.
+@pytest.mark.parametrize("variant", attention.OP.variants)
 @pytest.mark.parametrize("mode", MODES)
 @pytest.mark.parametrize(("Q", "S"), [(300, 300), (140, 301)])
-def test_masked_and_full_blocks_agree_with_fp64(Q: int, S: int, mode: Mode) -> None:
+def test_masked_and_full_blocks_agree_with_fp64(Q: int, S: int, mode: Mode, variant: str) -> None:
     run_triton(
-        attention.OP, problem("attention", "fp16", mode, B=1, Q=Q, S=S, H=2, G=1, D=16, E=16)
+        attention.OP,
+        problem("attention", "fp16", mode, variant, B=1, Q=Q, S=S, H=2, G=1, D=16, E=16),
     )
 
 
@@ -46,17 +49,41 @@ def test_widest_heads_agree_with_fp64_in_little_shared_memory(
 ) -> None:
     monkeypatch.setattr(triton_support, "shared_memory_bytes", lambda device: 99 * 1024)
     wide = {"D": 200, "E": 256}
-    run_triton(attention.OP, problem("attention", "fp16", mode, B=1, Q=70, S=75, H=2, G=1, **wide))
+    run_triton(
+        attention.OP,
+        problem("attention", "fp16", mode, "causal", B=1, Q=70, S=75, H=2, G=1, **wide),
+    )
 
 
 def test_tiles_of_the_widest_heads_follow_the_shared_memory() -> None:
     def forward(head_size: int, shared_kib: int) -> tuple[int, int]:
-        tiles = custom_ops._tiles(head_size, torch.bfloat16, False, shared_kib * 1024)
-        return tiles.forward[:2]
+        found = tiles.tiles_for(head_size, torch.bfloat16, False, shared_kib * 1024)
+        return found.forward["BLOCK_M"], found.forward["BLOCK_N"]
 
     assert forward(256, 99) == (64, 32)
     assert forward(256, 163) == forward(256, 227) == (64, 64)
     assert forward(128, 99) == forward(128, 227) == (128, 64)
+
+
+def test_tiles_of_dk_and_dv_follow_the_generation() -> None:
+    def dkdv(capability: int) -> str:
+        found = tiles.tiles_for(128, torch.bfloat16, False, 163 * 1024, capability)
+        return str(found.dkdv)
+
+    assert dkdv(8) == "BLOCK_M=64 BLOCK_N=64 num_warps=8 num_stages=1"
+    assert dkdv(9) == "BLOCK_M=32 BLOCK_N=128 num_warps=8 num_stages=2"
+    assert dkdv(10) == "BLOCK_M=64 BLOCK_N=128 num_warps=8 num_stages=1"
+
+
+@pytest.mark.parametrize("part", ["forward", "dkdv", "dq"])
+def test_every_tile_of_a_search_agrees_with_fp64(part: str) -> None:
+    (tunable,) = (one for one in attention.TUNABLES if one.kernel == f"attention.{part}")
+    mode = Mode.FORWARD if part == "forward" else Mode.BACKWARD
+    sizes = {"B": 1, "Q": 140, "S": 150, "H": 2, "G": 1, "D": 16, "E": 16}
+    for one in {one: None for family in tunable.configs.values() for one in family}:
+        with tuning.forced({tunable.kernel: one}), tuning.observed() as chosen:
+            run_triton(attention.OP, problem("attention", "fp16", mode, "causal", **sizes))
+        assert chosen[tunable.kernel].config == one
 
 
 @pytest.mark.gpu
@@ -68,13 +95,15 @@ def test_tiles_of_the_widest_heads_follow_the_shared_memory() -> None:
 def test_head_sizes_of_models_agree_with_fp64(
     Q: int, S: int, D: int, E: int, dtype: str, mode: Mode
 ) -> None:
-    run_triton(attention.OP, problem("attention", dtype, mode, B=2, Q=Q, S=S, H=8, G=2, D=D, E=E))
+    run_triton(
+        attention.OP, problem("attention", dtype, mode, "causal", B=2, Q=Q, S=S, H=8, G=2, D=D, E=E)
+    )
 
 
 @pytest.mark.parametrize("impl", ["torch", "triton"])
 @pytest.mark.parametrize(("Q", "S"), [(7, 7), (3, 7), (1, 7), (20, 23)])
 def test_query_sees_keys_up_to_its_own_position(Q: int, S: int, impl: str) -> None:
-    case = problem("attention", "fp32", B=1, Q=Q, S=S, H=2, G=1, D=16, E=S)
+    case = problem("attention", "fp32", Mode.FORWARD, "causal", B=1, Q=Q, S=S, H=2, G=1, D=16, E=S)
     inputs = inputs_of(attention.OP, case)
     # With the identity as values, the output is the probabilities themselves.
     inputs["v"] = torch.eye(S, device=DEVICE)[None, None].contiguous()
@@ -86,7 +115,9 @@ def test_query_sees_keys_up_to_its_own_position(Q: int, S: int, impl: str) -> No
 
 
 def test_head_reads_the_key_value_head_of_its_group() -> None:
-    case = problem("attention", "fp32", B=2, Q=20, S=20, H=6, G=3, D=16, E=16)
+    case = problem(
+        "attention", "fp32", Mode.FORWARD, "causal", B=2, Q=20, S=20, H=6, G=3, D=16, E=16
+    )
     inputs = inputs_of(attention.OP, case)
     inputs["v"] = torch.arange(3.0, device=DEVICE)[None, :, None, None].expand(2, 3, 20, 16)
     inputs["v"] = inputs["v"].contiguous()
@@ -102,7 +133,9 @@ def test_log_sum_exp_is_natural() -> None:
 
 
 def test_large_scores_stay_finite() -> None:
-    case = problem("attention", "fp32", Mode.BACKWARD, B=1, Q=40, S=40, H=1, G=1, D=16, E=16)
+    case = problem(
+        "attention", "fp32", Mode.BACKWARD, "causal", B=1, Q=40, S=40, H=1, G=1, D=16, E=16
+    )
     inputs = inputs_of(attention.OP, case)
     inputs["q"] *= 100
     references = expected(attention.OP, case, inputs)
@@ -124,10 +157,17 @@ def test_large_scores_stay_finite() -> None:
 def test_too_large_a_head_is_refused_with_the_limit() -> None:
     unsupported = attention.OP.impl("triton").unsupported
     sizes = {"B": 1, "Q": 1, "S": 1, "H": 1, "G": 1}
-    reason = unsupported(problem("attention", "fp16", **sizes, D=576, E=512), DEVICE)
+    reason = unsupported(
+        problem("attention", "fp16", Mode.FORWARD, "causal", **sizes, D=576, E=512), DEVICE
+    )
     assert reason is not None
     assert reason.endswith("which ends at 256 values; D=576 E=512 is padded to 1024.")
-    assert unsupported(problem("attention", "fp16", **sizes, D=192, E=128), DEVICE) is None
+    assert (
+        unsupported(
+            problem("attention", "fp16", Mode.FORWARD, "causal", **sizes, D=192, E=128), DEVICE
+        )
+        is None
+    )
 
 
 def test_what_the_kernel_cannot_read_is_refused() -> None:
@@ -142,15 +182,18 @@ def test_what_the_kernel_cannot_read_is_refused() -> None:
         attention.attention(q, k, k.half())
 
 
+@pytest.mark.parametrize("variant", attention.OP.variants)
 @pytest.mark.parametrize(("Q", "S"), [(1, 1), (1, 9), (4, 4), (4, 9)])
-def test_cost_counts_the_visible_pairs(Q: int, S: int) -> None:
+def test_cost_counts_the_visible_pairs(Q: int, S: int, variant: str) -> None:
     sizes = {"B": 2, "Q": Q, "S": S, "H": 6, "G": 3, "D": 5, "E": 7}
-    num_pairs = sum(key <= query + S - Q for query in range(Q) for key in range(S))
-    forward = attention.OP.cost(problem("attention", "bf16", **sizes))
+    num_pairs = sum(
+        variant == "full" or key <= query + S - Q for query in range(Q) for key in range(S)
+    )
+    forward = attention.OP.cost(problem("attention", "bf16", Mode.FORWARD, variant, **sizes))
     assert forward.flops == 2 * 6 * num_pairs * 2 * (5 + 7)
     assert forward.bytes_read == 2 * (2 * 6 * Q * 5 + 2 * 3 * S * (5 + 7))
     assert forward.bytes_written == 2 * (2 * 6 * Q * 7)
-    backward = attention.OP.cost(problem("attention", "bf16", Mode.BACKWARD, **sizes))
+    backward = attention.OP.cost(problem("attention", "bf16", Mode.BACKWARD, variant, **sizes))
     assert backward.flops == 2 * forward.flops
     assert backward.bytes_read == forward.bytes_read + forward.bytes_written
     assert backward.bytes_written == forward.bytes_read

@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from kernels import compiled, registry, triton_support
-from kernels.op import Mode, problem
+from kernels.op import problem
 from tests.kernels.checks import DEVICE, assert_within, expected, inputs_of
 
 pytestmark = pytest.mark.filterwarnings("ignore:.torch.jit:DeprecationWarning")
@@ -64,15 +64,3 @@ def test_backward_run_is_the_backward_pass_alone() -> None:
         assert torch.equal(dx, 2 * x)
     assert len(calls) == 1
     assert not x.requires_grad
-
-
-def test_gemm_is_forced_to_full_fp32() -> None:
-    before = torch.get_float32_matmul_precision()
-    try:
-        torch.set_float32_matmul_precision("medium")
-        op = registry.load("gemm")
-        case = problem("gemm", "fp32", Mode.FORWARD, M=8, N=8, K=8)
-        op.impl("torch").prepare(case, inputs_of(op, case))
-        assert torch.get_float32_matmul_precision() == "highest"
-    finally:
-        torch.set_float32_matmul_precision(before)

@@ -29,7 +29,7 @@ REACHED = {
     "korthikanti-t5": 0.064,
     "llama3": 0.088,
     "llmfoundry": 0.202,
-    "mbridge": 0.428,
+    "mbridge": 0.452,
     "megatron-2020": 0.147,
     "megatron-h100": 0.099,
     "megatron-sc21-t1": 0.114,

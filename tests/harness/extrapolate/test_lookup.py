@@ -144,7 +144,19 @@ def test_an_unknown_rate_is_an_error_that_says_what_to_do() -> None:
 
 def test_a_chip_without_data_sheet_lives_on_its_measured_roofs() -> None:
     time = Lookup(UNKNOWN, registry.cost, ROOFS).time(
-        problem("attention", "bf16", B=1, Q=4096, S=4096, H=32, G=8, D=128, E=128)
+        problem(
+            "attention",
+            "bf16",
+            Mode.FORWARD,
+            "causal",
+            B=1,
+            Q=4096,
+            S=4096,
+            H=32,
+            G=8,
+            D=128,
+            E=128,
+        )
     )
     assert time.source is Source.ROOFLINE
 

@@ -10,11 +10,13 @@ import torch
 from harness.measure.policy import Cache, MeasurePolicy
 from harness.measure.protocol import definition, protocol_hash
 from kernels import adamw, compiled, cross_entropy, gemm, registry, rms_norm, swiglu
-from kernels.op import Op, problem
+from kernels.op import Mode, Op, problem
 
 PROBLEMS = {
     "adamw": problem("adamw", "bf16", N=7),
-    "attention": problem("attention", "bf16", B=1, Q=4, S=4, H=2, G=1, D=8, E=8),
+    "attention": problem(
+        "attention", "bf16", Mode.FORWARD, "causal", B=1, Q=4, S=4, H=2, G=1, D=8, E=8
+    ),
     "copy": problem("copy", "bf16", N=7),
     "cross_entropy": problem("cross_entropy", "bf16", T=3, V=7),
     "embedding": problem("embedding", "bf16", T=3, V=5, H=7),

@@ -38,7 +38,7 @@ def flops(problems: Iterable[Problem], is_counted: Callable[[Problem], bool]) ->
 
 
 def is_matrix(problem: Problem) -> bool:
-    return problem.op in ("gemm", "attention")
+    return problem.op in ("gemm", "attention", "paged_decode")
 
 
 def work(model: ModelSpec, shard: Shard, phase: Phase) -> list[Problem]:

@@ -24,7 +24,7 @@ from harness.workload.step import (
 from kernels import registry
 from kernels.op import Mode
 
-MATRIX_OPS = ("gemm", "attention")
+MATRIX_OPS = ("gemm", "grouped_gemm", "attention")
 
 
 def whole_step(model: ModelSpec, shard: Shard) -> tuple[WorkItem, ...]:
@@ -55,7 +55,7 @@ def test_forward_matrix_work_adds_up_to_the_flops_formula(name: str) -> None:
 @pytest.mark.parametrize("name", list_names("model"))
 def test_backward_has_twice_the_matrix_products_of_forward(name: str) -> None:
     items = whole_step(load_model(name), Shard(sequence_length=4096))
-    gemms = tuple(item for item in items if item.problem.op == "gemm")
+    gemms = tuple(item for item in items if item.problem.op in ("gemm", "grouped_gemm"))
     forward = matrix_flops(gemms, Direction.FORWARD)
     assert matrix_flops(gemms, Direction.BACKWARD) == 2 * forward
 
@@ -90,7 +90,8 @@ def test_decoding_latent_attention_keeps_the_cache_compressed() -> None:
     shard = Shard(tensor=8, expert=32, microbatch_size=64, sequence_length=4096)
     items = phase_problems(load_model("deepseek_v3"), shard, Phase.DECODE)
     (core,) = {i.problem for i in items if i.role == "attention core"}
-    assert core.shape == "B=64 Q=1 S=4096 H=16 G=1 D=576 E=512"
+    assert core.op == "mla_decode"
+    assert core.shape == "B=64 S=4096 H=16 C=512 R=64 P=64"
 
 
 def test_decoding_gives_one_token_to_each_sequence() -> None:
@@ -106,7 +107,7 @@ def test_few_tokens_reach_few_experts() -> None:
         shard = Shard(microbatch_size=batch, sequence_length=4096)
         items = phase_problems(model, shard, Phase.DECODE)
         (up,) = (i for i in items if i.role == "expert gate up")
-        assert up.count == reached
+        assert up.problem["E"] == reached
 
 
 def test_balanced_experts_see_their_share_of_the_tokens() -> None:
@@ -114,7 +115,7 @@ def test_balanced_experts_see_their_share_of_the_tokens() -> None:
     items = layer_work(load_model("deepseek_v3"), shard, LayerKind.MOE)
     (up,) = (i for i in items if i.role == "expert gate up" and i.problem.mode is Mode.FORWARD)
     # 64 chips send 4096 tokens to 8 of 256 experts each; a chip has 4 of the experts.
-    assert (up.count, up.problem["M"]) == (4, 64 * 4096 * 8 // 256)
+    assert (up.problem["E"], up.problem["R"]) == (4, 4 * 64 * 4096 * 8 // 256)
 
 
 def test_prefill_continues_only_the_last_token() -> None:
