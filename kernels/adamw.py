@@ -214,11 +214,11 @@ def _outputs(inputs: Inputs) -> Outputs:
 
 def _prepare_torch(problem: Problem, inputs: Inputs) -> Run:
     del problem
-    operands = [inputs[name] for name in _OPERANDS]
-    step = step_on(operands[0].device)
+    param, exp_avg, exp_avg_sq, grad, weight = (inputs[name] for name in _OPERANDS)
+    step = step_on(param.device)
 
     def run() -> Outputs:
-        fused(*([tensor] for tensor in operands), step)
+        fused([param], [exp_avg], [exp_avg_sq], [grad], [weight], step)
         return _outputs(inputs)
 
     return run

@@ -26,6 +26,7 @@ from kernels import dtypes
 from kernels.layer.block import STATE, Block
 from kernels.layer.operations import Operations
 from kernels.layer.parts import Tensors, grouped_query_attention, network
+from kernels.layer.runs import impls
 from kernels.op import Mode, Op, Outputs, Problem
 
 
@@ -100,7 +101,7 @@ OP = Op(
     reference=BLOCK.reference,
     cost=BLOCK.cost,
     tolerance=BLOCK.tolerance,
-    impls=BLOCK.impls,
+    impls=impls(BLOCK),
     variants=("gated", "gated_qk_norm", "plain"),
     mutates=(*STATE, "k_cache", "v_cache"),
     is_block=True,

@@ -1,8 +1,8 @@
 """What one chip computes for a model and a shard of it: problems with counts, by phase.
 
 A suite measures these problems, and the projection sums their times; there is no other list.
-What has no op (the cache of latent attention, dropout) is a `copy` that moves the same bytes, with a
-role that says so.
+What has no op (the cache of latent attention, dropout) is a `copy` that moves the same bytes, with
+a role that says so.
 
 Assumptions: routing to experts is balanced; the sequence is cut so that each chip of a context
 group has the same number of query-key pairs; projections from one input are one matrix product.

@@ -1,4 +1,4 @@
-"""A whole layer as an op: one definition gives inputs, cost, tolerance, reference and runs.
+"""A whole layer as an op: one definition gives inputs, cost, tolerance and reference.
 
 In training the weights are parts of flat tensors, one each for the working copy and the three of
 the optimizer, and every weight is updated as soon as all gradients are there. Gradients are judged
@@ -11,14 +11,15 @@ from math import prod
 
 import torch
 
-from kernels import adamw, dtypes, registry, rope
-from kernels.compiled import compile_unsupported, compiled
-from kernels.layer.operations import CUSTOM, EXACT, TORCH, Operations, counting
+from kernels import adamw, dtypes, rope
+from kernels.layer.operations import BACKWARD_MODES, COSTS, EXACT, Operations, counting
 from kernels.layer.parts import Tensors, num_tokens
-from kernels.op import Cost, Impl, Inputs, Mode, Outputs, Problem, Run, Tolerance, problem
+from kernels.op import Cost, Inputs, Mode, Outputs, Problem, Tolerance, problem
 
 Tensor = torch.Tensor
 Shape = tuple[int, ...]
+Function = Callable[[dict[str, Tensor]], Outputs]
+"""y and what the cache keeps, from all tensors by name."""
 
 STATE = ("param", "exp_avg", "exp_avg_sq", "weight")
 """The flat tensors of a training step that its update overwrites."""
@@ -63,7 +64,7 @@ class Block:
             return tuple(found)
         backward: list[Problem] = []
         for part in found:
-            modes = registry.load(part.op).modes[1:]
+            modes = BACKWARD_MODES.get(part.op, (Mode.BACKWARD,))
             backward += [replace(part, mode=mode) for mode in modes]
         update = Problem("adamw", (("N", self.num_weights(problem)),), problem.dtype)
         return (*found, *backward, update)
@@ -75,7 +76,7 @@ class Block:
     def cost(self, problem: Problem) -> Cost:
         """FLOPs of all parts; bytes of what goes in and comes out of the whole layer."""
         size = dtypes.size_bytes(problem.dtype)
-        flops = sum(registry.cost(part).flops for part in self.parts(problem))
+        flops = sum(COSTS[part.op](part).flops for part in self.parts(problem))
         shapes = self._shapes(problem)
         tables = sum(prod(shapes.pop(name)) for name in ("cos", "sin") if name in shapes)
         num_read = sum(prod(shape) for shape in shapes.values()) + self.num_weights(problem)
@@ -129,7 +130,7 @@ class Block:
         if "cos" in shapes:
             D = 2 * shapes.pop("cos")[1]
             del shapes["sin"]
-            tables = rope.OP.make_inputs(_problem("rope", T=T, H=1, D=D), generator)
+            tables = rope.make_inputs(_problem("rope", T=T, H=1, D=D), generator)
             inputs |= {name: tables[name] for name in ("cos", "sin")}
         sizes = {"dy": T**-0.5}
         inputs |= {
@@ -154,7 +155,7 @@ class Block:
             "weight": param.to(dtype),
         }
 
-    def _views(self, problem: Problem, flat: Tensor) -> dict[str, Tensor]:
+    def views(self, problem: Problem, flat: Tensor) -> dict[str, Tensor]:
         """The weights, or what belongs to them, in a flat tensor."""
         shapes = self.weights(problem)
         parts = flat.split([prod(shape) for shape in shapes.values()])
@@ -163,11 +164,11 @@ class Block:
             for (name, shape), part in zip(shapes.items(), parts, strict=True)
         }
 
-    def _judged(self, problem: Problem, state: Inputs) -> Outputs:
+    def judged(self, problem: Problem, state: Inputs) -> Outputs:
         """The optimizer's state as outputs: exp_avg by weight and piece, then what is left."""
         pieces = self.pieces(problem)
         first: list[Tensor] = []
-        for name, view in self._views(problem, state["exp_avg"]).items():
+        for name, view in self.views(problem, state["exp_avg"]).items():
             first += view.split(pieces[name]) if name in pieces else (view,)
         return (*first, state["param"], state["exp_avg_sq"], state["weight"])
 
@@ -180,22 +181,16 @@ class Block:
             caches = self.caches(problem) if problem.mode == Mode.DECODE else ()
             own = {name: inputs[name].clone() for name in caches}
             return self.forward(problem, EXACT, {**inputs, **own})
-        y, dx, gradients = self._gradients(problem, EXACT, inputs)
+        run = gradients_of(self, problem, self.function(problem, EXACT), inputs)
+        y, dx, gradients = run()
         grad = torch.cat([gradient.flatten() for gradient in gradients])
         update = _problem("adamw", N=grad.numel())
-        new = adamw.OP.reference(update, {**inputs, "grad": grad})
+        new = adamw.reference(update, {**inputs, "grad": grad})
         state = dict(zip(STATE, new, strict=True))
-        return (y, dx, *self._judged(problem, state))
+        return (y, dx, *self.judged(problem, state))
 
-    def _gradients(
-        self, problem: Problem, operations: Operations, inputs: Inputs
-    ) -> tuple[Tensor, Tensor, tuple[Tensor, ...]]:
-        step = _Step(self, problem, self._function(problem, operations), inputs)
-        return step.gradients()
-
-    def _function(
-        self, problem: Problem, operations: Operations
-    ) -> Callable[[dict[str, Tensor]], Outputs]:
+    def function(self, problem: Problem, operations: Operations) -> Function:
+        """The forward pass in these operations, as a function of all tensors by name."""
         forward = self.forward
 
         def layer(tensors: dict[str, Tensor]) -> Outputs:
@@ -257,119 +252,25 @@ class Block:
             updated(problem.dtype, epsilon + 4 * fp32),
         )
 
-    def _prepare(
-        self, problem: Problem, inputs: Inputs, operations: Operations, update: "Update"
-    ) -> Run:
-        # A library in the same process may have allowed tf32, and fp32 here means fp32.
-        torch.set_float32_matmul_precision("highest")
-        function = self._function(problem, operations)
-        return self._run(problem, inputs, function, update)
-
-    def _run(
-        self,
-        problem: Problem,
-        inputs: Inputs,
-        function: Callable[[dict[str, Tensor]], Outputs],
-        update: "Update",
-    ) -> Run:
-        if problem.mode != Mode.TRAINING:
-            tensors = dict(inputs)
-            return lambda: function(tensors)
-        step = _Step(self, problem, function, inputs)
-        # By kind, and then by weight.
-        states = [
-            [view.flatten() for view in self._views(problem, inputs[name]).values()]
-            for name in STATE
-        ]
-        judged = self._judged(problem, inputs)
-
-        def run() -> Outputs:
-            y, dx, gradients = step.gradients()
-            update(states, [gradient.reshape(-1) for gradient in gradients])
-            return (y, dx, *judged)
-
-        return run
-
-    def _prepare_torch(self, problem: Problem, inputs: Inputs) -> Run:
-        return self._prepare(problem, inputs, TORCH, _fused_update)
-
-    def _prepare_compile(self, problem: Problem, inputs: Inputs) -> Run:
-        torch.set_float32_matmul_precision("highest")
-        function = compiled(self._function(problem, TORCH))
-        update = compiled(_compilable_update)
-        # Compiles on copies: preparing is no step.
-        copies = {name: tensor.clone() for name, tensor in inputs.items()}
-        self._run(problem, copies, function, update)()
-        return self._run(problem, inputs, function, update)
-
-    def _prepare_triton(self, problem: Problem, inputs: Inputs) -> Run:
-        return self._prepare(problem, inputs, CUSTOM, _custom_update)
-
-    def _unsupported(self, problem: Problem, device: torch.device) -> str | None:
-        """What the first part says that cannot run."""
-        for part in self.parts(problem):
-            reason = registry.load(part.op).impl("triton").unsupported(part, device)
-            if reason is not None:
-                return reason
-        return None
-
-    @property
-    def impls(self) -> tuple[Impl, ...]:
-        """`torch`, `compile` and `triton`."""
-        return (
-            Impl("torch", self._prepare_torch),
-            Impl("compile", self._prepare_compile, compile_unsupported),
-            Impl("triton", self._prepare_triton, self._unsupported),
-        )
-
-
-Update = Callable[[list[list[Tensor]], list[Tensor]], None]
-"""Updates all params, exp_avgs, exp_avg_sqs and weights with their gradients."""
-
-
-def _compilable_update(states: list[list[Tensor]], gradients: list[Tensor]) -> None:
-    params, exp_avgs, exp_avg_sqs, weights = states
-    for one in zip(params, exp_avgs, exp_avg_sqs, gradients, weights, strict=True):
-        adamw.eager(*one)
-
-
-def _fused_update(states: list[list[Tensor]], gradients: list[Tensor]) -> None:
-    params, exp_avgs, exp_avg_sqs, weights = states
-    step = adamw.step_on(params[0].device)
-    adamw.fused(params, exp_avgs, exp_avg_sqs, gradients, weights, step)
-
-
-def _custom_update(states: list[list[Tensor]], gradients: list[Tensor]) -> None:
-    params, exp_avgs, exp_avg_sqs, weights = states
-    for one in zip(params, exp_avgs, exp_avg_sqs, gradients, weights, strict=True):
-        adamw.adamw(*one)
-
 
 def _problem(op: str, **axes: int) -> Problem:
     return problem(op, "fp32", **axes)
 
 
-class _Step:
-    """The forward and backward pass of a training step."""
+def gradients_of(
+    block: Block, case: Problem, function: Function, inputs: Inputs
+) -> Callable[[], tuple[Tensor, Tensor, tuple[Tensor, ...]]]:
+    """The forward and backward pass: (y, dx, the gradient of each weight) when called."""
+    weights = block.views(case, inputs["weight"])
+    leaves = {name: weight.detach().requires_grad_() for name, weight in weights.items()}
+    x, dy = inputs["x"].detach().requires_grad_(), inputs["dy"]
+    tables = {name: inputs[name] for name in ("cos", "sin") if name in inputs}
+    tensors = {"x": x, **tables, **leaves}
 
-    def __init__(
-        self,
-        block: Block,
-        case: Problem,
-        function: Callable[[dict[str, Tensor]], Outputs],
-        inputs: Inputs,
-    ) -> None:
-        weights = block._views(case, inputs["weight"])
-        self._weights = [weight.detach().requires_grad_() for weight in weights.values()]
-        self._x = inputs["x"].detach().requires_grad_()
-        self._dy = inputs["dy"]
-        tables = {name: inputs[name] for name in ("cos", "sin") if name in inputs}
-        self._tensors = {"x": self._x, **tables, **dict(zip(weights, self._weights, strict=True))}
-        self._function = function
-
-    def gradients(self) -> tuple[Tensor, Tensor, tuple[Tensor, ...]]:
-        """(y, dx, the gradient of each weight)."""
+    def run() -> tuple[Tensor, Tensor, tuple[Tensor, ...]]:
         with torch.enable_grad():
-            y = self._function(self._tensors)[0]
-        dx, *gradients = torch.autograd.grad(y, (self._x, *self._weights), self._dy)
+            y = function(tensors)[0]
+        dx, *gradients = torch.autograd.grad(y, (x, *leaves.values()), dy)
         return y.detach(), dx, tuple(gradients)
+
+    return run

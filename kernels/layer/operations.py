@@ -4,7 +4,7 @@ One definition of a layer then serves as its implementations, its reference and 
 Shape letters are those of the ops; a tensor of tokens is [T,...].
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -12,6 +12,7 @@ import torch
 from torch.nn import functional
 
 from kernels import (
+    adamw,
     add,
     add_layer_norm,
     add_rms_norm,
@@ -23,7 +24,7 @@ from kernels import (
     rope,
     swiglu,
 )
-from kernels.op import Mode, Op, Outputs, Problem, problem
+from kernels.op import Cost, Inputs, Mode, Outputs, Problem, problem
 
 Tensor = torch.Tensor
 
@@ -151,20 +152,20 @@ tokens and that of attention.
 """
 
 
-def _referred(op: Op, **inputs: Tensor) -> Tensor:
-    # The references of these ops read no sizes.
-    return op.reference(Problem(op.name, (), "fp32"), inputs)[0]
+def _referred(reference: Callable[[Problem, Inputs], Outputs], **inputs: Tensor) -> Tensor:
+    # Of the problem, the references of these ops read the mode alone.
+    return reference(Problem("", (), "fp32"), inputs)[0]
 
 
 def _exact_linear(x: Tensor, w: Tensor, b: Tensor | None) -> Tensor:
-    y = _referred(gemm.OP, x=x, w=w)
+    y = _referred(gemm.reference, x=x, w=w)
     return y if b is None else y + b
 
 
 def _exact_norm(x: Tensor, w: Tensor, b: Tensor | None) -> Tensor:
     if b is None:
-        return _referred(rms_norm.OP, x=x, w=w)
-    return _referred(layer_norm.OP, x=x, w=w, b=b)
+        return _referred(rms_norm.reference, x=x, w=w)
+    return _referred(layer_norm.reference, x=x, w=w, b=b)
 
 
 def _exact_add_norm(x: Tensor, r: Tensor, w: Tensor, b: Tensor | None) -> tuple[Tensor, Tensor]:
@@ -178,14 +179,14 @@ class _ExactAttention(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
         ctx.save_for_backward(q, k, v)
-        return attention.OP.reference(attention_problem(q, k, v), {"q": q, "k": k, "v": v})[0]
+        return attention.reference(attention_problem(q, k, v), {"q": q, "k": k, "v": v})[0]
 
     @staticmethod
     def backward(ctx: Any, dout: Tensor) -> Outputs:
         q, k, v = ctx.saved_tensors
         case = attention_problem(q, k, v, Mode.BACKWARD)
         with torch.enable_grad():
-            return attention.OP.reference(case, {"q": q, "k": k, "v": v, "dout": dout})
+            return attention.reference(case, {"q": q, "k": k, "v": v, "dout": dout})
 
 
 def _exact_attention(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
@@ -198,12 +199,30 @@ EXACT = Operations(
     norm=_exact_norm,
     add_norm=_exact_add_norm,
     add=_torch_add,
-    rope=lambda x, cos, sin: _referred(rope.OP, x=x, cos=cos, sin=sin),
+    rope=lambda x, cos, sin: _referred(rope.reference, x=x, cos=cos, sin=sin),
     attention=_exact_attention,
-    swiglu=lambda gate_up: _referred(swiglu.OP, gate_up=gate_up),
-    gelu=lambda x: _referred(gelu.OP, x=x),
+    swiglu=lambda gate_up: _referred(swiglu.reference, gate_up=gate_up),
+    gelu=lambda x: _referred(gelu.reference, x=x),
 )
 """The references of the ops, for fp64."""
+
+COSTS: Mapping[str, Callable[[Problem], Cost]] = {
+    "adamw": adamw.cost,
+    "add": add.cost,
+    "add_layer_norm": add_layer_norm.cost,
+    "add_rms_norm": add_rms_norm.cost,
+    "attention": attention.cost,
+    "gelu": gelu.cost,
+    "gemm": gemm.cost,
+    "layer_norm": layer_norm.cost,
+    "rms_norm": rms_norm.cost,
+    "rope": rope.cost,
+    "swiglu": swiglu.cost,
+}
+"""How the ops count that a layer is composed of."""
+
+BACKWARD_MODES: Mapping[str, tuple[Mode, ...]] = {"gemm": (Mode.DGRAD, Mode.WGRAD), "add": ()}
+"""The modes of an op in a backward pass, where they are not the backward mode."""
 
 
 def counting(dtype: str) -> tuple[Operations, list[Problem]]:
