@@ -51,6 +51,7 @@ def definition(op: Op) -> list[str]:
 
 def _follow(name: str, value: object, home: str, found: dict[str, str]) -> None:
     """Adds what `value`, used in the module `home`, is made of."""
+    value = getattr(value, "__wrapped__", value)  # What a cache stands before.
     if isinstance(value, FunctionType):
         is_ours = value.__module__ == home or value.__module__.startswith("kernels.")
         key = f"{value.__module__}.{value.__qualname__}"
