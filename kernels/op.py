@@ -29,6 +29,12 @@ class Mode(StrEnum):
     """The gradient with respect to the activations of a matrix product."""
     WGRAD = "wgrad"
     """The gradient with respect to the weights of a matrix product."""
+    TRAINING = "training"
+    """Of a block: forward, backward and the optimizer's update of every weight."""
+    PREFILL = "prefill"
+    """Of a block: forward over whole prompts; what the cache keeps of them is a result."""
+    DECODE = "decode"
+    """Of a block: forward for the newest token of each sequence, with a cache of the others."""
 
 
 @dataclass(frozen=True, slots=True)

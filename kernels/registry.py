@@ -16,22 +16,23 @@ if TYPE_CHECKING:
     from kernels.tuning import Tunable
 
 _WORDS = {
-    "op",
-    "registry",
-    "dtypes",
     "compiled",
-    "tuning",
+    "dtypes",
+    "eight_bit",
+    "gated",
+    "layer",
+    "moe_rows",
+    "op",
+    "paged",
+    "registry",
+    "residual_norm",
+    "resources",
+    "routing",
+    "row_norm",
+    "stream",
     "tiles",
     "triton_support",
-    "resources",
-    "stream",
-    "row_norm",
-    "residual_norm",
-    "paged",
-    "gated",
-    "routing",
-    "moe_rows",
-    "eight_bit",
+    "tuning",
 }
 """Files of this package that describe or support ops and are none themselves."""
 

@@ -133,7 +133,8 @@ def _backward(ctx: Any, dy: torch.Tensor) -> tuple[torch.Tensor, None, None]:
 rope.register_autograd(_backward, setup_context=_save)
 
 
-def _eager(x: torch.Tensor, cos: torch.Tensor, sin: torch.Tensor) -> torch.Tensor:
+def eager(x: torch.Tensor, cos: torch.Tensor, sin: torch.Tensor) -> torch.Tensor:
+    """y[T,H,D] in plain torch."""
     first, second = x.chunk(2, dim=-1)
     cos, sin = cos[:, None], sin[:, None]
     rotated = torch.cat((first * cos - second * sin, second * cos + first * sin), dim=-1)
@@ -217,11 +218,11 @@ def tolerance(problem: Problem) -> tuple[Tolerance, ...]:
 
 
 def _prepare_torch(problem: Problem, inputs: Inputs) -> Run:
-    return prepare_eager(_of_x(_eager, inputs), (inputs["x"],), _gradient(problem, inputs))
+    return prepare_eager(_of_x(eager, inputs), (inputs["x"],), _gradient(problem, inputs))
 
 
 def _prepare_compile(problem: Problem, inputs: Inputs) -> Run:
-    return prepare_compiled(_of_x(_eager, inputs), (inputs["x"],), _gradient(problem, inputs))
+    return prepare_compiled(_of_x(eager, inputs), (inputs["x"],), _gradient(problem, inputs))
 
 
 def _prepare_triton(problem: Problem, inputs: Inputs) -> Run:

@@ -14,6 +14,7 @@ from harness.device.request import DeviceRequest, FakeOptions, Fault
 from harness.errors import ConfigError, PlanError, did_you_mean, unknown_name
 from harness.extrapolate.cluster import ClusterSpec
 from harness.measure.policy import Cache, MeasurePolicy
+from harness.workload.layer import layer_problems
 from harness.workload.model import ModelSpec
 from harness.workload.plan import ParallelSpec
 from harness.workload.step import Phase, Shard, phase_problems
@@ -318,8 +319,12 @@ def _shard(data: Any, dtype: str, key: str) -> tuple[Phase, Shard]:
     return Phase(phase), Shard(dtype=dtype, **sizes)
 
 
+def _phase_problems(model: ModelSpec, shard: Shard, phase: Phase) -> tuple[Problem, ...]:
+    return tuple(item.problem for item in phase_problems(model, shard, phase))
+
+
 def _cases(suite: Any, model: ModelSpec, impls: Sequence[str]) -> tuple[Case, ...]:
-    """The suite's roofs, the model's problems in each phase, and further problems, in order."""
+    """The roofs, the layers and problems of the model in each phase, and further ones, in order."""
     _check_keys(
         suite,
         (
@@ -330,6 +335,7 @@ def _cases(suite: Any, model: ModelSpec, impls: Sequence[str]) -> tuple[Case, ..
             "microbatch_size",
             "sequence_length",
             "ops",
+            "layers",
             "phases",
             "roofs",
             "problems",
@@ -337,7 +343,7 @@ def _cases(suite: Any, model: ModelSpec, impls: Sequence[str]) -> tuple[Case, ..
         ),
         "suite",
     )
-    for name in ("ops", "phases", "roofs", "problems", "checks"):
+    for name in ("ops", "layers", "phases", "roofs", "problems", "checks"):
         if suite.get(name) is not None and not isinstance(suite[name], list):
             raise ConfigError(
                 f"suite.{name}: '{suite[name]}' is not a list. Write suite.{name}=[{suite[name]}]."
@@ -350,13 +356,14 @@ def _cases(suite: Any, model: ModelSpec, impls: Sequence[str]) -> tuple[Case, ..
         for index, data in enumerate(suite.get("roofs") or ())
     ]
     dtype = _one_of(suite.get("dtype", "bf16"), MODEL_DTYPES, "suite.dtype")
-    for index, data in enumerate(suite.get("phases") or ()):
-        phase, shard = _shard(data, dtype, f"suite.phases[{index}]")
-        try:
-            items = phase_problems(model, shard, phase)
-        except PlanError as error:
-            raise ConfigError(f"suite.phases[{index}]: {error}") from None
-        wanted += [(item.problem, phase) for item in items]
+    for name, problems in (("layers", layer_problems), ("phases", _phase_problems)):
+        for index, data in enumerate(suite.get(name) or ()):
+            key = f"suite.{name}[{index}]"
+            phase, shard = _shard(data, dtype, key)
+            try:
+                wanted += [(problem, phase) for problem in problems(model, shard, phase)]
+            except PlanError as error:
+                raise ConfigError(f"{key}: {error}") from None
     wanted += [
         (_problem(data, f"suite.problems[{index}]"), "extra")
         for index, data in enumerate(suite.get("problems") or ())
@@ -373,5 +380,7 @@ def _cases(suite: Any, model: ModelSpec, impls: Sequence[str]) -> tuple[Case, ..
         if role == ROOF_ROLE or not ops or problem.op in ops
     )
     if not cases:
-        raise ConfigError("suite: it asks for no case. Add phases, roofs, problems or checks.")
+        raise ConfigError(
+            "suite: it asks for no case. Add layers, phases, roofs, problems or checks."
+        )
     return cases

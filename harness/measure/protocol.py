@@ -4,7 +4,8 @@ import dis
 import hashlib
 import inspect
 from collections.abc import Iterator, Mapping
-from types import CodeType, FunctionType, ModuleType
+from dataclasses import fields, is_dataclass
+from types import CodeType, FunctionType, MemberDescriptorType, MethodType, ModuleType
 
 from harness.codec import to_data, to_json
 from harness.measure.policy import MeasurePolicy
@@ -38,17 +39,19 @@ def definition(op: Op) -> list[str]:
 
     These three are followed through every function of `kernels` and every constant that they use,
     so that no op lists them. Kernels and what launches them are used by none of the three: a
-    faster kernel does the same work. Classes and other libraries are taken as they are.
+    faster kernel does the same work. Dataclasses are followed through their fields and methods;
+    other classes and other libraries are taken as they are.
     """
     found: dict[str, str] = {}
     for part in (op.make_inputs, op.reference, op.cost):
-        assert isinstance(part, FunctionType)
+        assert isinstance(part, FunctionType | MethodType)
         _follow(part.__qualname__, part, part.__module__, found)
     return [f"{name} = {text}" for name, text in sorted(found.items())]
 
 
 def _follow(name: str, value: object, home: str, found: dict[str, str]) -> None:
     """Adds what `value`, used in the module `home`, is made of."""
+    value = getattr(value, "__wrapped__", value)  # What a cache stands before.
     if isinstance(value, FunctionType):
         is_ours = value.__module__ == home or value.__module__.startswith("kernels.")
         key = f"{value.__module__}.{value.__qualname__}"
@@ -56,13 +59,24 @@ def _follow(name: str, value: object, home: str, found: dict[str, str]) -> None:
             found[key] = inspect.getsource(value)
             for used_name, used in _uses(value):
                 _follow(used_name, used, value.__module__, found)
+    elif isinstance(value, MethodType):
+        _follow(name, value.__self__, home, found)
+    elif is_dataclass(value) and not isinstance(value, type | Op):
+        # What it is made of, and what its class does with that; a block is such a one.
+        for field in fields(value):
+            _follow(f"{name}.{field.name}", getattr(value, field.name), home, found)
+        for each, function in vars(type(value)).items():
+            if not each.startswith("__"):
+                _follow(f"{type(value).__qualname__}.{each}", function, home, found)
     elif isinstance(value, Mapping):
         for key, item in value.items():
             _follow(f"{name}[{key}]", item, home, found)
     elif isinstance(value, tuple | list):
         for index, item in enumerate(value):
             _follow(f"{name}[{index}]", item, home, found)
-    elif not isinstance(value, ModuleType | type | Op) and not inspect.isbuiltin(value):
+    elif not isinstance(
+        value, ModuleType | MemberDescriptorType | type | Op
+    ) and not inspect.isbuiltin(value):
         # An object's address would differ from run to run; numbers, texts and torch types have
         # none in their text.
         text = repr(value)

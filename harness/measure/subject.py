@@ -53,7 +53,10 @@ class TorchWorkbench:
         self._device = device
         generator = torch.Generator(device=device.torch_device).manual_seed(seed)
         self._inputs = op.make_inputs(problem, generator)
-        self._originals = {name: self._inputs[name].clone() for name in op.mutates}
+        # What a run overwrites may depend on the mode, as a block's does.
+        self._originals = {
+            name: tensor.clone() for name, tensor in self._inputs.items() if name in op.mutates
+        }
         self._reference: Outputs | None = None
 
     def subject(self, impl: str) -> Subject:

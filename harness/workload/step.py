@@ -172,7 +172,7 @@ class _Layer:
     def activation(self, role: str, rows: int, width: int) -> WorkItem:
         if self.model.is_ffn_gated:
             return self.item("swiglu", f"{role} activation", T=rows, F=width)
-        return self.copied(f"{role} gelu", rows * width)
+        return self.item("gelu", f"{role} activation", N=rows * width)
 
     def copied(self, role: str, num_elements: float) -> WorkItem:
         return self.item("copy", f"{role}, as copy", N=_ceil(num_elements))
@@ -398,16 +398,11 @@ class _Layer:
         return [self.item("embedding", "embedding", T=self.tokens, V=rows, H=model.hidden)]
 
 
-NEEDS_INPUT = ("mlp gelu", "expert gelu")
-"""Copies whose gradient reads the result or the sum so far, beside the gradient given."""
-
-
 def backward(items: Iterable[WorkItem]) -> tuple[WorkItem, ...]:
     """The gradients of forward work, in reverse order.
 
     A matrix product has one for its activations and one for its weights; a `copy` that stands
-    for an elementwise op moves as many bytes back, and half as many again where a sum or an
-    activation needs its input too.
+    for a sum or a gather moves as many bytes back.
     """
     found: list[WorkItem] = []
     for item in reversed(tuple(items)):
@@ -420,9 +415,7 @@ def backward(items: Iterable[WorkItem]) -> tuple[WorkItem, ...]:
             for mode in (Mode.DGRAD, Mode.WGRAD):
                 found.append(replace(base, problem=replace(item.problem, mode=mode)))
         elif item.problem.op == "copy":
-            needs_more = item.role.startswith(NEEDS_INPUT)
-            size = _ceil(item.problem["N"] * (1.5 if needs_more else 1.0))
-            found.append(replace(base, problem=replace(item.problem, axes=(("N", size),))))
+            found.append(base)
         else:
             found.append(replace(base, problem=replace(item.problem, mode=Mode.BACKWARD)))
     return tuple(found)

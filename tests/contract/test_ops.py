@@ -145,7 +145,8 @@ def test_agrees_with_fp64_each_time_and_leaves_its_inputs(
         assert is_changed == (name in op.mutates), f"{name} changed: {is_changed}"
 
     for name in op.mutates:
-        inputs[name].copy_(before[name])
+        if name in inputs:
+            inputs[name].copy_(before[name])
     second = run()
     assert_within(second, references, op.tolerance(case))
     if impl.name == "triton":
@@ -373,5 +374,5 @@ def test_description_is_complete(op: Op) -> None:
     assert op.source
     for axis in op.axes:
         assert axis in op.formula, f"the formula does not say what {axis} is"
-    case = odd_problem(op, exact_dtype(op), op.modes[0])
-    assert set(op.mutates) <= set(inputs_of(op, case))
+    cases = (odd_problem(op, exact_dtype(op), mode) for mode in op.modes)
+    assert set(op.mutates) <= set().union(*(inputs_of(op, case) for case in cases))

@@ -71,6 +71,8 @@ def problems_of(cases: tuple[Case, ...]) -> set[str]:
         ("suite", "'suite' is not an override"),
         ("suite.phases=[{phase: training, tensor: 7}]", "7 does not divide the 32 query heads"),
         ("suite.phases=[{phase: traning}]", "Did you mean 'training'?"),
+        ("+suite.layers=[{phase: decode, tenser: 8}]", "suite.layers[0].tenser: no such key. Did"),
+        ("+suite.layers=[{phase: decode, tensor: 7}]", "suite.layers[0]: shard.tensor: 7 does not"),
         ("suite.problems=[{op: copy, axes: {N: 0}}]", "suite.problems[0].axes.N: 0 is not a whole"),
         (
             "suite.problems=[{op: gemm, axes: {M: 4}}]",
@@ -112,6 +114,17 @@ def test_every_suite_follows_from_every_model(suite: str, model: str) -> None:
         assert modes == {"forward", "backward", "dgrad", "wgrad"}
         has_experts = model in ("qwen3_235b_a22b", "deepseek_v3")
         assert problems_of(request.cases) == TRAINING_OPS | (EXPERT_OPS if has_experts else set())
+
+
+def test_whole_layers_are_measured_beside_their_ops() -> None:
+    request = request_of("suite=layers", "model=qwen3_32b")
+    layers = [case for case in request.cases if case.problem.op == "dense_layer"]
+    assert [(case.problem.mode, case.roles) for case in layers[::3]] == [
+        ("training", ("training",)),
+        ("prefill", ("prefill",)),
+        ("decode", ("decode",)),
+    ]
+    assert problems_of(request.cases) >= {*TRAINING_OPS, "dense_layer"}
 
 
 @pytest.mark.parametrize(

@@ -82,7 +82,7 @@ def test_a_formula_behind_a_wrapper_changes_the_hash(module: object) -> None:
     [
         ("rms_norm", ("_forward_kernel", "_eager", "_prepare_triton", "NUM_STRIPS", "_check")),
         ("gemm", ("_matmul_kernel", "_TILES_16_BIT", "_tile", "_prepare_compile")),
-        ("adamw", ("_adamw_kernel", "_eager", "_BLOCK")),
+        ("adamw", ("_adamw_kernel", "eager", "_BLOCK")),
         ("attention", ("attention", "_eager_causal")),
     ],
 )

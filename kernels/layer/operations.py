@@ -1,0 +1,282 @@
+"""The functions a layer is written in, and what may stand behind them.
+
+One definition of a layer then serves as its implementations, its reference and its count of work.
+Shape letters are those of the ops; a tensor of tokens is [T,...].
+"""
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch.nn import functional
+
+from kernels import (
+    adamw,
+    add,
+    add_layer_norm,
+    add_rms_norm,
+    attention,
+    gelu,
+    gemm,
+    layer_norm,
+    rms_norm,
+    rope,
+    swiglu,
+)
+from kernels.op import Cost, Inputs, Mode, Outputs, Problem, problem
+
+Tensor = torch.Tensor
+
+
+def attention_problem(
+    q: Tensor, k: Tensor, v: Tensor, mode: Mode = Mode.FORWARD, dtype: str = "fp32"
+) -> Problem:
+    """The causal problem of q[B,H,Q,D], k[B,G,S,D] and v[B,G,S,E]."""
+    B, H, Q, D = q.shape
+    _, G, S, E = v.shape
+    return problem("attention", dtype, mode, "causal", B=B, Q=Q, S=S, H=H, G=G, D=D, E=E)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Operations:
+    """One way to compute each operation of a layer, differentiable where a layer needs it."""
+
+    linear: Callable[[Tensor, Tensor, Tensor | None], Tensor]
+    """y[T,N] from x[T,K], w[N,K] and a bias[N] or None."""
+    norm: Callable[[Tensor, Tensor, Tensor | None], Tensor]
+    """y[T,H] from x[T,H] and w[H]: a layer norm where there is a bias[H], else an RMS norm."""
+    add_norm: Callable[[Tensor, Tensor, Tensor, Tensor | None], tuple[Tensor, Tensor]]
+    """(norm(h), h) with h = x + r, from x[T,H], r[T,H], w[H] and a bias[H] or None."""
+    add: Callable[[Tensor, Tensor], Tensor]
+    """The sum of two tensors of one shape."""
+    rope: Callable[[Tensor, Tensor, Tensor], Tensor]
+    """y[T,H,D] from x[T,H,D], cos[T,D/2] and sin[T,D/2]."""
+    attention: Callable[[Tensor, Tensor, Tensor], Tensor]
+    """out[B,H,Q,E] from q[B,H,Q,D], k[B,G,S,D] and v[B,G,S,E]; Q = S, or Q = 1 to decode."""
+    swiglu: Callable[[Tensor], Tensor]
+    """y[T,F] from gate_up[T,2F]."""
+    gelu: Callable[[Tensor], Tensor]
+    """y of the shape of x."""
+
+
+def _torch_norm(x: Tensor, w: Tensor, b: Tensor | None) -> Tensor:
+    if b is None:
+        return functional.rms_norm(x, w.shape, w, rms_norm.EPS)
+    return functional.layer_norm(x, w.shape, w, b, layer_norm.EPS)
+
+
+def _torch_add_norm(x: Tensor, r: Tensor, w: Tensor, b: Tensor | None) -> tuple[Tensor, Tensor]:
+    h = x + r
+    return _torch_norm(h, w, b), h
+
+
+def _torch_add(x: Tensor, y: Tensor) -> Tensor:
+    return x + y
+
+
+def _torch_attention(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
+    is_grouped = q.shape[1] != k.shape[1]
+    return functional.scaled_dot_product_attention(
+        q, k, v, is_causal=q.shape[2] > 1, enable_gqa=is_grouped
+    )
+
+
+def _torch_swiglu(gate_up: Tensor) -> Tensor:
+    gate, up = gate_up.chunk(2, dim=-1)
+    return functional.silu(gate) * up
+
+
+def _torch_gelu(x: Tensor) -> Tensor:
+    return functional.gelu(x, approximate="tanh")
+
+
+TORCH = Operations(
+    linear=functional.linear,
+    norm=_torch_norm,
+    add_norm=_torch_add_norm,
+    add=_torch_add,
+    rope=rope.eager,
+    attention=_torch_attention,
+    swiglu=_torch_swiglu,
+    gelu=_torch_gelu,
+)
+"""Eager torch, as a user would write it; `compile` compiles this."""
+
+
+def _custom_linear(x: Tensor, w: Tensor, b: Tensor | None) -> Tensor:
+    y: Tensor = gemm.gemm(x.contiguous(), w)
+    # The kernel adds no bias; torch does, in another pass.
+    return y if b is None else y + b
+
+
+def _custom_norm(x: Tensor, w: Tensor, b: Tensor | None) -> Tensor:
+    x = x.contiguous()
+    y: Tensor = rms_norm.rms_norm(x, w) if b is None else layer_norm.layer_norm(x, w, b)
+    return y
+
+
+def _custom_add_norm(x: Tensor, r: Tensor, w: Tensor, b: Tensor | None) -> tuple[Tensor, Tensor]:
+    y, h = (
+        add_rms_norm.add_rms_norm(x, r, w)
+        if b is None
+        else add_layer_norm.add_layer_norm(x, r, w, b)
+    )
+    return y, h
+
+
+def _custom_rope(x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
+    y: Tensor = rope.rope(x.contiguous(), cos, sin)
+    return y
+
+
+def _custom_attention(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
+    out: Tensor = attention.attention(q.contiguous(), k.contiguous(), v.contiguous())[0]
+    return out
+
+
+CUSTOM = Operations(
+    linear=_custom_linear,
+    norm=_custom_norm,
+    add_norm=_custom_add_norm,
+    add=add.add,
+    rope=_custom_rope,
+    attention=_custom_attention,
+    swiglu=swiglu.swiglu,
+    gelu=gelu.gelu,
+)
+"""The Triton kernels of this package, one launch or a few for each operation.
+
+They read contiguous operands, so a copy is made of what is not: of heads, between the order of
+tokens and that of attention.
+"""
+
+
+def _referred(reference: Callable[[Problem, Inputs], Outputs], **inputs: Tensor) -> Tensor:
+    # Of the problem, the references of these ops read the mode alone.
+    return reference(Problem("", (), "fp32"), inputs)[0]
+
+
+def _exact_linear(x: Tensor, w: Tensor, b: Tensor | None) -> Tensor:
+    y = _referred(gemm.reference, x=x, w=w)
+    return y if b is None else y + b
+
+
+def _exact_norm(x: Tensor, w: Tensor, b: Tensor | None) -> Tensor:
+    if b is None:
+        return _referred(rms_norm.reference, x=x, w=w)
+    return _referred(layer_norm.reference, x=x, w=w, b=b)
+
+
+def _exact_add_norm(x: Tensor, r: Tensor, w: Tensor, b: Tensor | None) -> tuple[Tensor, Tensor]:
+    h = x + r
+    return _exact_norm(h, w, b), h
+
+
+class _ExactAttention(torch.autograd.Function):
+    """The op's own reference both ways, which holds one Q x S matrix at a time."""
+
+    @staticmethod
+    def forward(ctx: Any, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
+        ctx.save_for_backward(q, k, v)
+        return attention.reference(attention_problem(q, k, v), {"q": q, "k": k, "v": v})[0]
+
+    @staticmethod
+    def backward(ctx: Any, dout: Tensor) -> Outputs:
+        q, k, v = ctx.saved_tensors
+        case = attention_problem(q, k, v, Mode.BACKWARD)
+        with torch.enable_grad():
+            return attention.reference(case, {"q": q, "k": k, "v": v, "dout": dout})
+
+
+def _exact_attention(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
+    out: Tensor = _ExactAttention.apply(q, k, v)
+    return out
+
+
+EXACT = Operations(
+    linear=_exact_linear,
+    norm=_exact_norm,
+    add_norm=_exact_add_norm,
+    add=_torch_add,
+    rope=lambda x, cos, sin: _referred(rope.reference, x=x, cos=cos, sin=sin),
+    attention=_exact_attention,
+    swiglu=lambda gate_up: _referred(swiglu.reference, gate_up=gate_up),
+    gelu=lambda x: _referred(gelu.reference, x=x),
+)
+"""The references of the ops, for fp64."""
+
+COSTS: Mapping[str, Callable[[Problem], Cost]] = {
+    "adamw": adamw.cost,
+    "add": add.cost,
+    "add_layer_norm": add_layer_norm.cost,
+    "add_rms_norm": add_rms_norm.cost,
+    "attention": attention.cost,
+    "gelu": gelu.cost,
+    "gemm": gemm.cost,
+    "layer_norm": layer_norm.cost,
+    "rms_norm": rms_norm.cost,
+    "rope": rope.cost,
+    "swiglu": swiglu.cost,
+}
+"""How the ops count that a layer is composed of."""
+
+BACKWARD_MODES: Mapping[str, tuple[Mode, ...]] = {"gemm": (Mode.DGRAD, Mode.WGRAD), "add": ()}
+"""The modes of an op in a backward pass, where they are not the backward mode."""
+
+
+def counting(dtype: str) -> tuple[Operations, list[Problem]]:
+    """Operations that compute nothing, for tensors on the device `meta`, and what was asked."""
+    found: list[Problem] = []
+
+    def note(op: str, **axes: int) -> None:
+        found.append(problem(op, dtype, **axes))
+
+    def linear(x: Tensor, w: Tensor, b: Tensor | None) -> Tensor:
+        del b
+        note("gemm", M=x.shape[0], N=w.shape[0], K=w.shape[1])
+        return x.new_empty(x.shape[0], w.shape[0])
+
+    def norm(x: Tensor, w: Tensor, b: Tensor | None) -> Tensor:
+        del w
+        note("rms_norm" if b is None else "layer_norm", T=x.shape[0], H=x.shape[1])
+        return x
+
+    def add_norm(x: Tensor, r: Tensor, w: Tensor, b: Tensor | None) -> tuple[Tensor, Tensor]:
+        del r, w
+        note("add_rms_norm" if b is None else "add_layer_norm", T=x.shape[0], H=x.shape[1])
+        return x, x
+
+    def plus(x: Tensor, y: Tensor) -> Tensor:
+        del y
+        note("add", N=x.numel())
+        return x
+
+    def rotate(x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
+        del cos, sin
+        note("rope", T=x.shape[0], H=x.shape[1], D=x.shape[2])
+        return x
+
+    def attend(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
+        found.append(attention_problem(q, k, v, dtype=dtype))
+        return q.new_empty(*q.shape[:3], v.shape[3])
+
+    def gated(gate_up: Tensor) -> Tensor:
+        note("swiglu", T=gate_up.shape[0], F=gate_up.shape[1] // 2)
+        return gate_up[:, : gate_up.shape[1] // 2]
+
+    def activate(x: Tensor) -> Tensor:
+        note("gelu", N=x.numel())
+        return x
+
+    operations = Operations(
+        linear=linear,
+        norm=norm,
+        add_norm=add_norm,
+        add=plus,
+        rope=rotate,
+        attention=attend,
+        swiglu=gated,
+        gelu=activate,
+    )
+    return operations, found
