@@ -19,55 +19,6 @@ needs_gpu = (
 
 SIZES: Mapping[str, Mapping[str, int]] = {
     str(check["op"]): check["axes"] for check in load_data("suite", "correctness")["checks"]
-    "adamw": {"N": 2503},
-    "add": {"N": 5003},
-    "add_layer_norm": {"T": 5, "H": 123},
-    "add_rms_norm": {"T": 5, "H": 123},
-    "attention": {"B": 2, "Q": 37, "S": 53, "H": 6, "G": 2, "D": 24, "E": 17},
-    "copy": {"N": 5003},
-    "cross_entropy": {"T": 5, "V": 5003},
-    "dense_layer": {"B": 2, "S": 19, "H": 40, "A": 4, "G": 2, "D": 24, "F": 48},
-    "dequantize": {"T": 133, "H": 203},
-    "embedding": {"T": 41, "V": 19, "H": 1031},
-    "geglu": {"T": 5, "F": 1031},
-    "gelu": {"N": 5003},
-    "gemm": {"M": 37, "N": 133, "K": 151},
-    # N and K in eights, which torch._grouped_mm needs.
-    "grouped_gemm": {"R": 75, "E": 3, "N": 136, "K": 152},
-    "grad_norm": {"N": 9001},
-    "int4_gemm": {"M": 37, "N": 133, "K": 384},
-    "layer_norm": {"T": 5, "H": 123},
-    "linear_cross_entropy": {"T": 67, "H": 71, "V": 1031},
-    "moe_permute": {"T": 13, "K": 3, "E": 7, "H": 1031},
-    "moe_unpermute": {"T": 13, "K": 3, "E": 7, "H": 1031},
-    # Groups of 5, and more tokens than a block of 8.
-    "moe_route": {"T": 37, "E": 40, "K": 5},
-    "kv_cache_write": {"T": 7, "N": 3, "P": 5, "G": 3, "D": 389},
-    # Two tiles of 128 rows by 128 columns in both axes.
-    "quantize": {"T": 133, "H": 203},
-    "mla_decode": {"B": 3, "S": 85, "H": 19, "C": 40, "R": 8, "P": 16},
-    "mla_prefill": {"B": 2, "Q": 37, "S": 53, "H": 3, "N": 24, "R": 8, "V": 17},
-    "paged_decode": {"B": 3, "S": 301, "H": 6, "G": 2, "D": 24, "P": 7},
-    "paged_prefill": {"B": 2, "Q": 37, "S": 85, "H": 6, "G": 2, "D": 24, "P": 7},
-    "rms_norm": {"T": 5, "H": 123},
-    "rope": {"T": 5, "H": 19, "D": 70},
-    "scale": {"N": 5003},
-    "scaled_gemm": {"M": 37, "N": 145, "K": 276},
-    "sampling": {"T": 5, "V": 5003},
-    "softmax": {"T": 5, "V": 5003},
-    "swiglu": {"T": 5, "F": 1031},
-    "triad": {"N": 5003},
-    "varlen_attention": {"T": 103, "B": 3, "H": 6, "G": 2, "D": 24, "E": 17},
-    "window_attention": {
-        "B": 2,
-        "Q": 37,
-        "S": 53,
-        "H": 6,
-        "G": 2,
-        "D": 24,
-        "E": 17,
-        "W": 21,
-    },
 }
 """Sizes that no tile divides, more than one tile in at least one axis: what a GPU is checked at."""
 
