@@ -28,7 +28,7 @@ lint: $(STAMP)
 	@$(BIN)/lint-imports
 
 test: lint
-	@$(BIN)/python -m pytest $(ARGS)
+	@$(BIN)/python -m pytest --numprocesses=auto --dist=loadgroup $(ARGS)
 
 # What the harness itself costs; `make test` only checks that these run.
 bench-self: $(STAMP)

@@ -20,8 +20,10 @@ def _compiled(folder: Path) -> tuple[Resources, ...]:
     # `triton.jit` gives functions that cannot be compiled.
     environment = {key: value for key, value in os.environ.items() if key != "TRITON_INTERPRET"}
     table = folder / "resources.csv"
+    # Beside other tests, the other cores are theirs.
+    num_processes = 1 if "PYTEST_XDIST_WORKER" in os.environ else os.cpu_count() or 1
     completed = subprocess.run(
-        [sys.executable, "-m", "kernels.resources", str(table)],
+        [sys.executable, "-m", "kernels.resources", str(table), "--processes", str(num_processes)],
         env=environment | {"PYTHONPATH": str(Path(registry.__file__).parents[1])},
         capture_output=True,
         text=True,
