@@ -99,7 +99,8 @@ def _counted(name: str, docstring: str) -> str:
     """What stands between `Counted:` and `Source:` in the head of an op's file."""
     found = re.search(r"^Counted: (.*?)^Source: ", docstring, re.DOTALL | re.MULTILINE)
     assert found is not None, f"the head of kernels/{name} has no `Counted:` before `Source:`"
-    return " ".join(found[1].split())
+    counted = " ".join(found[1].split())
+    return counted[0].upper() + counted[1:]
 
 
 @cache

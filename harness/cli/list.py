@@ -78,17 +78,16 @@ def _ops(folders: Sequence[Path]) -> tuple[tuple[str, ...], Rows]:
     rows: Rows = []
     for name in registry.names():
         op = registry.outline(name)
+        variants = f"; variants {', '.join(op.variants)}" if op.variants != ("",) else ""
         rows.append(
             (
                 name,
-                " ".join(op.axes),
-                " ".join((*op.modes, *filter(None, op.variants))),
-                " ".join(op.dtypes),
-                op.formula,
-                op.counted,
+                f"{op.formula}\n"
+                f"axes {' '.join(op.axes)}; {', '.join(op.modes)}; {', '.join(op.dtypes)}{variants}"
+                f"\n{op.counted}\n",
             )
         )
-    return ("op", "axes", "modes and variants", "types", "formula", "cost"), rows
+    return ("op", "formula; what a problem of it has; its cost"), rows
 
 
 def _runs_of(results_dir: Path) -> tuple[tuple[str, ...], Rows]:

@@ -56,14 +56,13 @@ def render(kernels: Sequence[Resources], records: Iterable[Record]) -> str:
         lines.append(f"| {' | '.join(cells)} |")
     for name in registry.names():
         op = registry.outline(name)
-        counted = op.counted[0].upper() + op.counted[1:]
         lines += [
             "",
             f"## {name}",
             "",
             f"    {op.formula}",
             "",
-            f"Axes {', '.join(f'`{axis}`' for axis in op.axes)}. {counted}",
+            f"Axes {', '.join(f'`{axis}`' for axis in op.axes)}. {op.counted}",
             "",
             f"Source: {op.source}.",
         ]
