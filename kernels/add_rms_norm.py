@@ -48,10 +48,9 @@ def _forward_kernel(x_ptr, r_ptr, w_ptr, y_ptr, h_ptr, H, eps, BLOCK_H: tl.const
     mask = columns < H
     x = tl.load(x_ptr + start + columns, mask=mask, other=0.0).to(tl.float32)
     r = tl.load(r_ptr + start + columns, mask=mask, other=0.0).to(tl.float32)
-    w = tl.load(w_ptr + columns, mask=mask, other=0.0).to(tl.float32)
     h = (x + r).to(h_ptr.dtype.element_ty)
     tl.store(h_ptr + start + columns, h, mask=mask)
-    y = normalise_row(h.to(tl.float32), w, H, eps)
+    y = normalise_row(h.to(tl.float32), w_ptr, columns, mask, H, eps)
     tl.store(y_ptr + start + columns, y.to(y_ptr.dtype.element_ty), mask=mask)
 
 

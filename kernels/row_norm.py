@@ -4,17 +4,17 @@ The backward pass deals the rows to strips. Each strip adds its rows in fp32 in 
 its sum once; a second kernel adds the strips. Both go in a fixed order, so that a gradient comes
 out the same in every run, as it would not with atomics.
 
-Up to `MAX_HELD_H` a whole row is held in registers and read once. The fp32 operands of a wider one
+Up to `MAX_HELD_BYTES` a whole row is held in registers and read once. The operands of a wider one
 would spill beside the sums, so it is read chunk by chunk: once for its means and once more, from
 the L1 cache, for its gradients. Only the sums stay in registers.
 """
 
 from collections.abc import Iterable
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 
-from kernels import triton_support
+from kernels import dtypes, triton_support
 from kernels.op import Problem
 from kernels.triton_support import AotKernel, cdiv, next_power_of_2, tl, triton
 
@@ -22,17 +22,18 @@ from kernels.triton_support import AotKernel, cdiv, next_power_of_2, tl, triton
 # https://arxiv.org/abs/2201.11990.
 MAX_BLOCK_H = 32768
 
-# The backward pass holds a row and the sums up to here: 16 values of each per thread at 512
-# threads, which may have 128 registers. With 32 of each, 192 to 452 bytes a thread spilled.
-MAX_HELD_H = 8192
+# The backward pass holds a row and its sums up to here: 8192 values of a 16-bit type, 16 of each
+# operand for each of 512 threads, which may have 128 registers. With 32 of each, 192 to 452 bytes
+# spilled a thread on sm_90; in fp32 the operands take twice the registers.
+MAX_HELD_BYTES = 16384
 
-# Columns that a wider row is read by, 8 per thread: one 16-byte access in a 16-bit type.
-CHUNK_H = 4096
+# What a wider row is read by: one 16-byte access for each of 512 threads.
+CHUNK_BYTES = 8192
 WIDE_WARPS = 16
 
-# Chunks whose sums one program keeps, those of dw and those of db: 64 registers of a thread. A row
-# of more goes to as many programs as it takes, all of which read it whole for its means.
-MAX_SUMS = 8
+# Sums that one program keeps, those of dw and those of db: 64 registers of a thread. A row of more
+# goes to as many programs as it takes, all of which read it whole for its means.
+MAX_SUMS = 32768
 
 # Rows are dealt to this many programs in the backward pass, each of which keeps its own sum for dw
 # and writes it once. Two for each of an H100's 132 SMs; on MI300 (304) most units get one.
@@ -48,6 +49,9 @@ SUM_WARPS = 4
 # https://arxiv.org/abs/2407.21783, table 3; GPT-3 175B, https://arxiv.org/abs/2005.14165, table
 # 2.1; PaLM 540B, https://arxiv.org/abs/2204.02311, table 1.
 AOT_WIDTHS = (4096, 8192, 12288, 16384, 18432)
+
+# The same in fp32: the widest row that is held, and one of as many sums as a program keeps.
+AOT_FP32_WIDTHS = (4096, 16384)
 
 
 def num_warps(block_h: int) -> int:
@@ -130,8 +134,20 @@ def row_means(dy_ptr, x_ptr, w_ptr, H, eps, IS_CENTRED: tl.constexpr, CHUNK_H: t
     return x_mean, r, g_mean, tl.sum(products, axis=0) / H * r
 
 
-# The loop over chunks is one that the compiler does not unroll, since it would then load ahead and
-# spill. So a chunk's sums are found by comparing, 8 predicated additions for each of the others.
+@triton.jit
+def add_to_one(sums, which, addend, NUM_SUMS: tl.constexpr):
+    """The tuple of sums, to one of which something is added."""
+    added = ()
+    for i in tl.static_range(NUM_SUMS):
+        one = sums[i]
+        if which == i:
+            one += addend
+        added += (one,)  # type: ignore[assignment]
+    return added
+
+
+# The loop over chunks stays a loop: unrolled, it would have loads of many chunks in flight, which
+# spilled up to 352 bytes a thread on sm_90. So the sums of a chunk are found by comparing.
 @triton.jit
 def wide_backward_kernel(
     dy_ptr, dh_ptr, x_ptr, w_ptr, dx_ptr, partial_ptr, T, H, strip_rows, eps,
@@ -159,19 +175,9 @@ def wide_backward_kernel(
             if dh_ptr is not None:
                 dx += tl.load(dh_ptr + start + columns, mask=mask, other=0.0).to(tl.float32)
             tl.store(dx_ptr + start + columns, dx.to(dx_ptr.dtype.element_ty), mask=mask)
-            next_dw = ()
-            next_db = ()
-            for i in tl.static_range(NUM_CHUNKS):
-                dw_i = dw[i]
-                db_i = db[i]
-                if chunk == i:
-                    dw_i += dy * n
-                    if IS_CENTRED:
-                        db_i += dy
-                next_dw += (dw_i,)
-                next_db += (db_i,)
-            dw = next_dw
-            db = next_db
+            dw = add_to_one(dw, chunk, dy * n, NUM_CHUNKS)
+            if IS_CENTRED:
+                db = add_to_one(db, chunk, dy, NUM_CHUNKS)
     for i in tl.static_range(NUM_CHUNKS):
         columns = columns_0 + i * CHUNK_H
         mask = columns < H
@@ -195,11 +201,24 @@ def sum_strips_kernel(partial_ptr, dw_ptr, P, H, BLOCK_P: tl.constexpr, BLOCK_H:
     tl.store(dw_ptr + columns, dw.to(dw_ptr.dtype.element_ty), mask=columns < H)
 
 
-def _num_chunks(H: int, num_sums: int) -> tuple[int, int]:
-    """The programs that a wide row goes to, and the chunks of each."""
-    num_chunks = cdiv(H, CHUNK_H)
-    num_parts = cdiv(num_chunks * num_sums, MAX_SUMS)
-    return num_parts, cdiv(num_chunks, num_parts)
+class _Chunks(NamedTuple):
+    """How a row that is too wide to be held is dealt out."""
+
+    width: int
+    num_chunks: int
+    """Of one program."""
+    num_programs: int
+    """Of one row."""
+
+
+def _chunks(H: int, element_bytes: int, num_sums: int) -> _Chunks | None:
+    """None for a row that is held."""
+    if next_power_of_2(H) * element_bytes <= MAX_HELD_BYTES:
+        return None
+    width = CHUNK_BYTES // element_bytes
+    num_chunks = cdiv(H, width)
+    num_programs = cdiv(num_chunks * width * num_sums, MAX_SUMS)
+    return _Chunks(width, cdiv(num_chunks, num_programs), num_programs)
 
 
 def launch_backward(
@@ -228,17 +247,18 @@ def launch_backward(
     partials = torch.empty(len(sums), num_strips, H, dtype=torch.float32, device=x.device)
     dx = torch.empty_like(x)
     operands = dy, dh, x, w, dx, partials, T, H, strip_rows, eps
-    block_h = next_power_of_2(H)
-    if block_h <= MAX_HELD_H:
+    chunks = _chunks(H, x.element_size(), len(sums))
+    if chunks is None:
+        block_h = next_power_of_2(H)
         held_backward_kernel[(num_strips,)](
             *operands, IS_CENTRED=is_centred, BLOCK_H=block_h, num_warps=num_warps(block_h)
         )
     else:
         # The programs of a row side by side, so that all but one find it in the L2 cache.
-        num_parts, num_chunks = _num_chunks(H, len(sums))
-        wide_backward_kernel[(num_parts, num_strips)](
+        wide_backward_kernel[(chunks.num_programs, num_strips)](
             *operands,
-            IS_CENTRED=is_centred, CHUNK_H=CHUNK_H, NUM_CHUNKS=num_chunks, num_warps=WIDE_WARPS,
+            IS_CENTRED=is_centred, CHUNK_H=chunks.width, NUM_CHUNKS=chunks.num_chunks,
+            num_warps=WIDE_WARPS,
         )  # fmt: skip
     for partial, total in zip(partials, sums, strict=True):
         sum_strips_kernel[(cdiv(H, SUM_BLOCK_H),)](
@@ -279,7 +299,8 @@ def forward_aot(op: str, kernel: Any, pointers: Iterable[str]) -> tuple[AotKerne
 def backward_aot(op: str, *, has_dh: bool, is_centred: bool) -> tuple[AotKernel, ...]:
     """The kernels that `launch_backward` launches for a norm, at every width."""
     return (
-        *(_row_aot(op, width, has_dh, is_centred) for width in AOT_WIDTHS),
+        *(_row_aot(op, "bf16", width, has_dh, is_centred) for width in AOT_WIDTHS),
+        *(_row_aot(op, "fp32", width, has_dh, is_centred) for width in AOT_FP32_WIDTHS),
         AotKernel(
             label=f"{op} sum of strips bf16",
             kernel=sum_strips_kernel,
@@ -299,19 +320,20 @@ def backward_aot(op: str, *, has_dh: bool, is_centred: bool) -> tuple[AotKernel,
     )
 
 
-def _row_aot(op: str, width: int, has_dh: bool, is_centred: bool) -> AotKernel:
-    is_held = width <= MAX_HELD_H
+def _row_aot(op: str, dtype: str, width: int, has_dh: bool, is_centred: bool) -> AotKernel:
+    chunks = _chunks(width, dtypes.size_bytes(dtype), 2 if is_centred else 1)
     constexprs: dict[str, object] = {"IS_CENTRED": is_centred}
-    if is_held:
+    if chunks is None:
         constexprs["BLOCK_H"] = width
     else:
-        constexprs |= {"CHUNK_H": CHUNK_H, "NUM_CHUNKS": _num_chunks(width, 1 + is_centred)[1]}
+        constexprs |= {"CHUNK_H": chunks.width, "NUM_CHUNKS": chunks.num_chunks}
+    pointer = f"*{dtype}:16"
     signature = {
-        "dy_ptr": "*bf16:16",
-        "dh_ptr": "*bf16:16",
-        "x_ptr": "*bf16:16",
-        "w_ptr": "*bf16:16",
-        "dx_ptr": "*bf16:16",
+        "dy_ptr": pointer,
+        "dh_ptr": pointer,
+        "x_ptr": pointer,
+        "w_ptr": pointer,
+        "dx_ptr": pointer,
         "partial_ptr": "*fp32:16",
         "T": "i32:16",
         "H": "i32:16",
@@ -323,11 +345,11 @@ def _row_aot(op: str, width: int, has_dh: bool, is_centred: bool) -> AotKernel:
         signature["dh_ptr"] = "constexpr"
         constexprs["dh_ptr"] = None
     return AotKernel(
-        label=f"{op} backward bf16 {width}",
-        kernel=held_backward_kernel if is_held else wide_backward_kernel,
+        label=f"{op} backward {dtype} {width}",
+        kernel=wide_backward_kernel if chunks else held_backward_kernel,
         signature=signature,
         constexprs=constexprs,
-        num_warps=num_warps(width) if is_held else WIDE_WARPS,
+        num_warps=WIDE_WARPS if chunks else num_warps(width),
         num_stages=3,
         small=("w_ptr",),
     )
