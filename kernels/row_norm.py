@@ -31,9 +31,10 @@ MAX_HELD_BYTES = 16384
 CHUNK_BYTES = 8192
 WIDE_WARPS = 16
 
-# Sums that one program keeps, those of dw and those of db: 64 registers of a thread. A row of more
-# goes to as many programs as it takes, all of which read it whole for its means.
-MAX_SUMS = 32768
+# Columns whose sums one program keeps, by whether there are sums of db: 40 or 64 registers of a
+# thread; with 56 for dw alone 52 to 68 bytes spilled on gfx942. A row of more goes to as many
+# programs as it takes, all of which read it whole for its means.
+MAX_COLUMNS = {False: 20480, True: 16384}
 
 # Rows are dealt to this many programs in the backward pass, each of which keeps its own sum for dw
 # and writes it once. Two for each of an H100's 132 SMs; on MI300 (304) most units get one.
@@ -50,13 +51,13 @@ SUM_WARPS = 4
 # 2.1; PaLM 540B, https://arxiv.org/abs/2204.02311, table 1.
 AOT_WIDTHS = (4096, 8192, 12288, 16384, 18432)
 
-# The same in fp32: the widest row that is held, and one of as many sums as a program keeps.
-AOT_FP32_WIDTHS = (4096, 16384)
+# The same in fp32: the widest row that is held, and those of as many sums as a program keeps.
+AOT_FP32_WIDTHS = (4096, 16384, 20480)
 
 
-def num_warps(block_h: int) -> int:
-    """16 elements per thread, so that a 16-bit row is loaded in two 16-byte accesses."""
-    return min(max(block_h // 512, 1), 16)
+def num_warps(block_h: int, element_bytes: int = 2) -> int:
+    """32 bytes per thread, which are loaded in two 16-byte accesses."""
+    return min(max(block_h * element_bytes // 1024, 1), 16)
 
 
 # The variance is that of the centred row, which is in registers: the difference of the mean of the
@@ -201,7 +202,7 @@ def sum_strips_kernel(partial_ptr, dw_ptr, P, H, BLOCK_P: tl.constexpr, BLOCK_H:
     tl.store(dw_ptr + columns, dw.to(dw_ptr.dtype.element_ty), mask=columns < H)
 
 
-class _Chunks(NamedTuple):
+class Chunks(NamedTuple):
     """How a row that is too wide to be held is dealt out."""
 
     width: int
@@ -211,14 +212,14 @@ class _Chunks(NamedTuple):
     """Of one row."""
 
 
-def _chunks(H: int, element_bytes: int, num_sums: int) -> _Chunks | None:
+def chunks_of(H: int, element_bytes: int, *, is_centred: bool) -> Chunks | None:
     """None for a row that is held."""
     if next_power_of_2(H) * element_bytes <= MAX_HELD_BYTES:
         return None
     width = CHUNK_BYTES // element_bytes
     num_chunks = cdiv(H, width)
-    num_programs = cdiv(num_chunks * width * num_sums, MAX_SUMS)
-    return _Chunks(width, cdiv(num_chunks, num_programs), num_programs)
+    num_programs = cdiv(num_chunks * width, MAX_COLUMNS[is_centred])
+    return Chunks(width, cdiv(num_chunks, num_programs), num_programs)
 
 
 def launch_backward(
@@ -247,12 +248,14 @@ def launch_backward(
     partials = torch.empty(len(sums), num_strips, H, dtype=torch.float32, device=x.device)
     dx = torch.empty_like(x)
     operands = dy, dh, x, w, dx, partials, T, H, strip_rows, eps
-    chunks = _chunks(H, x.element_size(), len(sums))
+    chunks = chunks_of(H, x.element_size(), is_centred=is_centred)
     if chunks is None:
         block_h = next_power_of_2(H)
         held_backward_kernel[(num_strips,)](
-            *operands, IS_CENTRED=is_centred, BLOCK_H=block_h, num_warps=num_warps(block_h)
-        )
+            *operands,
+            IS_CENTRED=is_centred, BLOCK_H=block_h,
+            num_warps=num_warps(block_h, x.element_size()),
+        )  # fmt: skip
     else:
         # The programs of a row side by side, so that all but one find it in the L2 cache.
         wide_backward_kernel[(chunks.num_programs, num_strips)](
@@ -321,7 +324,8 @@ def backward_aot(op: str, *, has_dh: bool, is_centred: bool) -> tuple[AotKernel,
 
 
 def _row_aot(op: str, dtype: str, width: int, has_dh: bool, is_centred: bool) -> AotKernel:
-    chunks = _chunks(width, dtypes.size_bytes(dtype), 2 if is_centred else 1)
+    element_bytes = dtypes.size_bytes(dtype)
+    chunks = chunks_of(width, element_bytes, is_centred=is_centred)
     constexprs: dict[str, object] = {"IS_CENTRED": is_centred}
     if chunks is None:
         constexprs["BLOCK_H"] = width
@@ -349,7 +353,7 @@ def _row_aot(op: str, dtype: str, width: int, has_dh: bool, is_centred: bool) ->
         kernel=wide_backward_kernel if chunks else held_backward_kernel,
         signature=signature,
         constexprs=constexprs,
-        num_warps=WIDE_WARPS if chunks else num_warps(width),
+        num_warps=WIDE_WARPS if chunks else num_warps(width, element_bytes),
         num_stages=3,
         small=("w_ptr",),
     )
