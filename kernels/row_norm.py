@@ -36,6 +36,11 @@ WIDE_WARPS = 16
 # programs as it takes, all of which read it whole for its means.
 MAX_COLUMNS = {False: 20480, True: 16384}
 
+# A row of another number of columns than a multiple of this is loaded element by element, and every
+# element takes an address and a mask: such a row may have half of each of the above. With all of
+# it, 24 to 280 bytes spilled a thread on sm_90.
+ALIGNED_COLUMNS = 16
+
 # Rows are dealt to this many programs in the backward pass, each of which keeps its own sum for dw
 # and writes it once. Two for each of an H100's 132 SMs; on MI300 (304) most units get one.
 NUM_STRIPS = 264
@@ -47,9 +52,9 @@ SUM_BLOCK_P = 64
 SUM_WARPS = 4
 
 # The widths of rows in the kernels that are compiled ahead of time: Llama-3.1 8B, 70B and 405B,
-# https://arxiv.org/abs/2407.21783, table 3; GPT-3 175B, https://arxiv.org/abs/2005.14165, table
-# 2.1; PaLM 540B, https://arxiv.org/abs/2204.02311, table 1.
-AOT_WIDTHS = (4096, 8192, 12288, 16384, 18432)
+# https://arxiv.org/abs/2407.21783, table 3; GPT-3 13B, which is not aligned, and 175B,
+# https://arxiv.org/abs/2005.14165, table 2.1; PaLM 540B, https://arxiv.org/abs/2204.02311, table 1.
+AOT_WIDTHS = (4096, 5140, 8192, 12288, 16384, 18432)
 
 # The same in fp32: the widest row that is held, and those of as many sums as a program keeps.
 AOT_FP32_WIDTHS = (4096, 16384, 20480)
@@ -100,7 +105,10 @@ def held_backward_kernel(
 
 
 @triton.jit
-def row_means(dy_ptr, x_ptr, w_ptr, H, eps, IS_CENTRED: tl.constexpr, CHUNK_H: tl.constexpr):
+def row_means(
+    dy_ptr, x_ptr, w_ptr, H, eps,
+    IS_CENTRED: tl.constexpr, CHUNK_H: tl.constexpr, UNROLL: tl.constexpr,
+):  # fmt: skip
     """(mean(x), r, mean(g), mean(g * n)) of a row; the means of x and g are 0 without centring."""
     x_mean = 0.0
     g_mean = 0.0
@@ -109,7 +117,7 @@ def row_means(dy_ptr, x_ptr, w_ptr, H, eps, IS_CENTRED: tl.constexpr, CHUNK_H: t
         g_sums = tl.zeros([CHUNK_H], dtype=tl.float32)
         # Two chunks of x and dy are 32 KiB in flight; an SM of an H200 takes 36 bytes per ns of
         # memory that is some 800 ns away.
-        for first in tl.range(0, H, CHUNK_H, loop_unroll_factor=2):
+        for first in tl.range(0, H, CHUNK_H, loop_unroll_factor=UNROLL):
             columns = first + tl.arange(0, CHUNK_H)
             mask = columns < H
             x = tl.load(x_ptr + columns, mask=mask, other=0.0).to(tl.float32)
@@ -121,7 +129,7 @@ def row_means(dy_ptr, x_ptr, w_ptr, H, eps, IS_CENTRED: tl.constexpr, CHUNK_H: t
         g_mean = tl.sum(g_sums, axis=0) / H
     squares = tl.zeros([CHUNK_H], dtype=tl.float32)
     products = tl.zeros([CHUNK_H], dtype=tl.float32)
-    for first in tl.range(0, H, CHUNK_H, loop_unroll_factor=1 if IS_CENTRED else 2):
+    for first in tl.range(0, H, CHUNK_H, loop_unroll_factor=1 if IS_CENTRED else UNROLL):
         columns = first + tl.arange(0, CHUNK_H)
         mask = columns < H
         x = tl.load(x_ptr + columns, mask=mask, other=0.0).to(tl.float32)
@@ -153,6 +161,7 @@ def add_to_one(sums, which, addend, NUM_SUMS: tl.constexpr):
 def wide_backward_kernel(
     dy_ptr, dh_ptr, x_ptr, w_ptr, dx_ptr, partial_ptr, T, H, strip_rows, eps,
     IS_CENTRED: tl.constexpr, CHUNK_H: tl.constexpr, NUM_CHUNKS: tl.constexpr,
+    UNROLL: tl.constexpr,
 ):  # fmt: skip
     """As `held_backward_kernel`, for NUM_CHUNKS chunks of each row."""
     strip = tl.program_id(1).to(tl.int64)
@@ -163,7 +172,7 @@ def wide_backward_kernel(
     for row in range(first, tl.minimum(first + strip_rows, T)):
         start = row * H
         x_mean, r, g_mean, gn_mean = row_means(
-            dy_ptr + start, x_ptr + start, w_ptr, H, eps, IS_CENTRED, CHUNK_H
+            dy_ptr + start, x_ptr + start, w_ptr, H, eps, IS_CENTRED, CHUNK_H, UNROLL
         )
         for chunk in range(NUM_CHUNKS):
             columns = columns_0 + chunk * CHUNK_H
@@ -210,16 +219,19 @@ class Chunks(NamedTuple):
     """Of one program."""
     num_programs: int
     """Of one row."""
+    unroll: int
+    """Chunks that are loaded at once for the means."""
 
 
 def chunks_of(H: int, element_bytes: int, *, is_centred: bool) -> Chunks | None:
     """None for a row that is held."""
-    if next_power_of_2(H) * element_bytes <= MAX_HELD_BYTES:
+    share = 1 if H % ALIGNED_COLUMNS == 0 else 2
+    if next_power_of_2(H) * element_bytes <= MAX_HELD_BYTES // share:
         return None
-    width = CHUNK_BYTES // element_bytes
+    width = CHUNK_BYTES // share // element_bytes
     num_chunks = cdiv(H, width)
-    num_programs = cdiv(num_chunks * width, MAX_COLUMNS[is_centred])
-    return Chunks(width, cdiv(num_chunks, num_programs), num_programs)
+    num_programs = cdiv(num_chunks * width, MAX_COLUMNS[is_centred] // share)
+    return Chunks(width, cdiv(num_chunks, num_programs), num_programs, 2 // share)
 
 
 def launch_backward(
@@ -261,7 +273,7 @@ def launch_backward(
         wide_backward_kernel[(chunks.num_programs, num_strips)](
             *operands,
             IS_CENTRED=is_centred, CHUNK_H=chunks.width, NUM_CHUNKS=chunks.num_chunks,
-            num_warps=WIDE_WARPS,
+            UNROLL=chunks.unroll, num_warps=WIDE_WARPS,
         )  # fmt: skip
     for partial, total in zip(partials, sums, strict=True):
         sum_strips_kernel[(cdiv(H, SUM_BLOCK_H),)](
@@ -328,9 +340,13 @@ def _row_aot(op: str, dtype: str, width: int, has_dh: bool, is_centred: bool) ->
     chunks = chunks_of(width, element_bytes, is_centred=is_centred)
     constexprs: dict[str, object] = {"IS_CENTRED": is_centred}
     if chunks is None:
-        constexprs["BLOCK_H"] = width
+        constexprs["BLOCK_H"] = next_power_of_2(width)
     else:
-        constexprs |= {"CHUNK_H": chunks.width, "NUM_CHUNKS": chunks.num_chunks}
+        constexprs |= {
+            "CHUNK_H": chunks.width,
+            "NUM_CHUNKS": chunks.num_chunks,
+            "UNROLL": chunks.unroll,
+        }
     pointer = f"*{dtype}:16"
     signature = {
         "dy_ptr": pointer,
@@ -340,7 +356,7 @@ def _row_aot(op: str, dtype: str, width: int, has_dh: bool, is_centred: bool) ->
         "dx_ptr": pointer,
         "partial_ptr": "*fp32:16",
         "T": "i32:16",
-        "H": "i32:16",
+        "H": "i32" if width % ALIGNED_COLUMNS else "i32:16",
         "strip_rows": "i32",
         "eps": "fp32",
         **dict.fromkeys(constexprs, "constexpr"),
@@ -353,7 +369,7 @@ def _row_aot(op: str, dtype: str, width: int, has_dh: bool, is_centred: bool) ->
         kernel=wide_backward_kernel if chunks else held_backward_kernel,
         signature=signature,
         constexprs=constexprs,
-        num_warps=WIDE_WARPS if chunks else num_warps(width, element_bytes),
+        num_warps=WIDE_WARPS if chunks else num_warps(next_power_of_2(width), element_bytes),
         num_stages=3,
         small=("w_ptr",),
     )
