@@ -22,7 +22,7 @@ from typing import Any
 import torch
 
 from kernels import dtypes
-from kernels.layer_norm import EPS, normalise_row, row_gradients
+from kernels.layer_norm import EPS, normalise_row
 from kernels.op import Cost, Impl, Inputs, Mode, Op, Problem, Run, Tolerance
 from kernels.residual_norm import (
     require_rows,
@@ -32,16 +32,13 @@ from kernels.residual_norm import (
     residual_tolerance,
 )
 from kernels.row_norm import (
-    AOT_BLOCK_H,
-    NUM_STRIPS,
-    SUM_BLOCK_H,
-    SUM_BLOCK_P,
+    backward_aot,
+    forward_aot,
+    launch_backward,
     num_warps,
     row_unsupported,
-    sum_strips_aot,
-    sum_strips_kernel,
 )
-from kernels.triton_support import AotKernel, cdiv, next_power_of_2, tl, triton
+from kernels.triton_support import next_power_of_2, tl, triton
 
 _PARAMETERS = ("w", "b")
 
@@ -53,38 +50,10 @@ def _forward_kernel(x_ptr, r_ptr, w_ptr, b_ptr, y_ptr, h_ptr, H, eps, BLOCK_H: t
     mask = columns < H
     x = tl.load(x_ptr + start + columns, mask=mask, other=0.0).to(tl.float32)
     r = tl.load(r_ptr + start + columns, mask=mask, other=0.0).to(tl.float32)
-    w = tl.load(w_ptr + columns, mask=mask, other=0.0).to(tl.float32)
-    b = tl.load(b_ptr + columns, mask=mask, other=0.0).to(tl.float32)
     h = (x + r).to(h_ptr.dtype.element_ty)
     tl.store(h_ptr + start + columns, h, mask=mask)
-    y = normalise_row(h.to(tl.float32), w, b, mask, H, eps)
+    y = normalise_row(h.to(tl.float32), w_ptr, b_ptr, columns, mask, H, eps)
     tl.store(y_ptr + start + columns, y.to(y_ptr.dtype.element_ty), mask=mask)
-
-
-@triton.jit
-def _backward_kernel(
-    dy_ptr, dh_ptr, h_ptr, w_ptr, dx_ptr, dw_partial_ptr, db_partial_ptr, T, H, strip_rows, eps,
-    BLOCK_H: tl.constexpr,
-):  # fmt: skip
-    strip = tl.program_id(0).to(tl.int64)
-    columns = tl.arange(0, BLOCK_H)
-    mask = columns < H
-    w = tl.load(w_ptr + columns, mask=mask, other=0.0).to(tl.float32)
-    dw = tl.zeros([BLOCK_H], dtype=tl.float32)
-    db = tl.zeros([BLOCK_H], dtype=tl.float32)
-    first = strip * strip_rows
-    for row in range(first, tl.minimum(first + strip_rows, T)):
-        start = row * H
-        h = tl.load(h_ptr + start + columns, mask=mask, other=0.0).to(tl.float32)
-        dy = tl.load(dy_ptr + start + columns, mask=mask, other=0.0).to(tl.float32)
-        dh = tl.load(dh_ptr + start + columns, mask=mask, other=0.0).to(tl.float32)
-        dx, dw_row = row_gradients(dy, h, w, mask, H, eps)
-        dx += dh
-        tl.store(dx_ptr + start + columns, dx.to(dx_ptr.dtype.element_ty), mask=mask)
-        dw += dw_row
-        db += dy
-    tl.store(dw_partial_ptr + strip * H + columns, dw, mask=mask)
-    tl.store(db_partial_ptr + strip * H + columns, db, mask=mask)
 
 
 @torch.library.custom_op("chipscale::add_layer_norm", mutates_args=())
@@ -117,21 +86,7 @@ def add_layer_norm_backward(
     dw and db are summed in fp32 in a fixed order.
     """
     require_rows("add_layer_norm", h, w, dy=dy, dh=dh)
-    T, H = h.shape
-    strip_rows = cdiv(T, NUM_STRIPS)
-    num_strips = cdiv(T, strip_rows)
-    dx, dw, db = torch.empty_like(h), torch.empty_like(w), torch.empty_like(w)
-    dw_partial = torch.empty(num_strips, H, dtype=torch.float32, device=h.device)
-    db_partial = torch.empty_like(dw_partial)
-    block_h = next_power_of_2(H)
-    _backward_kernel[(num_strips,)](
-        dy, dh, h, w, dx, dw_partial, db_partial, T, H, strip_rows, EPS,
-        BLOCK_H=block_h, num_warps=num_warps(block_h),
-    )  # fmt: skip
-    for partial, total in ((dw_partial, dw), (db_partial, db)):
-        sum_strips_kernel[(cdiv(H, SUM_BLOCK_H),)](
-            partial, total, num_strips, H, BLOCK_P=SUM_BLOCK_P, BLOCK_H=SUM_BLOCK_H, num_warps=4
-        )
+    dx, (dw, db) = launch_backward(dy, dh, h, w, EPS, is_centred=True)
     return dx, dw, db
 
 
@@ -212,46 +167,10 @@ def _prepare_triton(problem: Problem, inputs: Inputs) -> Run:
 
 
 AOT = (
-    AotKernel(
-        label="add_layer_norm forward bf16",
-        kernel=_forward_kernel,
-        signature={
-            "x_ptr": "*bf16:16",
-            "r_ptr": "*bf16:16",
-            "w_ptr": "*bf16:16",
-            "b_ptr": "*bf16:16",
-            "y_ptr": "*bf16:16",
-            "h_ptr": "*bf16:16",
-            "H": "i32:16",
-            "eps": "fp32",
-            "BLOCK_H": "constexpr",
-        },
-        constexprs={"BLOCK_H": AOT_BLOCK_H},
-        num_warps=num_warps(AOT_BLOCK_H),
-        num_stages=3,
+    *forward_aot(
+        "add_layer_norm", _forward_kernel, ("x_ptr", "r_ptr", "w_ptr", "b_ptr", "y_ptr", "h_ptr")
     ),
-    AotKernel(
-        label="add_layer_norm backward bf16",
-        kernel=_backward_kernel,
-        signature={
-            "dy_ptr": "*bf16:16",
-            "dh_ptr": "*bf16:16",
-            "h_ptr": "*bf16:16",
-            "w_ptr": "*bf16:16",
-            "dx_ptr": "*bf16:16",
-            "dw_partial_ptr": "*fp32:16",
-            "db_partial_ptr": "*fp32:16",
-            "T": "i32:16",
-            "H": "i32:16",
-            "strip_rows": "i32",
-            "eps": "fp32",
-            "BLOCK_H": "constexpr",
-        },
-        constexprs={"BLOCK_H": AOT_BLOCK_H},
-        num_warps=num_warps(AOT_BLOCK_H),
-        num_stages=3,
-    ),
-    sum_strips_aot("add_layer_norm dw and db sum bf16"),
+    *backward_aot("add_layer_norm", has_dh=True, is_centred=True),
 )
 
 OP = Op(

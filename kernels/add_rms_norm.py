@@ -28,18 +28,15 @@ from kernels.residual_norm import (
     residual_reference,
     residual_tolerance,
 )
-from kernels.rms_norm import EPS, normalise_row, row_gradients
+from kernels.rms_norm import EPS, normalise_row
 from kernels.row_norm import (
-    AOT_BLOCK_H,
-    NUM_STRIPS,
-    SUM_BLOCK_H,
-    SUM_BLOCK_P,
+    backward_aot,
+    forward_aot,
+    launch_backward,
     num_warps,
     row_unsupported,
-    sum_strips_aot,
-    sum_strips_kernel,
 )
-from kernels.triton_support import AotKernel, cdiv, next_power_of_2, tl, triton
+from kernels.triton_support import next_power_of_2, tl, triton
 
 _PARAMETERS = ("w",)
 
@@ -51,34 +48,10 @@ def _forward_kernel(x_ptr, r_ptr, w_ptr, y_ptr, h_ptr, H, eps, BLOCK_H: tl.const
     mask = columns < H
     x = tl.load(x_ptr + start + columns, mask=mask, other=0.0).to(tl.float32)
     r = tl.load(r_ptr + start + columns, mask=mask, other=0.0).to(tl.float32)
-    w = tl.load(w_ptr + columns, mask=mask, other=0.0).to(tl.float32)
     h = (x + r).to(h_ptr.dtype.element_ty)
     tl.store(h_ptr + start + columns, h, mask=mask)
-    y = normalise_row(h.to(tl.float32), w, H, eps)
+    y = normalise_row(h.to(tl.float32), w_ptr, columns, mask, H, eps)
     tl.store(y_ptr + start + columns, y.to(y_ptr.dtype.element_ty), mask=mask)
-
-
-@triton.jit
-def _backward_kernel(
-    dy_ptr, dh_ptr, h_ptr, w_ptr, dx_ptr, partial_ptr, T, H, strip_rows, eps,
-    BLOCK_H: tl.constexpr,
-):  # fmt: skip
-    strip = tl.program_id(0).to(tl.int64)
-    columns = tl.arange(0, BLOCK_H)
-    mask = columns < H
-    w = tl.load(w_ptr + columns, mask=mask, other=0.0).to(tl.float32)
-    dw = tl.zeros([BLOCK_H], dtype=tl.float32)
-    first = strip * strip_rows
-    for row in range(first, tl.minimum(first + strip_rows, T)):
-        start = row * H
-        h = tl.load(h_ptr + start + columns, mask=mask, other=0.0).to(tl.float32)
-        dy = tl.load(dy_ptr + start + columns, mask=mask, other=0.0).to(tl.float32)
-        dh = tl.load(dh_ptr + start + columns, mask=mask, other=0.0).to(tl.float32)
-        dx, dw_row = row_gradients(dy, h, w, H, eps)
-        dx += dh
-        tl.store(dx_ptr + start + columns, dx.to(dx_ptr.dtype.element_ty), mask=mask)
-        dw += dw_row
-    tl.store(partial_ptr + strip * H + columns, dw, mask=mask)
 
 
 @torch.library.custom_op("chipscale::add_rms_norm", mutates_args=())
@@ -106,19 +79,7 @@ def add_rms_norm_backward(
 ) -> tuple[torch.Tensor, torch.Tensor]:
     """(dx[T,H], dw[H]) from dy[T,H], dh[T,H], h[T,H] and w[H]; dw is summed in a fixed order."""
     require_rows("add_rms_norm", h, w, dy=dy, dh=dh)
-    T, H = h.shape
-    strip_rows = cdiv(T, NUM_STRIPS)
-    num_strips = cdiv(T, strip_rows)
-    dx, dw = torch.empty_like(h), torch.empty_like(w)
-    partial = torch.empty(num_strips, H, dtype=torch.float32, device=h.device)
-    block_h = next_power_of_2(H)
-    _backward_kernel[(num_strips,)](
-        dy, dh, h, w, dx, partial, T, H, strip_rows, EPS,
-        BLOCK_H=block_h, num_warps=num_warps(block_h),
-    )  # fmt: skip
-    sum_strips_kernel[(cdiv(H, SUM_BLOCK_H),)](
-        partial, dw, num_strips, H, BLOCK_P=SUM_BLOCK_P, BLOCK_H=SUM_BLOCK_H, num_warps=4
-    )
+    dx, (dw,) = launch_backward(dy, dh, h, w, EPS, is_centred=False)
     return dx, dw
 
 
@@ -198,44 +159,8 @@ def _prepare_triton(problem: Problem, inputs: Inputs) -> Run:
 
 
 AOT = (
-    AotKernel(
-        label="add_rms_norm forward bf16",
-        kernel=_forward_kernel,
-        signature={
-            "x_ptr": "*bf16:16",
-            "r_ptr": "*bf16:16",
-            "w_ptr": "*bf16:16",
-            "y_ptr": "*bf16:16",
-            "h_ptr": "*bf16:16",
-            "H": "i32:16",
-            "eps": "fp32",
-            "BLOCK_H": "constexpr",
-        },
-        constexprs={"BLOCK_H": AOT_BLOCK_H},
-        num_warps=num_warps(AOT_BLOCK_H),
-        num_stages=3,
-    ),
-    AotKernel(
-        label="add_rms_norm backward bf16",
-        kernel=_backward_kernel,
-        signature={
-            "dy_ptr": "*bf16:16",
-            "dh_ptr": "*bf16:16",
-            "h_ptr": "*bf16:16",
-            "w_ptr": "*bf16:16",
-            "dx_ptr": "*bf16:16",
-            "partial_ptr": "*fp32:16",
-            "T": "i32:16",
-            "H": "i32:16",
-            "strip_rows": "i32",
-            "eps": "fp32",
-            "BLOCK_H": "constexpr",
-        },
-        constexprs={"BLOCK_H": AOT_BLOCK_H},
-        num_warps=num_warps(AOT_BLOCK_H),
-        num_stages=3,
-    ),
-    sum_strips_aot("add_rms_norm dw sum bf16"),
+    *forward_aot("add_rms_norm", _forward_kernel, ("x_ptr", "r_ptr", "w_ptr", "y_ptr", "h_ptr")),
+    *backward_aot("add_rms_norm", has_dh=True, is_centred=False),
 )
 
 OP = Op(

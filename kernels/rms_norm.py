@@ -19,18 +19,13 @@ from kernels import dtypes
 from kernels.compiled import eager_impls, reference_from
 from kernels.op import Cost, Impl, Inputs, Mode, Op, Problem, Run, Tolerance
 from kernels.row_norm import (
-    AOT_BLOCK_H,
-    NUM_STRIPS,
-    SUM_BLOCK_H,
-    SUM_BLOCK_P,
+    backward_aot,
+    forward_aot,
+    launch_backward,
     num_warps,
     row_unsupported,
-    sum_strips_aot,
-    sum_strips_kernel,
 )
 from kernels.triton_support import (
-    AotKernel,
-    cdiv,
     next_power_of_2,
     require_contiguous,
     require_dtype,
@@ -41,20 +36,13 @@ from kernels.triton_support import (
 EPS = 1e-5
 
 
+# w is loaded last: beside the widest row there is no room for it.
 @triton.jit
-def normalise_row(x, w, H, eps):
-    """The y of one row in fp32; x is zero past its end."""
+def normalise_row(x, w_ptr, columns, mask, H, eps):
+    """The y of one row in fp32; x is zero past its end, where the mask is false."""
     r = 1.0 / tl.sqrt(tl.sum(x * x, axis=0) / H + eps)
+    w = tl.load(w_ptr + columns, mask=mask, other=0.0).to(tl.float32)
     return x * r * w
-
-
-@triton.jit
-def row_gradients(dy, x, w, H, eps):
-    """The dx of one row and what it adds to dw, in fp32; dy and x are zero past its end."""
-    r = 1.0 / tl.sqrt(tl.sum(x * x, axis=0) / H + eps)
-    n = x * r
-    g = dy * w
-    return r * (g - n * (tl.sum(g * n, axis=0) / H)), dy * n
 
 
 @triton.jit
@@ -63,29 +51,8 @@ def _forward_kernel(x_ptr, w_ptr, y_ptr, H, eps, BLOCK_H: tl.constexpr):
     columns = tl.arange(0, BLOCK_H)
     mask = columns < H
     x = tl.load(x_ptr + row * H + columns, mask=mask, other=0.0).to(tl.float32)
-    w = tl.load(w_ptr + columns, mask=mask, other=0.0).to(tl.float32)
-    y = normalise_row(x, w, H, eps)
+    y = normalise_row(x, w_ptr, columns, mask, H, eps)
     tl.store(y_ptr + row * H + columns, y.to(y_ptr.dtype.element_ty), mask=mask)
-
-
-@triton.jit
-def _backward_kernel(
-    dy_ptr, x_ptr, w_ptr, dx_ptr, partial_ptr, T, H, strip_rows, eps, BLOCK_H: tl.constexpr
-):
-    strip = tl.program_id(0).to(tl.int64)
-    columns = tl.arange(0, BLOCK_H)
-    mask = columns < H
-    w = tl.load(w_ptr + columns, mask=mask, other=0.0).to(tl.float32)
-    dw = tl.zeros([BLOCK_H], dtype=tl.float32)
-    first = strip * strip_rows
-    for row in range(first, tl.minimum(first + strip_rows, T)):
-        start = row * H
-        x = tl.load(x_ptr + start + columns, mask=mask, other=0.0).to(tl.float32)
-        dy = tl.load(dy_ptr + start + columns, mask=mask, other=0.0).to(tl.float32)
-        dx, dw_row = row_gradients(dy, x, w, H, eps)
-        tl.store(dx_ptr + start + columns, dx.to(dx_ptr.dtype.element_ty), mask=mask)
-        dw += dw_row
-    tl.store(partial_ptr + strip * H + columns, dw, mask=mask)
 
 
 def _check(x: torch.Tensor, w: torch.Tensor, **others: torch.Tensor) -> None:
@@ -120,19 +87,7 @@ def rms_norm_backward(
 ) -> tuple[torch.Tensor, torch.Tensor]:
     """(dx[T,H], dw[H]); dw is summed in fp32 in a fixed order."""
     _check(x, w, dy=dy)
-    T, H = x.shape
-    strip_rows = cdiv(T, NUM_STRIPS)
-    num_strips = cdiv(T, strip_rows)
-    dx, dw = torch.empty_like(x), torch.empty_like(w)
-    partial = torch.empty(num_strips, H, dtype=torch.float32, device=x.device)
-    block_h = next_power_of_2(H)
-    _backward_kernel[(num_strips,)](
-        dy, x, w, dx, partial, T, H, strip_rows, EPS,
-        BLOCK_H=block_h, num_warps=num_warps(block_h),
-    )  # fmt: skip
-    sum_strips_kernel[(cdiv(H, SUM_BLOCK_H),)](
-        partial, dw, num_strips, H, BLOCK_P=SUM_BLOCK_P, BLOCK_H=SUM_BLOCK_H, num_warps=4
-    )
+    dx, (dw,) = launch_backward(dy, None, x, w, EPS, is_centred=False)
     return dx, dw
 
 
@@ -229,41 +184,8 @@ def _prepare_triton(problem: Problem, inputs: Inputs) -> Run:
 
 
 AOT = (
-    AotKernel(
-        label="rms_norm forward bf16",
-        kernel=_forward_kernel,
-        signature={
-            "x_ptr": "*bf16:16",
-            "w_ptr": "*bf16:16",
-            "y_ptr": "*bf16:16",
-            "H": "i32:16",
-            "eps": "fp32",
-            "BLOCK_H": "constexpr",
-        },
-        constexprs={"BLOCK_H": AOT_BLOCK_H},
-        num_warps=num_warps(AOT_BLOCK_H),
-        num_stages=3,
-    ),
-    AotKernel(
-        label="rms_norm backward bf16",
-        kernel=_backward_kernel,
-        signature={
-            "dy_ptr": "*bf16:16",
-            "x_ptr": "*bf16:16",
-            "w_ptr": "*bf16:16",
-            "dx_ptr": "*bf16:16",
-            "partial_ptr": "*fp32:16",
-            "T": "i32:16",
-            "H": "i32:16",
-            "strip_rows": "i32",
-            "eps": "fp32",
-            "BLOCK_H": "constexpr",
-        },
-        constexprs={"BLOCK_H": AOT_BLOCK_H},
-        num_warps=num_warps(AOT_BLOCK_H),
-        num_stages=3,
-    ),
-    sum_strips_aot("rms_norm dw sum bf16"),
+    *forward_aot("rms_norm", _forward_kernel, ("x_ptr", "w_ptr", "y_ptr")),
+    *backward_aot("rms_norm", has_dh=False, is_centred=False),
 )
 
 OP = Op(

@@ -71,8 +71,14 @@ def _launched_from(name: str) -> set[str]:
     # An op is a file, or a folder with its launches in custom_ops.py.
     registry.load(name)
     module = sys.modules.get(f"kernels.{name}.custom_ops") or sys.modules[f"kernels.{name}"]
+    # A launcher that ops share is a function `launch_*`, with its kernels in its own file.
+    launchers = {
+        sys.modules[function.__module__]
+        for key, function in vars(module).items()
+        if key.startswith("launch_")
+    }
     # Functions that a kernel calls are compiled within it and have other names.
-    return {key for key in vars(module) if key.endswith("_kernel")}
+    return {key for file in (module, *launchers) for key in vars(file) if key.endswith("_kernel")}
 
 
 @pytest.mark.parametrize("name", OPS)
