@@ -47,7 +47,7 @@ def test_masked_and_full_blocks_agree_with_fp64(Q: int, S: int, mode: Mode, vari
 def test_widest_heads_agree_with_fp64_in_little_shared_memory(
     mode: Mode, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(triton_support, "shared_memory_bytes", lambda device: 99 * 1024)
+    monkeypatch.setattr(triton_support, "families", lambda device: ("sm_89", "cuda_99k"))
     wide = {"D": 200, "E": 256}
     run_triton(
         attention.OP,
@@ -55,24 +55,46 @@ def test_widest_heads_agree_with_fp64_in_little_shared_memory(
     )
 
 
-def test_tiles_of_the_widest_heads_follow_the_shared_memory() -> None:
-    def forward(head_size: int, shared_kib: int) -> tuple[int, int]:
-        found = tiles.tiles_for(head_size, torch.bfloat16, False, shared_kib * 1024)
-        return found.forward["BLOCK_M"], found.forward["BLOCK_N"]
+@pytest.mark.parametrize(
+    ("capability", "shared_kib", "family"),
+    [
+        ((8, 0), 163, "sm_80"),
+        ((8, 6), 99, "cuda_99k"),
+        ((8, 9), 99, "cuda_99k"),
+        ((9, 0), 227, "sm_90"),
+        ((10, 0), 227, "sm_100"),
+        ((10, 3), 227, "sm_100"),
+        ((11, 0), 227, "sm_100"),
+        ((12, 0), 99, "cuda_99k"),
+    ],
+)
+def test_gpu_takes_the_tiles_of_the_nearest_architecture_below(
+    capability: tuple[int, int], shared_kib: int, family: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(triton_support, "is_amd", lambda: False)
+    monkeypatch.setattr(triton_support, "compute_capability", lambda device: capability)
+    monkeypatch.setattr(triton_support, "shared_memory_bytes", lambda device: shared_kib * 1024)
+    device = torch.device("cuda", 0)
+    assert tiles.family_of(device) == family
+    names = triton_support.families(device)
+    assert names[0] == f"sm_{capability[0]}{capability[1]}"
+    assert names[-1] == ("cuda_99k" if shared_kib == 99 else "cuda")
 
-    assert forward(256, 99) == (64, 32)
-    assert forward(256, 163) == forward(256, 227) == (64, 64)
-    assert forward(128, 99) == forward(128, 227) == (128, 64)
 
+def test_masks_of_a_window_take_smaller_tiles_only_where_told() -> None:
+    def tile(op: str, family: str, head: int, dtype: torch.dtype) -> tiles.Tiles:
+        return tiles.tiles_of(op, family, head, dtype)
 
-def test_tiles_of_dk_and_dv_follow_the_generation() -> None:
-    def dkdv(capability: int) -> str:
-        found = tiles.tiles_for(128, torch.bfloat16, False, 163 * 1024, capability)
-        return str(found.dkdv)
-
-    assert dkdv(8) == "BLOCK_M=64 BLOCK_N=64 num_warps=8 num_stages=1"
-    assert dkdv(9) == "BLOCK_M=32 BLOCK_N=128 num_warps=8 num_stages=2"
-    assert dkdv(10) == "BLOCK_M=64 BLOCK_N=128 num_warps=8 num_stages=1"
+    for family, table in tiles.TILES.items():
+        for head in table:
+            usual = tile("attention", family, head, torch.bfloat16)
+            assert usual == table[head]
+            found = tile("window_attention", family, head, torch.float16)
+            replaced = tiles.OVERRIDES.get(("window_attention", family, head), {})
+            assert found == usual._replace(**replaced)
+            exact = tile("window_attention", family, head, torch.float32)
+            assert exact == tiles.TILES_32_BIT[head]
+    assert tile("attention", "sm_90", 16, torch.bfloat16) == tiles.TILES["sm_90"][64]
 
 
 @pytest.mark.parametrize("part", ["forward", "dkdv", "dq"])
