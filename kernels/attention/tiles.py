@@ -74,11 +74,21 @@ TILES_32_BIT: Mapping[int, Tiles] = {
     256: Tiles(_tile(16, 16, 8, 1), _tile(16, 16, 8, 1), _tile(16, 16, 8, 1)),
 }
 
-# Where the masks of an op cost registers: tiles by op, family and padded head that replace those
-# above.
-OVERRIDES: Mapping[tuple[str, str, int], Mapping[str, Config]] = {
+# Where the masks of an op cost registers, tiles that replace those above: by the op, the family and
+# the padded head, of 16-bit types and of fp32. ptxas spills 8 to 120 bytes a thread without them.
+_Overrides = Mapping[tuple[str, str, int], Mapping[str, Config]]
+
+OVERRIDES: _Overrides = {
     ("window_attention", "sm_100", 64): {"forward": _tile(128, 64, 8, 3)},
     ("window_attention", "cuda_99k", 128): {"forward": _tile(128, 32, 8, 3)},
+}
+OVERRIDES_32_BIT: _Overrides = {
+    ("window_attention", "sm_90", 128): {"dkdv": _tile(32, 16, 8, 1)},
+    ("window_attention", "cuda_99k", 128): {"dkdv": _tile(32, 16, 8, 1)},
+    ("varlen_attention", "cuda_99k", 128): {
+        "dkdv": _tile(32, 16, 8, 1),
+        "dq": _tile(16, 32, 8, 1),
+    },
 }
 
 # Worth trying for `attention` besides the tiles above, with heads of up to 128.
@@ -101,11 +111,11 @@ def family_of(device: torch.device) -> str:
 
 def tiles_of(op: str, family: str, head_size: int, dtype: torch.dtype) -> Tiles:
     """The tiles of an op for a padded head size on a family of devices."""
-    table = TILES_32_BIT if dtype == torch.float32 else TILES[family]
+    is_32_bit = dtype == torch.float32
+    table = TILES_32_BIT if is_32_bit else TILES[family]
+    overrides = OVERRIDES_32_BIT if is_32_bit else OVERRIDES
     head = next(largest for largest in table if head_size <= largest)
-    if dtype == torch.float32:
-        return table[head]
-    return table[head]._replace(**OVERRIDES.get((op, family, head), {}))
+    return table[head]._replace(**overrides.get((op, family, head), {}))
 
 
 def padded(head_size: int) -> int:
