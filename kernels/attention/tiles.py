@@ -83,6 +83,8 @@ OVERRIDES: _Overrides = {
     ("window_attention", "cuda_99k", 128): {"forward": _tile(128, 32, 8, 3)},
 }
 OVERRIDES_32_BIT: _Overrides = {
+    ("window_attention", "sm_80", 64): {"dkdv": _tile(32, 16, 4, 1)},
+    ("window_attention", "sm_90", 64): {"dkdv": _tile(32, 16, 4, 1)},
     ("window_attention", "sm_90", 128): {"dkdv": _tile(32, 16, 8, 1)},
     ("window_attention", "cuda_99k", 128): {"dkdv": _tile(32, 16, 8, 1)},
     ("varlen_attention", "cuda_99k", 128): {

@@ -81,6 +81,23 @@ def test_every_tile_of_a_search_agrees_with_fp64(tunable: tuning.Tunable) -> Non
         assert_within(outputs, references, OP.tolerance(case))
 
 
+@pytest.mark.parametrize(
+    ("dtype", "E", "device", "is_packed"),
+    [
+        ("bf16", 64, "cuda", True),
+        ("fp32", 64, "cuda", False),
+        ("bf16", 32, "cuda", False),
+        ("bf16", 64, "cpu", False),
+    ],
+)
+def test_torch_packs_where_its_attention_takes_the_problem(
+    dtype: str, E: int, device: str, is_packed: bool
+) -> None:
+    sizes = {"T": 9, "B": 2, "H": 2, "G": 2, "D": 64, "E": E}
+    case = problem("varlen_attention", dtype, Mode.FORWARD, "even", **sizes)
+    assert varlen_attention._uses_varlen_attn(case, torch.device(device)) == is_packed
+
+
 def test_what_the_kernel_cannot_read_is_refused() -> None:
     q, k = torch.zeros(9, 4, 16, device=DEVICE), torch.zeros(9, 2, 16, device=DEVICE)
     bounds = torch.tensor([0, 4, 9], dtype=torch.int32, device=DEVICE)
