@@ -45,6 +45,9 @@ LEAST_SHARED_BYTES = 160 * 1024
 """A block of the family `cuda` may use so much shared memory: sm_80 has 163 KiB, the largest of
 those with less (sm_86, sm_89, sm_120) 99."""
 
+# Of the family `cuda`, latest first: one between two of them launches what the lower one does.
+_ARCHITECTURES = ((10, 0), (9, 0), (8, 0))
+
 IS_INSTALLED = not isinstance(triton, SimpleNamespace)
 
 INTERPRETED: bool = IS_INSTALLED and bool(triton.knobs.runtime.interpret)
@@ -132,15 +135,22 @@ def shared_memory_bytes(device: torch.device) -> int:
 
 
 def families(device: torch.device) -> tuple[str, ...]:
-    """The names in `AotKernel.families` that hold for a device, its architecture first."""
+    """The names in `AotKernel.families` that hold for a device, the nearest first.
+
+    That is its architecture, the nearest below that kernels are made for, and its family.
+    """
     if device.type != "cuda":
         return ("cuda",)
     if is_amd():
         architecture = torch.cuda.get_device_properties(device).gcnArchName
         return architecture.partition(":")[0], "hip"
     major, minor = compute_capability(device)
-    has_little = shared_memory_bytes(device) < LEAST_SHARED_BYTES
-    return f"sm_{major}{minor}", "cuda_99k" if has_little else "cuda"
+    name = f"sm_{major}{minor}"
+    if shared_memory_bytes(device) < LEAST_SHARED_BYTES:
+        return name, "cuda_99k"
+    below = [known for known in _ARCHITECTURES if known <= (major, minor)]
+    nearest = [f"sm_{major}{minor}" for major, minor in below[:1]]
+    return *dict.fromkeys((name, *nearest)), "cuda"
 
 
 @cache

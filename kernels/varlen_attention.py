@@ -11,16 +11,24 @@ to the first. Only the order of the lengths is drawn, so that the work is known.
 Counted: 2 (D + E) FLOPs for each visible pair of query and key, of which each of the H heads has
 the sum of n (n + 1) / 2 over the lengths n; softmax is not counted. The backward pass counts twice
 that. Bytes: q, k, v, cu_seqlens (and dout) read, out (or dq, dk, dv) written.
+Implementations `torch` and `compile` on a GPU are torch.nn.attention.varlen.varlen_attn, one
+FlashAttention over all sequences, where D = E is a multiple of 8 up to 256, the type has 16 bits
+and torch's release takes `window_size` (and `enable_gqa` if H > G). Elsewhere they are a loop of
+scaled_dot_product_attention over the sequences. Nested tensors are neither: torch 2.13 refuses
+causal ones without a fused kernel, and those of which a sequence is empty.
 Source: Dao 2023, "FlashAttention-2", https://arxiv.org/abs/2307.08691, whose packed form this is;
 packing without attention across sequences: Krell et al. 2021, https://arxiv.org/abs/2107.02027.
 """
 
+import inspect
 import itertools
 from collections.abc import Iterator
 from dataclasses import replace
+from functools import cache
 from typing import Any
 
 import torch
+from torch.nn.attention.varlen import varlen_attn
 from torch.nn.functional import scaled_dot_product_attention
 
 from kernels import attention, dtypes
@@ -32,14 +40,14 @@ from kernels.attention.custom_ops import (
     launch_backward,
     launch_forward,
 )
-from kernels.attention.tiles import FAMILIES, tunables
+from kernels.attention.tiles import tunables
 from kernels.attention.triton_kernels import (
     delta_kernel,
     dkdv_kernel,
     dq_kernel,
     forward_kernel,
 )
-from kernels.compiled import compile_unsupported, prepare_compiled, prepare_eager
+from kernels.compiled import Eager, compile_unsupported, prepare_compiled, prepare_eager
 from kernels.op import Cost, Impl, Inputs, Mode, Op, Outputs, Problem, Run, Tolerance, problem
 from kernels.triton_support import require_contiguous, require_dtype
 
@@ -47,6 +55,9 @@ __all__ = ["AOT", "OP", "TUNABLES", "delta_kernel", "dkdv_kernel", "dq_kernel", 
 
 # Inside a sequence the kernels count elements in 32 bits.
 _MAX_ELEMENTS = 2**31
+
+# Of the FlashAttention in torch.
+_WIDEST_FLASH_HEAD = 256
 
 
 def lengths(T: int, B: int, variant: str) -> list[int]:
@@ -238,9 +249,42 @@ def tolerance(problem: Problem) -> tuple[Tolerance, ...]:
     return attention.tolerances(problem, longest, longest)
 
 
-def _prepare(problem: Problem, inputs: Inputs, *, is_compiled: bool) -> Run:
-    # A library in the same process may have allowed tf32, and fp32 here means fp32.
-    torch.set_float32_matmul_precision("highest")
+@cache
+def _varlen_attn_options() -> frozenset[str]:
+    # `window_size` says what is causal from torch 2.11 on, `enable_gqa` came after it.
+    return frozenset(inspect.signature(varlen_attn).parameters)
+
+
+def _uses_varlen_attn(problem: Problem, device: torch.device) -> bool:
+    """Whether the problem is one for torch's packed attention, as the head of this file tells."""
+    needed = {"window_size"} | ({"enable_gqa"} if problem["H"] != problem["G"] else set())
+    D = problem["D"]
+    return (
+        device.type == "cuda"
+        and problem.dtype != "fp32"
+        and problem["E"] == D
+        and D % 8 == 0
+        and D <= _WIDEST_FLASH_HEAD
+        and needed <= _varlen_attn_options()
+    )
+
+
+def _packed(problem: Problem, inputs: Inputs) -> Eager:
+    cu_seqlens, longest = inputs["cu_seqlens"], max(_lengths(problem))
+    # Nothing to the left is hidden, everything to the right is.
+    options: dict[str, Any] = {"window_size": (-1, 0)}
+    if problem["H"] != problem["G"]:
+        options["enable_gqa"] = True
+
+    def eager(q: torch.Tensor, k: torch.Tensor, v: torch.Tensor) -> torch.Tensor:
+        out = varlen_attn(q, k, v, cu_seqlens, cu_seqlens, longest, longest, **options)
+        assert isinstance(out, torch.Tensor)
+        return out
+
+    return eager
+
+
+def _looped(problem: Problem, inputs: Inputs) -> Eager:
     sizes = inputs["cu_seqlens"].diff().tolist()
     is_grouped = problem["H"] != problem["G"]
 
@@ -258,6 +302,14 @@ def _prepare(problem: Problem, inputs: Inputs, *, is_compiled: bool) -> Run:
         ]
         return torch.cat(outs)
 
+    return eager
+
+
+def _prepare(problem: Problem, inputs: Inputs, *, is_compiled: bool) -> Run:
+    # A library in the same process may have allowed tf32, and fp32 here means fp32.
+    torch.set_float32_matmul_precision("highest")
+    is_packed = _uses_varlen_attn(problem, inputs["q"].device)
+    eager = (_packed if is_packed else _looped)(problem, inputs)
     prepare = prepare_compiled if is_compiled else prepare_eager
     gradient = inputs["dout"] if problem.mode == Mode.BACKWARD else None
     return prepare(eager, (inputs["q"], inputs["k"], inputs["v"]), gradient)
@@ -269,6 +321,32 @@ def _prepare_torch(problem: Problem, inputs: Inputs) -> Run:
 
 def _prepare_compile(problem: Problem, inputs: Inputs) -> Run:
     return _prepare(problem, inputs, is_compiled=True)
+
+
+@cache
+def _varlen_attn_fails(
+    device: torch.device, dtype: str, mode: Mode, D: int, group_size: int
+) -> str | None:
+    """How varlen_attn fails on a small problem with heads of that kind, or None."""
+    sizes = {"T": 200, "B": 3, "H": group_size, "G": 1, "D": D, "E": D}
+    small = problem("varlen_attention", dtype, mode, "even", **sizes)
+    try:
+        _prepare_torch(small, OP.make_inputs(small, torch.Generator(device).manual_seed(0)))()
+    except Exception as error:  # a library may raise anything; it becomes the reason
+        first_line = next(iter(str(error).strip().splitlines()), "no message")
+        return f"varlen_attn fails on this device: {type(error).__name__}: {first_line}."
+    return None
+
+
+def _torch_unsupported(problem: Problem, device: torch.device) -> str | None:
+    if not _uses_varlen_attn(problem, device):
+        return None
+    group_size = problem["H"] // problem["G"]
+    return _varlen_attn_fails(device, problem.dtype, problem.mode, problem["D"], group_size)
+
+
+def _compile_unsupported(problem: Problem, device: torch.device) -> str | None:
+    return compile_unsupported(problem, device) or _torch_unsupported(problem, device)
 
 
 def _prepare_triton(problem: Problem, inputs: Inputs) -> Run:
@@ -299,16 +377,19 @@ _HEADS = {
         G=8,
         cu_seqlens=torch.empty(0, dtype=torch.int32),
     )
-    for size in (64, 128)
+    for size in (64, 128, 256)
 }
 
 AOT = (
     described_delta(_HEADS[128]),
-    *described_all(_HEADS[64], "bf16", *FAMILIES),
-    *described_all(_HEADS[128], "bf16", *FAMILIES),
+    *described_all(_HEADS[64], "bf16"),
+    *described_all(_HEADS[128], "bf16"),
+    *described_all(_HEADS[256], "bf16"),
+    *described_all(_HEADS[64], "fp16"),
+    *described_all(_HEADS[128], "fp32"),
 )
 
-TUNABLES = tunables("varlen_attention", *_HEADS)
+TUNABLES = tunables("varlen_attention")
 
 OP = Op(
     name="varlen_attention",
@@ -325,8 +406,8 @@ OP = Op(
     cost=cost,
     tolerance=tolerance,
     impls=(
-        Impl("torch", _prepare_torch),
-        Impl("compile", _prepare_compile, compile_unsupported),
+        Impl("torch", _prepare_torch, _torch_unsupported),
+        Impl("compile", _prepare_compile, _compile_unsupported),
         Impl("triton", _prepare_triton, _unsupported),
     ),
 )

@@ -17,9 +17,11 @@ keys and queries outside the window.
 """
 
 from dataclasses import replace
+from functools import cache
 from typing import Any
 
 import torch
+from torch.nn.attention.flex_attention import create_block_mask, flex_attention
 from torch.nn.functional import scaled_dot_product_attention
 
 from kernels import attention, dtypes
@@ -32,7 +34,7 @@ from kernels.attention.custom_ops import (
     launch_backward,
     launch_forward,
 )
-from kernels.attention.tiles import FAMILIES, tunables
+from kernels.attention.tiles import tunables
 from kernels.attention.triton_kernels import (
     delta_kernel,
     dkdv_kernel,
@@ -40,7 +42,7 @@ from kernels.attention.triton_kernels import (
     forward_kernel,
 )
 from kernels.compiled import compile_unsupported, prepare_compiled, prepare_eager
-from kernels.op import Cost, Impl, Inputs, Mode, Op, Outputs, Problem, Run
+from kernels.op import Cost, Impl, Inputs, Mode, Op, Outputs, Problem, Run, problem
 from kernels.triton_support import require_dtype
 
 __all__ = ["AOT", "OP", "TUNABLES", "delta_kernel", "dkdv_kernel", "dq_kernel", "forward_kernel"]
@@ -148,21 +150,81 @@ def cost(problem: Problem) -> Cost:
     return attention.counted(problem, pairs)
 
 
-def _prepare(problem: Problem, inputs: Inputs, *, is_compiled: bool) -> Run:
+def _gradient(problem: Problem, inputs: Inputs) -> torch.Tensor | None:
+    return inputs["dout"] if problem.mode == Mode.BACKWARD else None
+
+
+def _prepare_masked(problem: Problem, inputs: Inputs, *, is_compiled: bool) -> Run:
     # A library in the same process may have allowed tf32, and fp32 here means fp32.
     torch.set_float32_matmul_precision("highest")
     prepare = prepare_compiled if is_compiled else prepare_eager
-    gradient = inputs["dout"] if problem.mode == Mode.BACKWARD else None
-    mask = _visible(problem, inputs["q"].device)
-    return prepare(_eager, (inputs["q"], inputs["k"], inputs["v"], mask), gradient)
+    operands = inputs["q"], inputs["k"], inputs["v"], _visible(problem, inputs["q"].device)
+    return prepare(_eager, operands, _gradient(problem, inputs))
 
 
 def _prepare_torch(problem: Problem, inputs: Inputs) -> Run:
-    return _prepare(problem, inputs, is_compiled=False)
+    return _prepare_masked(problem, inputs, is_compiled=False)
+
+
+def _prepare_flex(problem: Problem, inputs: Inputs) -> Run:
+    torch.set_float32_matmul_precision("highest")
+    q, k, v, window = inputs["q"], inputs["k"], inputs["v"], problem["W"]
+    Q, S = problem["Q"], problem["S"]
+    is_grouped = problem["H"] != problem["G"]
+
+    def seen(
+        batch: torch.Tensor, head: torch.Tensor, query: torch.Tensor, key: torch.Tensor
+    ) -> torch.Tensor:
+        del batch, head
+        position = query + (S - Q)
+        return (key <= position) & (key > position - window)
+
+    blocks = create_block_mask(seen, None, None, Q, S, device=q.device)
+
+    def eager(q: torch.Tensor, k: torch.Tensor, v: torch.Tensor) -> torch.Tensor:
+        out = flex_attention(q, k, v, block_mask=blocks, enable_gqa=is_grouped)
+        assert isinstance(out, torch.Tensor)
+        return out
+
+    return prepare_compiled(eager, (q, k, v), _gradient(problem, inputs))
+
+
+def _uses_flex(device: torch.device) -> bool:
+    return device.type == "cuda"
+
+
+@cache
+def _flex_fails(
+    device: torch.device, dtype: str, mode: Mode, D: int, E: int, group_size: int
+) -> str | None:
+    """How flex_attention fails on a small problem with heads of that kind, or None.
+
+    What it can lower depends on the type, the heads and the release: its tiles may need more shared
+    memory than there is.
+    """
+    sizes = {"B": 1, "Q": 256, "S": 256, "H": group_size, "G": 1, "D": D, "E": E, "W": 100}
+    small = problem("window_attention", dtype, mode, **sizes)
+    inputs = OP.make_inputs(small, torch.Generator(device).manual_seed(0))
+    try:
+        _prepare_flex(small, inputs)()
+    except Exception as error:  # a compiler may raise anything; it becomes the reason
+        first_line = next(iter(str(error).strip().splitlines()), "no message")
+        return f"flex_attention fails on this device: {type(error).__name__}: {first_line}."
+    return None
 
 
 def _prepare_compile(problem: Problem, inputs: Inputs) -> Run:
-    return _prepare(problem, inputs, is_compiled=True)
+    if _uses_flex(inputs["q"].device):
+        return _prepare_flex(problem, inputs)
+    return _prepare_masked(problem, inputs, is_compiled=True)
+
+
+def _compile_unsupported(problem: Problem, device: torch.device) -> str | None:
+    reason = compile_unsupported(problem, device)
+    if reason is not None or not _uses_flex(device):
+        return reason
+    D, E, group_size = problem["D"], problem["E"], problem["H"] // problem["G"]
+    return _flex_fails(device, problem.dtype, problem.mode, D, E, group_size)
 
 
 def _prepare_triton(problem: Problem, inputs: Inputs) -> Run:
@@ -174,15 +236,20 @@ def _prepare_triton(problem: Problem, inputs: Inputs) -> Run:
     return lambda: window_attention_backward(dout, q, k, v, out, lse, window)
 
 
-_HEADS = {size: replace(heads_of("window_attention", size, size), window=128) for size in (64, 128)}
+_HEADS = {
+    size: replace(heads_of("window_attention", size, size), window=128) for size in (64, 128, 256)
+}
 
 AOT = (
     described_delta(_HEADS[128]),
-    *described_all(_HEADS[64], "bf16", *FAMILIES),
-    *described_all(_HEADS[128], "bf16", *FAMILIES),
+    *described_all(_HEADS[64], "bf16"),
+    *described_all(_HEADS[128], "bf16"),
+    *described_all(_HEADS[256], "bf16"),
+    *described_all(_HEADS[64], "fp16"),
+    *described_all(_HEADS[128], "fp32"),
 )
 
-TUNABLES = tunables("window_attention", *_HEADS)
+TUNABLES = tunables("window_attention")
 
 OP = Op(
     name="window_attention",
@@ -199,7 +266,7 @@ OP = Op(
     tolerance=attention.tolerance,
     impls=(
         Impl("torch", _prepare_torch),
-        Impl("compile", _prepare_compile, compile_unsupported),
+        Impl("compile", _prepare_compile, _compile_unsupported),
         Impl("triton", _prepare_triton, attention.kernel_unsupported),
     ),
 )

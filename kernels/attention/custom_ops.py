@@ -7,14 +7,15 @@ from typing import Any
 
 import torch
 
-from kernels import tuning
+from kernels import dtypes, tuning
 from kernels.attention.tiles import (
-    FAMILIES,
     MIN_ROWS,
-    MORE,
-    TILES_32_BIT,
+    TILES,
+    Tiles,
+    family_of,
+    more_of,
     padded,
-    tiles_on,
+    tiles_of,
     tunables,
 )
 from kernels.attention.triton_kernels import (
@@ -73,6 +74,11 @@ class Sizes:
             return self.Q, self.S
         return self.num_tokens, self.num_tokens
 
+    def tiles(self, q: torch.Tensor) -> Tiles:
+        """The usual tiles on the device of q."""
+        head = padded(max(self.D, self.E))
+        return tiles_of(self.op, family_of(q.device), head, q.dtype)
+
     def choose(self, part: str, dtype: torch.dtype, tile: Config) -> Config:
         """The tile to launch a kernel with."""
         # The square of the head: twice as wide a one needs other tiles, and is then not near.
@@ -93,8 +99,7 @@ def launch_forward(
     lse_shape = (H, sizes.num_tokens) if is_varlen else q.shape[:-1]
     lse = q.new_empty(lse_shape, dtype=torch.float32)
     block_d, block_e = padded(D), padded(E)
-    default = tiles_on(q.device, max(block_d, block_e), q.dtype).forward
-    tile = sizes.choose("forward", q.dtype, default)
+    tile = sizes.choose("forward", q.dtype, sizes.tiles(q).forward)
     # A decode step has one query per head. Those of a group read the same keys, so they become
     # the rows of one product instead of one row each of as many.
     is_packed = sizes.Q < MIN_ROWS and not is_varlen
@@ -125,7 +130,7 @@ def launch_backward(
     delta = torch.empty_like(lse)
     D, E, heads_per_group = sizes.D, sizes.E, sizes.H // sizes.G
     blocks = {"D": D, "E": E, "BLOCK_D": padded(D), "BLOCK_E": padded(E)}
-    tiles = tiles_on(q.device, padded(max(D, E)), q.dtype)
+    tiles = sizes.tiles(q)
     scale = D**-0.5
     num_rows = lse.numel()
     delta_kernel[(cdiv(num_rows, _DELTA_ROWS),)](
@@ -277,33 +282,30 @@ def described(
     )
 
 
-def described_all(sizes: Sizes, dtype: str, *families: str) -> tuple[AotKernel, ...]:
+def described_all(sizes: Sizes, dtype: str) -> tuple[AotKernel, ...]:
     """All kernels of an op with the tiles that a head has by default on each family."""
-    descriptions = []
     head = padded(max(sizes.D, sizes.E))
-    for family in families:
-        table = TILES_32_BIT if dtype == "fp32" else FAMILIES[family]
-        tiles = next(tiles for largest, tiles in table.items() if head <= largest)
+    descriptions = []
+    for family in TILES:
+        tiles = tiles_of(sizes.op, family, head, dtypes.torch_dtype(dtype))
         for part, tile in tiles._asdict().items():
             tunable = f"{sizes.op}.{part}" if dtype != "fp32" else ""
             descriptions.append(described(part, sizes, dtype, tile, family, tunable=tunable))
     return tuple(descriptions)
 
 
-def described_search(sizes: Sizes, dtype: str) -> tuple[AotKernel, ...]:
-    """The tiles of a search that are no head's default, with heads of `sizes`."""
+def _described_search(sizes: Sizes, dtype: str) -> tuple[AotKernel, ...]:
+    # The tiles of a search that are no head's default, with heads of `sizes`.
     return tuple(
         described(part, sizes, dtype, tile, family, tunable=f"{sizes.op}.{part}")
-        for family, more in MORE.items()
-        for part, tiles in more.items()
-        for tile in tiles
+        for family in TILES
+        for part in Tiles._fields
+        for tile in more_of(sizes.op, family, part)
     )
 
 
 def _decode(sizes: Sizes, dtype: str, family: str) -> AotKernel:
-    tiles = next(
-        tiles for largest, tiles in FAMILIES[family].items() if padded(sizes.D) <= largest
-    ).forward
+    tiles = tiles_of(sizes.op, family, padded(sizes.D), dtypes.torch_dtype(dtype)).forward
     tile = config(4, tiles.num_stages, BLOCK_M=MIN_ROWS, BLOCK_N=tiles["BLOCK_N"])
     return described("decode", sizes, dtype, tile, family)
 
@@ -344,14 +346,15 @@ _HEADS = {
 
 AOT = (
     described_delta(_HEADS[128, 128]),
-    *described_all(_HEADS[64, 64], "fp16", *FAMILIES),
-    *described_all(_HEADS[128, 128], "bf16", *FAMILIES),
-    *described_all(replace(_HEADS[128, 128], is_causal=False), "bf16", *FAMILIES),
-    *described_all(_HEADS[192, 128], "bf16", *FAMILIES),
-    *described_all(_HEADS[256, 256], "bf16", *FAMILIES),
-    *described_all(_HEADS[128, 128], "fp32", *FAMILIES),
-    *(_decode(_HEADS[D, D], "bf16", family) for D in (128, 256) for family in FAMILIES),
-    *described_search(_HEADS[128, 128], "bf16"),
+    *described_all(_HEADS[64, 64], "bf16"),
+    *described_all(_HEADS[128, 128], "bf16"),
+    *described_all(_HEADS[256, 256], "bf16"),
+    *described_all(_HEADS[192, 128], "bf16"),
+    *described_all(replace(_HEADS[128, 128], is_causal=False), "bf16"),
+    *described_all(_HEADS[64, 64], "fp16"),
+    *described_all(_HEADS[128, 128], "fp32"),
+    *(_decode(_HEADS[D, D], "bf16", family) for D in (128, 256) for family in TILES),
+    *_described_search(_HEADS[128, 128], "bf16"),
 )
 
 TUNABLES = tunables("attention")

@@ -1,5 +1,10 @@
-"""The tiles that the kernels of attention launch with, by size of a head and by device."""
+"""The tiles that the kernels of attention launch with, by family of devices and size of a head.
 
+Each is the largest that was found to need no memory for registers in causal, windowed and packed
+attention alike, by Triton 3.7.1; `kernels.resources` compiles them for every architecture.
+"""
+
+from collections.abc import Mapping
 from typing import NamedTuple
 
 import torch
@@ -27,84 +32,92 @@ MAX_HEAD = 256
 # The least number of rows of a tensor-core product.
 MIN_ROWS = 16
 
-# By padded head size. 16 bits: a program keeps its queries and the fp32 accumulator in registers,
-# keys and values pass through shared memory, num_stages of them at once.
-TILES_16_BIT = {
-    64: Tiles(_tile(128, 128, 8, 3), _tile(64, 128, 8, 2), _tile(128, 64, 8, 2)),
-    128: Tiles(_tile(128, 64, 8, 3), _tile(32, 128, 8, 2), _tile(128, 64, 8, 2)),
-    256: Tiles(_tile(64, 64, 8, 2), _tile(64, 32, 8, 1), _tile(64, 32, 8, 2)),
+_HEADS_OF_256 = Tiles(_tile(64, 64, 8, 2), _tile(64, 32, 8, 1), _tile(64, 32, 8, 2))
+
+# Of 16-bit types, by family and padded head size. A program keeps its queries and the fp32
+# accumulator in registers, keys and values pass through shared memory, num_stages of them at once.
+TILES: Mapping[str, Mapping[int, Tiles]] = {
+    # Without the products of sm_90, which read shared memory, operands are registers too.
+    "sm_80": {
+        64: Tiles(_tile(128, 128, 8, 3), _tile(32, 128, 8, 2), _tile(128, 64, 8, 2)),
+        128: Tiles(_tile(128, 64, 8, 3), _tile(64, 64, 8, 1), _tile(128, 32, 8, 2)),
+        256: _HEADS_OF_256,
+    },
+    "sm_90": {
+        64: Tiles(_tile(128, 128, 8, 3), _tile(64, 128, 8, 2), _tile(128, 64, 8, 2)),
+        128: Tiles(_tile(128, 64, 8, 3), _tile(32, 128, 8, 2), _tile(128, 64, 8, 2)),
+        256: _HEADS_OF_256,
+    },
+    "sm_100": {
+        64: Tiles(_tile(128, 128, 8, 3), _tile(64, 128, 8, 1), _tile(64, 128, 8, 2)),
+        128: Tiles(_tile(128, 64, 8, 3), _tile(64, 128, 8, 1), _tile(128, 64, 8, 2)),
+        256: _HEADS_OF_256,
+    },
+    # sm_86, sm_89 and sm_120 multiply as sm_80 does and let a block use 99 KiB.
+    "cuda_99k": {
+        64: Tiles(_tile(128, 64, 8, 3), _tile(32, 128, 8, 2), _tile(128, 64, 8, 2)),
+        128: Tiles(_tile(128, 64, 8, 3), _tile(64, 64, 8, 1), _tile(128, 32, 8, 2)),
+        256: Tiles(_tile(64, 32, 8, 2), _tile(32, 32, 8, 1), _tile(64, 32, 8, 1)),
+    },
+    # 64 KiB of LDS per workgroup on gfx942, where a pipeline of 2 stages keeps one copy.
+    "hip": {
+        64: Tiles(_tile(128, 64, 4, 2), _tile(32, 128, 4, 1), _tile(128, 32, 4, 1)),
+        128: Tiles(_tile(128, 64, 4, 1), _tile(32, 64, 4, 1), _tile(64, 32, 4, 1)),
+        256: Tiles(_tile(64, 32, 4, 1), _tile(16, 32, 4, 1), _tile(32, 16, 4, 1)),
+    },
 }
-# From sm_100 on a second stage makes dk and dv of heads up to 128 spill (204 bytes a thread at
-# 32 x 128, 68 at 64 x 128 for heads of 64); with one stage 64 x 128 does not, and sm_90 does (28).
-TILES_16_BIT_SM100 = TILES_16_BIT | {
-    head: TILES_16_BIT[head]._replace(dkdv=_tile(64, 128, 8, 1)) for head in (64, 128)
-}
-# Of these, only heads of 256 take more than the 99 KiB that a block may use on sm_86, sm_89 and
-# sm_120: up to 128 KiB on sm_80 and 160 KiB on sm_90. Without the products of sm_90, which read
-# shared memory, dk and dv of heads of 128 spill 64 bytes at 32 x 128 and none at 64 x 64; heads of
-# 64 spill 32 there on sm_80 and 8 on sm_120, the least that was found (40 and 52 with two stages).
-TILES_16_BIT_99K = {
-    64: TILES_16_BIT[64]._replace(dkdv=_tile(64, 64, 8, 1)),
-    128: TILES_16_BIT[128]._replace(dkdv=_tile(64, 64, 8, 1)),
-    256: Tiles(_tile(64, 32, 8, 2), _tile(32, 32, 8, 1), _tile(64, 32, 8, 1)),
-}
-TILES_16_BIT_SM80 = TILES_16_BIT | {
-    head: TILES_16_BIT[head]._replace(dkdv=TILES_16_BIT_99K[head].dkdv) for head in (64, 128)
-}
-LEAST_SHARED_BYTES = 160 * 1024
-# AMD has 64 KiB of LDS per workgroup on gfx942, and its pipeline of 2 stages keeps one copy there.
-TILES_16_BIT_AMD = {
-    64: Tiles(_tile(128, 64, 4, 2), _tile(32, 128, 4, 1), _tile(128, 32, 4, 1)),
-    128: Tiles(_tile(128, 64, 4, 1), _tile(32, 64, 4, 1), _tile(64, 32, 4, 1)),
-    256: Tiles(_tile(64, 32, 4, 1), _tile(16, 32, 4, 1), _tile(32, 16, 4, 1)),
-}
+
 # fp32 is multiplied without tensor cores on NVIDIA and passes entirely through registers.
-TILES_32_BIT = {
+TILES_32_BIT: Mapping[int, Tiles] = {
     64: Tiles(_tile(32, 32, 4, 1), _tile(32, 32, 4, 1), _tile(32, 32, 4, 1)),
     128: Tiles(_tile(32, 32, 8, 1), _tile(16, 32, 8, 1), _tile(32, 16, 8, 1)),
     256: Tiles(_tile(16, 16, 8, 1), _tile(16, 16, 8, 1), _tile(16, 16, 8, 1)),
 }
 
-FAMILIES = {"cuda": TILES_16_BIT, "cuda_99k": TILES_16_BIT_99K, "hip": TILES_16_BIT_AMD}
+# Where the masks of an op cost registers, tiles that replace those above: by the op, the family and
+# the padded head, of 16-bit types and of fp32. ptxas spills 8 to 120 bytes a thread without them.
+_Overrides = Mapping[tuple[str, str, int], Mapping[str, Config]]
 
-# Worth trying for heads of up to 128 besides the tiles above. 230 registers at most on sm_90.
-MORE: dict[str, dict[str, tuple[Config, ...]]] = {
-    "cuda": {
+OVERRIDES: _Overrides = {
+    ("window_attention", "sm_100", 64): {"forward": _tile(128, 64, 8, 3)},
+    ("window_attention", "cuda_99k", 128): {"forward": _tile(128, 32, 8, 3)},
+}
+OVERRIDES_32_BIT: _Overrides = {
+    ("window_attention", "sm_80", 64): {"dkdv": _tile(32, 16, 4, 1)},
+    ("window_attention", "sm_90", 64): {"dkdv": _tile(32, 16, 4, 1)},
+    ("window_attention", "sm_90", 128): {"dkdv": _tile(32, 16, 8, 1)},
+    ("window_attention", "cuda_99k", 128): {"dkdv": _tile(32, 16, 8, 1)},
+    ("varlen_attention", "cuda_99k", 128): {
+        "dkdv": _tile(32, 16, 8, 1),
+        "dq": _tile(16, 32, 8, 1),
+    },
+}
+
+# Worth trying for `attention` besides the tiles above, with heads of up to 128.
+MORE: Mapping[str, Mapping[str, tuple[Config, ...]]] = {
+    "sm_80": {"forward": (_tile(64, 64, 4, 3),)},
+    "sm_90": {
         "forward": (_tile(128, 128, 8, 2), _tile(64, 64, 4, 3)),
-        "dkdv": (TILES_16_BIT_SM100[128].dkdv, TILES_16_BIT_SM80[128].dkdv),
+        "dkdv": (_tile(64, 64, 8, 1),),
         "dq": (_tile(64, 128, 8, 2),),
     },
-    "cuda_99k": {"forward": (_tile(64, 64, 4, 2),), "dkdv": (), "dq": ()},
-    "hip": {"forward": (), "dkdv": (), "dq": ()},
+    "sm_100": {"forward": (_tile(64, 64, 4, 3),)},
+    "cuda_99k": {"forward": (_tile(64, 64, 4, 2),)},
 }
 
 
-def tiles_for(
-    head_size: int, dtype: torch.dtype, is_amd: bool, shared_bytes: int, capability: int = 9
-) -> Tiles:
-    """The tiles for a padded head size, where a block may use that much shared memory.
-
-    The capability is the major one of an NVIDIA GPU.
-    """
-    table = TILES_16_BIT
-    if shared_bytes < LEAST_SHARED_BYTES:
-        table = TILES_16_BIT_99K
-    elif capability >= 10:
-        table = TILES_16_BIT_SM100
-    elif capability < 9:
-        table = TILES_16_BIT_SM80
-    if is_amd:
-        table = TILES_16_BIT_AMD
-    if dtype == torch.float32:
-        table = TILES_32_BIT
-    return next(tiles for largest, tiles in table.items() if head_size <= largest)
+def family_of(device: torch.device) -> str:
+    """The key of `TILES` for a device; those of sm_90 where no GPU interprets the kernels."""
+    return next((name for name in triton_support.families(device) if name in TILES), "sm_90")
 
 
-def tiles_on(device: torch.device, head_size: int, dtype: torch.dtype) -> Tiles:
-    """The tiles for a padded head size on a device."""
-    shared_bytes = triton_support.shared_memory_bytes(device)
-    capability = torch.cuda.get_device_capability(device)[0] if device.type == "cuda" else 9
-    return tiles_for(head_size, dtype, triton_support.is_amd(), shared_bytes, capability)
+def tiles_of(op: str, family: str, head_size: int, dtype: torch.dtype) -> Tiles:
+    """The tiles of an op for a padded head size on a family of devices."""
+    is_32_bit = dtype == torch.float32
+    table = TILES_32_BIT if is_32_bit else TILES[family]
+    overrides = OVERRIDES_32_BIT if is_32_bit else OVERRIDES
+    head = next(largest for largest in table if head_size <= largest)
+    return table[head]._replace(**overrides.get((op, family, head), {}))
 
 
 def padded(head_size: int) -> int:
@@ -112,22 +125,20 @@ def padded(head_size: int) -> int:
     return max(next_power_of_2(head_size), MIN_ROWS)
 
 
-def tunables(op: str, *heads: int) -> tuple[Tunable, ...]:
-    """What may be searched for an op that launches these kernels.
+def more_of(op: str, family: str, part: str) -> tuple[Config, ...]:
+    """What a search tries besides the tiles of an op."""
+    return MORE.get(family, {}).get(part, ()) if op == "attention" else ()
 
-    Args:
-        op: The name of the op.
-        heads: The padded head sizes whose default tiles are tried; all, and more, without any.
-    """
+
+def tunables(op: str) -> tuple[Tunable, ...]:
+    """What may be searched for an op that launches these kernels."""
 
     def searched(part: str, family: str) -> tuple[Config, ...]:
-        tables = FAMILIES[family]
-        defaults = (getattr(tables[head], part) for head in heads or tables)
-        return tuple(dict.fromkeys((*defaults, *(() if heads else MORE[family][part]))))
+        tiles = (tiles_of(op, family, head, torch.bfloat16) for head in TILES[family])
+        defaults = (getattr(one, part) for one in tiles)
+        return tuple(dict.fromkeys((*defaults, *more_of(op, family, part))))
 
     return tuple(
-        Tunable(
-            kernel=f"{op}.{part}", configs={family: searched(part, family) for family in FAMILIES}
-        )
+        Tunable(kernel=f"{op}.{part}", configs={family: searched(part, family) for family in TILES})
         for part in Tiles._fields
     )

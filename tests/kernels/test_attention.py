@@ -12,13 +12,13 @@ from tests.kernels.checks import DEVICE, assert_within, expected, inputs_of, nee
 MODES = (Mode.FORWARD, Mode.BACKWARD)
 
 SHAPES = {
-    "training": {"B": 1, "Q": 70, "S": 70, "H": 2, "G": 2, "D": 16, "E": 16},
-    "one group for all heads": {"B": 2, "Q": 33, "S": 33, "H": 5, "G": 1, "D": 16, "E": 16},
+    "training": {"B": 1, "Q": 70, "S": 70, "H": 1, "G": 1, "D": 16, "E": 16},
+    "one group for all heads": {"B": 2, "Q": 33, "S": 33, "H": 3, "G": 1, "D": 16, "E": 16},
     "queries at the end of longer keys": {
         "B": 1, "Q": 33, "S": 131, "H": 2, "G": 1, "D": 16, "E": 16,
     },
-    "decode": {"B": 2, "Q": 1, "S": 75, "H": 12, "G": 3, "D": 24, "E": 24},
-    "a few queries at once": {"B": 2, "Q": 5, "S": 75, "H": 12, "G": 3, "D": 24, "E": 24},
+    "decode": {"B": 2, "Q": 1, "S": 75, "H": 4, "G": 2, "D": 24, "E": 24},
+    "a few queries at once": {"B": 1, "Q": 5, "S": 75, "H": 4, "G": 2, "D": 24, "E": 24},
     "values narrower than keys": {"B": 1, "Q": 20, "S": 20, "H": 2, "G": 2, "D": 48, "E": 32},
     "values wider than keys": {"B": 1, "Q": 20, "S": 20, "H": 2, "G": 2, "D": 3, "E": 40},
 }  # fmt: skip
@@ -38,7 +38,7 @@ def test_shape_agrees_with_fp64(shape: str, mode: Mode, variant: str) -> None:
 def test_masked_and_full_blocks_agree_with_fp64(Q: int, S: int, mode: Mode, variant: str) -> None:
     run_triton(
         attention.OP,
-        problem("attention", "fp16", mode, variant, B=1, Q=Q, S=S, H=2, G=1, D=16, E=16),
+        problem("attention", "fp16", mode, variant, B=1, Q=Q, S=S, H=1, G=1, D=16, E=16),
     )
 
 
@@ -47,7 +47,7 @@ def test_masked_and_full_blocks_agree_with_fp64(Q: int, S: int, mode: Mode, vari
 def test_widest_heads_agree_with_fp64_in_little_shared_memory(
     mode: Mode, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(triton_support, "shared_memory_bytes", lambda device: 99 * 1024)
+    monkeypatch.setattr(triton_support, "families", lambda device: ("sm_89", "cuda_99k"))
     wide = {"D": 200, "E": 256}
     run_triton(
         attention.OP,
@@ -55,34 +55,62 @@ def test_widest_heads_agree_with_fp64_in_little_shared_memory(
     )
 
 
-def test_tiles_of_the_widest_heads_follow_the_shared_memory() -> None:
-    def forward(head_size: int, shared_kib: int) -> tuple[int, int]:
-        found = tiles.tiles_for(head_size, torch.bfloat16, False, shared_kib * 1024)
-        return found.forward["BLOCK_M"], found.forward["BLOCK_N"]
+@pytest.mark.parametrize(
+    ("capability", "shared_kib", "family"),
+    [
+        ((8, 0), 163, "sm_80"),
+        ((8, 6), 99, "cuda_99k"),
+        ((8, 9), 99, "cuda_99k"),
+        ((9, 0), 227, "sm_90"),
+        ((10, 0), 227, "sm_100"),
+        ((10, 3), 227, "sm_100"),
+        ((11, 0), 227, "sm_100"),
+        ((12, 0), 99, "cuda_99k"),
+    ],
+)
+def test_gpu_takes_the_tiles_of_the_nearest_architecture_below(
+    capability: tuple[int, int], shared_kib: int, family: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(triton_support, "is_amd", lambda: False)
+    monkeypatch.setattr(triton_support, "compute_capability", lambda device: capability)
+    monkeypatch.setattr(triton_support, "shared_memory_bytes", lambda device: shared_kib * 1024)
+    device = torch.device("cuda", 0)
+    assert tiles.family_of(device) == family
+    names = triton_support.families(device)
+    assert names[0] == f"sm_{capability[0]}{capability[1]}"
+    assert names[-1] == ("cuda_99k" if shared_kib == 99 else "cuda")
 
-    assert forward(256, 99) == (64, 32)
-    assert forward(256, 163) == forward(256, 227) == (64, 64)
-    assert forward(128, 99) == forward(128, 227) == (128, 64)
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16, torch.float32])
+def test_masks_take_other_tiles_only_where_told(dtype: torch.dtype) -> None:
+    is_32_bit = dtype == torch.float32
+    overrides = tiles.OVERRIDES_32_BIT if is_32_bit else tiles.OVERRIDES
+    for family, table in tiles.TILES.items():
+        usual = tiles.TILES_32_BIT if is_32_bit else table
+        for head in usual:
+            assert tiles.tiles_of("attention", family, head, dtype) == usual[head]
+            for op in ("window_attention", "varlen_attention"):
+                replaced = overrides.get((op, family, head), {})
+                found = tiles.tiles_of(op, family, head, dtype)
+                assert found == usual[head]._replace(**replaced)
 
 
-def test_tiles_of_dk_and_dv_follow_the_generation() -> None:
-    def dkdv(capability: int) -> str:
-        found = tiles.tiles_for(128, torch.bfloat16, False, 163 * 1024, capability)
-        return str(found.dkdv)
-
-    assert dkdv(8) == "BLOCK_M=64 BLOCK_N=64 num_warps=8 num_stages=1"
-    assert dkdv(9) == "BLOCK_M=32 BLOCK_N=128 num_warps=8 num_stages=2"
-    assert dkdv(10) == "BLOCK_M=64 BLOCK_N=128 num_warps=8 num_stages=1"
+def test_narrow_head_takes_the_tiles_of_the_next_wider() -> None:
+    found = [tiles.tiles_of("attention", "sm_90", head, torch.bfloat16) for head in (16, 64, 128)]
+    assert found[0] == found[1] != found[2]
 
 
-@pytest.mark.parametrize("part", ["forward", "dkdv", "dq"])
-def test_every_tile_of_a_search_agrees_with_fp64(part: str) -> None:
-    (tunable,) = (one for one in attention.TUNABLES if one.kernel == f"attention.{part}")
-    mode = Mode.FORWARD if part == "forward" else Mode.BACKWARD
-    sizes = {"B": 1, "Q": 140, "S": 150, "H": 2, "G": 1, "D": 16, "E": 16}
-    for one in {one: None for family in tunable.configs.values() for one in family}:
+# The interpreter has neither warps nor stages: of tiles of the same blocks one is enough there.
+@pytest.mark.parametrize("tunable", attention.TUNABLES, ids=lambda one: one.kernel)
+def test_every_tile_of_a_search_agrees_with_fp64(tunable: tuning.Tunable) -> None:
+    mode = Mode.FORWARD if tunable.kernel.endswith("forward") else Mode.BACKWARD
+    case = problem("attention", "fp16", mode, "causal", B=1, Q=132, S=135, H=1, G=1, D=16, E=16)
+    inputs = inputs_of(attention.OP, case)
+    references = expected(attention.OP, case, inputs)
+    for one in {one.blocks: one for family in tunable.configs.values() for one in family}.values():
         with tuning.forced({tunable.kernel: one}), tuning.observed() as chosen:
-            run_triton(attention.OP, problem("attention", "fp16", mode, "causal", **sizes))
+            outputs = attention.OP.impl("triton").prepare(case, inputs)()
+        assert_within(outputs, references, attention.OP.tolerance(case))
         assert chosen[tunable.kernel].config == one
 
 

@@ -5,7 +5,7 @@ from hypothesis import strategies as st
 
 from kernels import attention, registry, tuning, varlen_attention
 from kernels.op import Mode, problem
-from tests.kernels.checks import DEVICE, inputs_of, needs_gpu, run_triton
+from tests.kernels.checks import DEVICE, assert_within, expected, inputs_of, needs_gpu, run_triton
 
 OP = varlen_attention.OP
 MODES = (Mode.FORWARD, Mode.BACKWARD)
@@ -68,16 +68,34 @@ def test_cost_by_hand() -> None:
     assert backward.bytes_written == forward.bytes_read - 16
 
 
-@pytest.mark.parametrize("part", ["forward", "dkdv", "dq"])
-def test_every_tile_of_a_search_agrees_with_fp64(part: str) -> None:
-    (tunable,) = (
-        one for one in varlen_attention.TUNABLES if one.kernel == f"varlen_attention.{part}"
-    )
-    mode = Mode.FORWARD if part == "forward" else Mode.BACKWARD
-    case = problem("varlen_attention", "fp16", mode, "skewed", T=220, B=3, **HEADS)
-    for one in {one: None for family in tunable.configs.values() for one in family}:
+# The interpreter has neither warps nor stages: of tiles of the same blocks one is enough there.
+@pytest.mark.parametrize("tunable", varlen_attention.TUNABLES, ids=lambda one: one.kernel)
+def test_every_tile_of_a_search_agrees_with_fp64(tunable: tuning.Tunable) -> None:
+    mode = Mode.FORWARD if tunable.kernel.endswith("forward") else Mode.BACKWARD
+    case = problem("varlen_attention", "fp16", mode, "skewed", T=200, B=2, **HEADS | {"H": 1})
+    inputs = inputs_of(OP, case)
+    references = expected(OP, case, inputs)
+    for one in {one.blocks: one for family in tunable.configs.values() for one in family}.values():
         with tuning.forced({tunable.kernel: one}):
-            run_triton(OP, case)
+            outputs = OP.impl("triton").prepare(case, inputs)()
+        assert_within(outputs, references, OP.tolerance(case))
+
+
+@pytest.mark.parametrize(
+    ("dtype", "E", "device", "is_packed"),
+    [
+        ("bf16", 64, "cuda", True),
+        ("fp32", 64, "cuda", False),
+        ("bf16", 32, "cuda", False),
+        ("bf16", 64, "cpu", False),
+    ],
+)
+def test_torch_packs_where_its_attention_takes_the_problem(
+    dtype: str, E: int, device: str, is_packed: bool
+) -> None:
+    sizes = {"T": 9, "B": 2, "H": 2, "G": 2, "D": 64, "E": E}
+    case = problem("varlen_attention", dtype, Mode.FORWARD, "even", **sizes)
+    assert varlen_attention._uses_varlen_attn(case, torch.device(device)) == is_packed
 
 
 def test_what_the_kernel_cannot_read_is_refused() -> None:
