@@ -90,8 +90,10 @@ def heuristic(
 
 
 def takes_descriptors(*tensors: torch.Tensor) -> bool:
-    """Whether TMA can read the matrices: 16-byte aligned, and so are their rows."""
+    """Whether TMA can read matrices or stacks of them: 16-byte aligned, and so are their rows."""
     return all(
-        tensor.data_ptr() % 16 == 0 and max(tensor.stride()) * tensor.element_size() % 16 == 0
+        tensor.data_ptr() % 16 == 0
+        # All but that of neighbours.
+        and all(stride * tensor.element_size() % 16 == 0 for stride in sorted(tensor.stride())[1:])
         for tensor in tensors
     )

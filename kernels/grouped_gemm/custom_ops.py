@@ -1,19 +1,18 @@
 """With which tiles the kernels of a mixture's products are launched, and its three custom ops."""
 
-from functools import cache
 from typing import Any
 
 import torch
 
 from kernels import triton_support
 from kernels.grouped_gemm.triton_kernels import descriptor_kernel, rows_kernel, wgrad_kernel
+from kernels.tiles import GROUP_ROWS, descriptor_architecture, takes_descriptors
 from kernels.triton_support import (
     AotKernel,
     cdiv,
     next_power_of_2,
     require_contiguous,
     require_dtype,
-    shared_memory_bytes,
 )
 from kernels.tuning import Config, Tunable, choose, config
 
@@ -69,9 +68,6 @@ TUNABLES = (
 # As many tiles as an H100 has multiprocessors (132), roughly; MI300X has 304, B200 148.
 _ENOUGH_TILES = 128
 
-# Rows of tiles that run at the same time share the columns they read in L2.
-_GROUP_ROWS = 8
-
 # Programs of the persistent loop for each multiprocessor. Those that do not fit at once start as
 # others end, so more than fit cost a launch each and lose no tile.
 _PROGRAMS_PER_MULTIPROCESSOR = 2
@@ -80,10 +76,7 @@ _PROGRAMS_PER_MULTIPROCESSOR = 2
 def _configs(device: torch.device, dtype: torch.dtype) -> tuple[Config, ...]:
     if dtype == torch.float32:
         return _CONFIGS_32_BIT
-    if triton_support.is_amd():
-        return _CONFIGS_HIP
-    # sm_80 has 163 KiB, sm_89 and sm_120 have 99.
-    return _CONFIGS_99K if shared_memory_bytes(device) < 160 * 1024 else _CONFIGS
+    return _BY_FAMILY[triton_support.families(device)[-1]]
 
 
 def _heuristic(R: int, E: int, columns: int, table: tuple[Config, ...]) -> Config:
@@ -98,31 +91,6 @@ def _heuristic(R: int, E: int, columns: int, table: tuple[Config, ...]) -> Confi
     return table[-2]
 
 
-@cache
-def _num_programs(device: torch.device) -> int:
-    if device.type != "cuda":
-        # Fewer than tiles in the interpreter's tests, so that the loop is one.
-        return 3
-    properties = torch.cuda.get_device_properties(device)
-    return int(properties.multi_processor_count) * _PROGRAMS_PER_MULTIPROCESSOR
-
-
-@cache
-def _descriptor_architecture(device: torch.device) -> str:
-    """Which of `_BY_ARCHITECTURE` the device is, or empty."""
-    if device.type != "cuda" or triton_support.is_amd():
-        return ""
-    return {9: "sm_90", 10: "sm_100"}.get(torch.cuda.get_device_capability(device)[0], "")
-
-
-def _takes_descriptors(*tensors: torch.Tensor) -> bool:
-    """Whether rows and addresses are whole 16 bytes, of a 16-bit type."""
-    return all(
-        tensor.itemsize == 2 and tensor.shape[-1] % 8 == 0 and tensor.data_ptr() % 16 == 0
-        for tensor in tensors
-    )
-
-
 def _rows_product(
     mode: str, a: torch.Tensor, w: torch.Tensor, offsets: torch.Tensor
 ) -> torch.Tensor:
@@ -132,17 +100,21 @@ def _rows_product(
     c = a.new_empty(R, N)
     kernel = f"grouped_gemm.{mode}"
     table = _configs(a.device, a.dtype)
-    architecture = _descriptor_architecture(a.device)
+    architecture = descriptor_architecture(a.device)
     is_by_descriptor = (
-        architecture != "" and cdiv(R, E) > _DESCRIPTOR_ROWS and _takes_descriptors(a, w)
+        architecture != ""
+        and a.dtype != torch.float32
+        and cdiv(R, E) > _DESCRIPTOR_ROWS
+        and takes_descriptors(a, w)
     )
     if is_by_descriptor:
         kernel, table = f"{kernel}.descriptor", _BY_ARCHITECTURE[architecture]
     chosen = choose(kernel, a.dtype, _heuristic(R, E, N, table), R=R, E=E, N=N, K=K)
     # Each expert may have one tile that is not full.
     most_tiles = (R // chosen["BLOCK_M"] + min(R, E)) * cdiv(N, chosen["BLOCK_N"])
-    grid = (min(most_tiles, _num_programs(a.device)),)
-    fixed = {"BLOCK_E": next_power_of_2(E), "GROUP_M": _GROUP_ROWS}
+    most_programs = triton_support.num_multiprocessors(a.device) * _PROGRAMS_PER_MULTIPROCESSOR
+    grid = (min(most_tiles, most_programs),)
+    fixed = {"BLOCK_E": next_power_of_2(E), "GROUP_M": GROUP_ROWS}
     if is_by_descriptor:
         # Here, since this file is read where Triton is not installed, too.
         from triton.tools.tensor_descriptor import TensorDescriptor
@@ -224,7 +196,7 @@ def grouped_gemm_wgrad(dy: torch.Tensor, x: torch.Tensor, offsets: torch.Tensor)
     # One program a tile: the experts' sums are of unequal length, and the device balances them.
     num_tiles = E * cdiv(N, chosen["BLOCK_M"]) * cdiv(K, chosen["BLOCK_N"])
     wgrad_kernel[(num_tiles,)](
-        dy, x, dw, offsets, N, K, GROUP_M=_GROUP_ROWS, **chosen.launch
+        dy, x, dw, offsets, N, K, GROUP_M=GROUP_ROWS, **chosen.launch
     )  # fmt: skip
     return dw
 
@@ -259,7 +231,7 @@ grouped_gemm.register_autograd(_backward, setup_context=_save)
 def _aot(mode: str, dtype: str, one: Config, *families: str) -> AotKernel:
     blocks = dict(one.blocks)
     signature = {"offsets_ptr": "*i32:16", "N": "i32:16", "K": "i32:16"}
-    constexprs: dict[str, object] = {"GROUP_M": _GROUP_ROWS, **blocks}
+    constexprs: dict[str, object] = {"GROUP_M": GROUP_ROWS, **blocks}
     if mode == "wgrad":
         pointers = ("dy_ptr", "x_ptr", "dw_ptr")
     else:
@@ -291,7 +263,7 @@ def _descriptor_aot(mode: str, one: Config, *families: str) -> AotKernel:
     constexprs: dict[str, object] = {
         "B_IS_NK": is_nk,
         "BLOCK_E": 128,
-        "GROUP_M": _GROUP_ROWS,
+        "GROUP_M": GROUP_ROWS,
         **dict(one.blocks),
     }
     return AotKernel(
