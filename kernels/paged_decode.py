@@ -78,8 +78,11 @@ TUNABLES = (Tunable(kernel="paged_decode", configs=_CONFIGS),)
 def _tile(block_d: int, is_fp32: bool, of_family: str) -> tuple[int, int, int]:
     """Keys of a block, warps and stages, before anything was tuned."""
     if is_fp32:
-        # Multiplied without tensor cores, out of registers.
-        return (16 if block_d > 128 else 32), 4, 1
+        # Multiplied without tensor cores, out of registers: of wide heads in pages of one position
+        # four warps of sm_90 would spill 8 bytes. AMD's have twice as many threads.
+        if block_d <= 128:
+            return 32, 4, 1
+        return 16, (4 if of_family == "hip" else 8), 1
     if of_family == "hip":
         return (32 if block_d > 128 else 64), 4, (1 if block_d > 128 else 2)
     if of_family == "cuda_99k":
@@ -372,7 +375,7 @@ AOT = (
         for of_family in _CONFIGS
         for dtype, D, P in (
             ("bf16", 128, 64), ("bf16", 256, 16), ("fp16", 64, 16), ("fp32", 128, 16),
-            ("fp32", 256, 16),
+            ("fp32", 256, 16), ("bf16", 128, 1), ("fp32", 256, 1),
         )
     ),
     combine_aot("paged_decode combine bf16 D=128", "bf16", 128, 1024),
