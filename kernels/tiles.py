@@ -61,6 +61,13 @@ def specialized(num_stages: int, *tile: int, stores: int, flatten: int) -> Confi
     )  # fmt: skip
 
 
+def label(tile: Config) -> str:
+    """Rows, columns and depth, as `128x256x64`."""
+    shape = "x".join(str(tile[name]) for name in ("BLOCK_M", "BLOCK_N", "BLOCK_K"))
+    is_specialized = dict(tile.blocks).get("WARP_SPECIALIZE", 0)
+    return f"{shape} specialized" if is_specialized else shape
+
+
 def _time(tile: Config, rows: int, columns: int, num_multiprocessors: int) -> int:
     """Estimate of the time of all tiles, in units of a product; it only orders tiles.
 

@@ -6,7 +6,13 @@ import torch
 
 from kernels import triton_support
 from kernels.grouped_gemm.triton_kernels import descriptor_kernel, rows_kernel, wgrad_kernel
-from kernels.tiles import GROUP_ROWS, descriptor_architecture, takes_descriptors
+from kernels.tiles import (
+    GROUP_ROWS,
+    descriptor_architecture,
+    label,
+    takes_descriptors,
+    tile_config,
+)
 from kernels.triton_support import (
     AotKernel,
     cdiv,
@@ -14,44 +20,44 @@ from kernels.triton_support import (
     require_contiguous,
     require_dtype,
 )
-from kernels.tuning import Config, Tunable, choose, config
+from kernels.tuning import Config, Tunable, choose
 
 # Largest first. A stage takes (BLOCK_M + BLOCK_N) * BLOCK_K * 2 bytes of shared memory: 144 KiB in
 # all for the first on sm_90 and sm_100, one stage less on sm_80. 16 rows are for decoding,
 # where an expert has a few rows and the weights' bytes decide.
 _CONFIGS = (
-    config(8, 3, BLOCK_M=128, BLOCK_N=256, BLOCK_K=64),
-    config(8, 4, BLOCK_M=128, BLOCK_N=128, BLOCK_K=64),
-    config(4, 4, BLOCK_M=64, BLOCK_N=128, BLOCK_K=64),
-    config(4, 4, BLOCK_M=16, BLOCK_N=64, BLOCK_K=128),
+    tile_config(8, 3, 128, 256, 64),
+    tile_config(8, 4, 128, 128, 64),
+    tile_config(4, 4, 64, 128, 64),
+    tile_config(4, 4, 16, 64, 128),
 )
 # The loop over experts takes registers: on sm_120 128 x 256 spills 224 bytes a thread, and on sm_89
 # 128 x 128 with 4 warps 64. 64 and 72 KiB of shared memory.
 _CONFIGS_99K = (
-    config(8, 3, BLOCK_M=128, BLOCK_N=128, BLOCK_K=64),
-    config(8, 4, BLOCK_M=64, BLOCK_N=128, BLOCK_K=64),
-    config(4, 4, BLOCK_M=16, BLOCK_N=64, BLOCK_K=128),
+    tile_config(8, 3, 128, 128, 64),
+    tile_config(8, 4, 64, 128, 64),
+    tile_config(4, 4, 16, 64, 128),
 )
 # Two stages hold one tile in 64 KiB of LDS while the next is in registers.
 _CONFIGS_HIP = (
-    config(8, 2, BLOCK_M=128, BLOCK_N=256, BLOCK_K=32),
-    config(4, 2, BLOCK_M=128, BLOCK_N=128, BLOCK_K=64),
-    config(4, 2, BLOCK_M=64, BLOCK_N=128, BLOCK_K=64),
-    config(4, 2, BLOCK_M=16, BLOCK_N=64, BLOCK_K=128),
+    tile_config(8, 2, 128, 256, 32),
+    tile_config(4, 2, 128, 128, 64),
+    tile_config(4, 2, 64, 128, 64),
+    tile_config(4, 2, 16, 64, 128),
 )
 # Tensor descriptors of sm_90 and sm_100 take fewer registers than pointers (236 for the first), so
 # that four stages of 48 KiB fit 227 KiB and nothing spills. Fewer rows are left to pointers.
 _CONFIGS_DESCRIPTOR = (
-    config(8, 4, BLOCK_M=128, BLOCK_N=256, BLOCK_K=64),
-    config(8, 4, BLOCK_M=128, BLOCK_N=128, BLOCK_K=64),
-    config(4, 4, BLOCK_M=64, BLOCK_N=128, BLOCK_K=64),
+    tile_config(8, 4, 128, 256, 64),
+    tile_config(8, 4, 128, 128, 64),
+    tile_config(4, 4, 64, 128, 64),
 )
 _DESCRIPTOR_ROWS = 16
 # fp32 has no tensor core without tf32; larger tiles would not fit the registers.
 _CONFIGS_32_BIT = (
-    config(8, 2, BLOCK_M=128, BLOCK_N=64, BLOCK_K=16),
-    config(4, 2, BLOCK_M=64, BLOCK_N=64, BLOCK_K=16),
-    config(4, 2, BLOCK_M=16, BLOCK_N=64, BLOCK_K=32),
+    tile_config(8, 2, 128, 64, 16),
+    tile_config(4, 2, 64, 64, 16),
+    tile_config(4, 2, 16, 64, 32),
 )
 
 _BY_ARCHITECTURE = {"sm_90": _CONFIGS_DESCRIPTOR, "sm_100": _CONFIGS_DESCRIPTOR}
@@ -242,9 +248,8 @@ def _aot(mode: str, dtype: str, one: Config, *families: str) -> AotKernel:
         strides = dict.fromkeys(("stride_be", "stride_bk", "stride_bn"), "i32:16")
         signature = {"offsets_ptr": "*i32:16", "E": "i32:16", **signature, **strides}
     signature = dict.fromkeys(pointers, f"*{dtype}:16") | signature
-    sizes = "x".join(str(blocks[name]) for name in ("BLOCK_M", "BLOCK_N", "BLOCK_K"))
     return AotKernel(
-        label=f"grouped_gemm {mode} {dtype} {sizes}",
+        label=f"grouped_gemm {mode} {dtype} {label(one)}",
         kernel=wgrad_kernel if mode == "wgrad" else rows_kernel,
         signature=signature | dict.fromkeys(constexprs, "constexpr"),
         constexprs=constexprs,
@@ -267,7 +272,7 @@ def _descriptor_aot(mode: str, one: Config, *families: str) -> AotKernel:
         **dict(one.blocks),
     }
     return AotKernel(
-        label=f"grouped_gemm {mode} descriptor bf16 {rows}x{columns}x{depth}",
+        label=f"grouped_gemm {mode} descriptor bf16 {label(one)}",
         kernel=descriptor_kernel,
         signature={
             "a": f"tensordesc<bf16[{rows},{depth}]>",
