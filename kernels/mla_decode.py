@@ -30,7 +30,7 @@ from kernels.paged import (
     combine_aot,
     combine_kernel,
     gather,
-    make_pages,
+    make_operands,
     padded,
     page_rows,
     require_pages,
@@ -280,20 +280,10 @@ def cost(problem: Problem) -> Cost:
 def make_inputs(problem: Problem, generator: torch.Generator) -> dict[str, torch.Tensor]:
     """Queries and cache, standard normal, with a page table in random order and equal lengths."""
     B, S, H, C, R, P = (problem[axis] for axis in OP.axes)
-    dtype = dtypes.torch_dtype(problem.dtype)
-    device = generator.device
-    page_table, lengths = make_pages(B, S, P, generator)
-    shapes = {
-        "q_latent": (B, H, C), "q_rope": (B, H, R), "cache": (page_table.numel(), P, C + R),
-    }  # fmt: skip
-    return {
-        **{
-            name: torch.randn(shape, generator=generator, device=device, dtype=dtype)
-            for name, shape in shapes.items()
-        },
-        "page_table": page_table,
-        "lengths": lengths,
-    }
+    return make_operands(
+        problem, generator,
+        q_latent=(B, H, C), q_rope=(B, H, R), cache=(B * cdiv(S, P), P, C + R),
+    )  # fmt: skip
 
 
 def tolerance(problem: Problem) -> tuple[Tolerance, ...]:

@@ -13,6 +13,8 @@ import math
 
 import torch
 
+from kernels import dtypes
+from kernels.op import Problem
 from kernels.triton_support import (
     AotKernel,
     cdiv,
@@ -136,6 +138,19 @@ def make_pages(
     max_pages = cdiv(S, P)
     order = torch.randperm(B * max_pages, generator=generator, device=device, dtype=torch.int32)
     return order.view(B, max_pages), torch.full((B,), S, dtype=torch.int32, device=device)
+
+
+def make_operands(
+    problem: Problem, generator: torch.Generator, **shapes: tuple[int, ...]
+) -> dict[str, torch.Tensor]:
+    """Standard normal tensors of these shapes, with a page table in random order and lengths S."""
+    page_table, lengths = make_pages(problem["B"], problem["S"], problem["P"], generator)
+    dtype = dtypes.torch_dtype(problem.dtype)
+    tensors = {
+        name: torch.randn(shape, generator=generator, device=generator.device, dtype=dtype)
+        for name, shape in shapes.items()
+    }
+    return {**tensors, "page_table": page_table, "lengths": lengths}
 
 
 def gather(pages: torch.Tensor, page_table: torch.Tensor) -> torch.Tensor:

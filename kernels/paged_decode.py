@@ -29,7 +29,7 @@ from kernels.paged import (
     combine_aot,
     combine_kernel,
     gather,
-    make_pages,
+    make_operands,
     padded,
     page_rows,
     require_pages,
@@ -272,18 +272,8 @@ def cost(problem: Problem) -> Cost:
 def make_inputs(problem: Problem, generator: torch.Generator) -> dict[str, torch.Tensor]:
     """Query and caches, standard normal, with a page table in random order and equal lengths."""
     B, S, H, G, D, P = (problem[axis] for axis in OP.axes)
-    dtype = dtypes.torch_dtype(problem.dtype)
-    device = generator.device
-    page_table, lengths = make_pages(B, S, P, generator)
-    shapes = {"q": (B, H, D)} | dict.fromkeys(("k_cache", "v_cache"), (page_table.numel(), P, G, D))
-    return {
-        **{
-            name: torch.randn(shape, generator=generator, device=device, dtype=dtype)
-            for name, shape in shapes.items()
-        },
-        "page_table": page_table,
-        "lengths": lengths,
-    }
+    cache = (B * cdiv(S, P), P, G, D)
+    return make_operands(problem, generator, q=(B, H, D), k_cache=cache, v_cache=cache)
 
 
 def tolerance(problem: Problem) -> tuple[Tolerance, ...]:

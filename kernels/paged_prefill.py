@@ -29,7 +29,7 @@ from kernels.paged import (
     LOG2_E,
     MIN_ROWS,
     gather,
-    make_pages,
+    make_operands,
     padded,
     page_rows,
     require_pages,
@@ -265,20 +265,8 @@ def cost(problem: Problem) -> Cost:
 def make_inputs(problem: Problem, generator: torch.Generator) -> dict[str, torch.Tensor]:
     """Queries and caches, standard normal, with a page table in random order and equal lengths."""
     B, Q, S, H, G, D, P = (problem[axis] for axis in OP.axes)
-    dtype = dtypes.torch_dtype(problem.dtype)
-    device = generator.device
-    page_table, lengths = make_pages(B, S, P, generator)
-    shapes = {"q": (B, H, Q, D)} | dict.fromkeys(
-        ("k_cache", "v_cache"), (page_table.numel(), P, G, D)
-    )
-    return {
-        **{
-            name: torch.randn(shape, generator=generator, device=device, dtype=dtype)
-            for name, shape in shapes.items()
-        },
-        "page_table": page_table,
-        "lengths": lengths,
-    }
+    cache = (B * cdiv(S, P), P, G, D)
+    return make_operands(problem, generator, q=(B, H, Q, D), k_cache=cache, v_cache=cache)
 
 
 def tolerance(problem: Problem) -> tuple[Tolerance, ...]:
