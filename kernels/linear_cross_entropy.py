@@ -29,34 +29,36 @@ import torch
 from kernels import dtypes, triton_support, tuning
 from kernels.compiled import compile_unsupported, prepare_compiled, prepare_eager, reference_from
 from kernels.op import Cost, Impl, Inputs, Mode, Op, Problem, Run, Tolerance
+from kernels.tiles import GROUP_ROWS, heuristic, tile_at, tile_config
 from kernels.triton_support import AotKernel, cdiv, require_contiguous, require_dtype, tl, triton
-from kernels.tuning import Config, Tunable, config
+from kernels.tuning import Config, Tunable
 
-# Largest first. A stage takes (BLOCK_M + BLOCK_N) * BLOCK_K * 2 bytes of shared memory: 144 KiB of
-# the 227 of sm_90 for the first, which holds 128 logits of each thread in registers.
-# It is for sm_90 alone: with the sums of dx, sm_80 spills 56 bytes a thread of it, sm_100 264.
+# Largest first. A stage takes (BLOCK_M + BLOCK_N) * BLOCK_K * 2 bytes of shared memory, 128 KiB in
+# all for the first.
 _CUDA = (
-    config(8, 4, BLOCK_M=128, BLOCK_N=128, BLOCK_K=64),
-    config(4, 4, BLOCK_M=64, BLOCK_N=64, BLOCK_K=64),
+    tile_config(8, 4, 128, 128, 64),
+    tile_config(4, 4, 64, 64, 64),
 )
+# 128 x 256 holds 128 logits of each thread in registers, and 144 KiB of shared memory with a depth
+# of 64. With the sums of dx, sm_80 would spill 56 bytes a thread of it, sm_100 264.
 _SM_90 = (
-    config(8, 3, BLOCK_M=128, BLOCK_N=256, BLOCK_K=64),
-    config(8, 4, BLOCK_M=128, BLOCK_N=256, BLOCK_K=32),
+    tile_config(8, 3, 128, 256, 64),
+    tile_config(8, 4, 128, 256, 32),
     *_CUDA,
 )
 _CUDA_99K = (
-    config(8, 3, BLOCK_M=128, BLOCK_N=128, BLOCK_K=64),
-    config(8, 3, BLOCK_M=128, BLOCK_N=128, BLOCK_K=32),
-    config(4, 3, BLOCK_M=64, BLOCK_N=64, BLOCK_K=64),
+    tile_config(8, 3, 128, 128, 64),
+    tile_config(8, 3, 128, 128, 32),
+    tile_config(4, 3, 64, 64, 64),
 )
 # Two stages hold one tile in LDS while the next is in registers.
 _HIP = (
-    config(8, 2, BLOCK_M=128, BLOCK_N=256, BLOCK_K=32),
-    config(8, 2, BLOCK_M=128, BLOCK_N=128, BLOCK_K=64),
-    config(4, 2, BLOCK_M=64, BLOCK_N=64, BLOCK_K=64),
+    tile_config(8, 2, 128, 256, 32),
+    tile_config(8, 2, 128, 128, 64),
+    tile_config(4, 2, 64, 64, 64),
 )
 # There is no tensor core for fp32 without tf32: larger tiles would not fit the registers.
-_FP32 = config(8, 2, BLOCK_M=64, BLOCK_N=64, BLOCK_K=16)
+_FP32 = tile_config(8, 2, 64, 64, 16)
 
 _FAMILIES = {"sm_90": _SM_90, "cuda": _CUDA, "cuda_99k": _CUDA_99K, "hip": _HIP}
 _KERNELS = ("forward", "dlogits", "product")
@@ -68,12 +70,6 @@ TUNABLES = tuple(
     )
     for name in _KERNELS
 )
-
-# As many tiles as an H100 has multiprocessors (132), roughly.
-_ENOUGH_TILES = 128
-
-# Rows of tiles that run at the same time share the columns they read in L2.
-_GROUP_ROWS = 8
 
 # 16384 columns of 8192 tokens in 16 bits: 8 chunks for a vocabulary of 128256. Each chunk more
 # reads and writes the fp32 sums of dx once more.
@@ -94,15 +90,8 @@ _LOGIT_SCALE = 3.0
 @triton.jit
 def _tile_of_program(M, N, BLOCK_M: tl.constexpr, BLOCK_N: tl.constexpr, GROUP_M: tl.constexpr):
     # First row and first column, in 64 bits.
-    program = tl.program_id(0)
-    num_rows = tl.cdiv(M, BLOCK_M)
-    num_columns = tl.cdiv(N, BLOCK_N)
-    first_row = program // (GROUP_M * num_columns) * GROUP_M
-    rows_in_group = tl.minimum(num_rows - first_row, GROUP_M)
-    within = program % (GROUP_M * num_columns)
-    start_m = (first_row + within % rows_in_group).to(tl.int64) * BLOCK_M
-    start_n = (within // rows_in_group).to(tl.int64) * BLOCK_N
-    return start_m, start_n
+    tile_m, tile_n = tile_at(tl.program_id(0), tl.cdiv(M, BLOCK_M), tl.cdiv(N, BLOCK_N), GROUP_M)
+    return tile_m.to(tl.int64) * BLOCK_M, tile_n.to(tl.int64) * BLOCK_N
 
 
 @triton.jit
@@ -231,19 +220,12 @@ def _product_kernel(
 
 
 def _choose(name: str, like: torch.Tensor, M: int, N: int, K: int) -> Config:
-    heuristic = _FP32
+    best = _FP32
     if like.dtype != torch.float32:
         names = triton_support.families(like.device)
-        configs = next(_FAMILIES[name] for name in names if name in _FAMILIES)
-        heuristic = next(
-            (
-                one
-                for one in configs
-                if cdiv(M, one["BLOCK_M"]) * cdiv(N, one["BLOCK_N"]) >= _ENOUGH_TILES
-            ),
-            configs[-1],
-        )
-    return tuning.choose(f"linear_cross_entropy.{name}", like.dtype, heuristic, M=M, N=N, K=K)
+        configs = next(_FAMILIES[family] for family in names if family in _FAMILIES)
+        best = heuristic(configs, M, N, triton_support.num_multiprocessors(like.device))
+    return tuning.choose(f"linear_cross_entropy.{name}", like.dtype, best, M=M, N=N, K=K)
 
 
 def _num_tiles(chosen: Config, M: int, N: int) -> int:
@@ -257,7 +239,7 @@ def _product(
     chosen = _choose("product", b, M, N, K)
     _product_kernel[(_num_tiles(chosen, M, N),)](
         a, b, out if so_far is None else so_far, out, M, N, K, a.stride(0), a.stride(1),
-        HAS_SUM=so_far is not None, GROUP_M=_GROUP_ROWS, **chosen.launch,
+        HAS_SUM=so_far is not None, GROUP_M=GROUP_ROWS, **chosen.launch,
     )  # fmt: skip
 
 
@@ -298,7 +280,7 @@ def linear_cross_entropy(
     num_tiles = cdiv(V, chosen["BLOCK_N"])
     peak, total = (x.new_empty(num_tiles, T, dtype=torch.float32) for _ in range(2))
     _forward_kernel[(_num_tiles(chosen, T, V),)](
-        x, w, targets, peak, total, target_logit, T, V, H, GROUP_M=_GROUP_ROWS, **chosen.launch
+        x, w, targets, peak, total, target_logit, T, V, H, GROUP_M=GROUP_ROWS, **chosen.launch
     )
     _combine_kernel[(cdiv(T, _COMBINE_TOKENS),)](
         peak, total, target_logit, loss, lse, T, num_tiles,
@@ -339,7 +321,7 @@ def linear_cross_entropy_backward(
         chosen = _choose("dlogits", x, T, C, H)
         _dlogits_kernel[(_num_tiles(chosen, T, C),)](
             dloss, x, chunk, targets, lse, g, T, C, H, first,
-            GROUP_M=_GROUP_ROWS, **chosen.launch,
+            GROUP_M=GROUP_ROWS, **chosen.launch,
         )  # fmt: skip
         out = dx if so_far is None or first + C == V else so_far
         _product(g, chunk, out, so_far if first else None)
@@ -520,7 +502,7 @@ def _aot(
         label=f"linear_cross_entropy {label} {dtype} {chosen}",
         kernel=kernel,
         signature=signature | dict.fromkeys(unit, "constexpr") | _BLOCKS,
-        constexprs=unit | dict(chosen.blocks) | {"GROUP_M": _GROUP_ROWS},
+        constexprs=unit | dict(chosen.blocks) | {"GROUP_M": GROUP_ROWS},
         num_warps=chosen.num_warps,
         num_stages=chosen.num_stages,
         tunable=f"linear_cross_entropy.{name}",
@@ -538,14 +520,12 @@ def _aot_of(chosen: Config, dtype: str, families: tuple[str, ...]) -> tuple[AotK
 
 
 AOT = (
+    # The tiles are the same for all kernels.
     *(
         kernel
-        for chosen in dict.fromkeys(one for configs in _FAMILIES.values() for one in configs)
-        for kernel in _aot_of(
-            chosen, "bf16", tuple(name for name in _FAMILIES if chosen in _FAMILIES[name])
-        )
+        for chosen, families in TUNABLES[0].families.items()
+        for kernel in _aot_of(chosen, "fp32" if chosen == _FP32 else "bf16", families)
     ),
-    *_aot_of(_FP32, "fp32", tuple(_FAMILIES)),
     AotKernel(
         label="linear_cross_entropy combine",
         kernel=_combine_kernel,

@@ -10,11 +10,19 @@ Source: Kwon et al. 2023, "PagedAttention", https://arxiv.org/abs/2309.06180; sp
 """
 
 import math
-from functools import cache
 
 import torch
 
-from kernels.triton_support import AotKernel, cdiv, next_power_of_2, tl, triton
+from kernels import dtypes
+from kernels.op import Problem
+from kernels.triton_support import (
+    AotKernel,
+    cdiv,
+    next_power_of_2,
+    num_multiprocessors,
+    tl,
+    triton,
+)
 
 LOG2_E = math.log2(math.e)
 """Scores are scaled by this, so that exp2 serves for exp: hardware has that only."""
@@ -33,14 +41,6 @@ _SPLITS = (256, 512, 1024, 2048, 4096, 8192)
 _KEYS_OF_A_START = 96
 
 
-@cache
-def _num_multiprocessors(device: torch.device) -> int:
-    # 3 of a CPU, where only the numbers count: few programs and several splits.
-    if device.type != "cuda":
-        return 3
-    return int(torch.cuda.get_device_properties(device).multi_processor_count)
-
-
 def padded(number: int) -> int:
     """The power of two that heads or values are padded to, at least a tensor core's least size."""
     return max(next_power_of_2(number), MIN_ROWS)
@@ -54,7 +54,7 @@ def split_keys(
     All multiprocessors take splits, as many as they run at once, until none is left; the size that
     ends first, of those the larger one.
     """
-    slots = _num_multiprocessors(device) * programs_at_once
+    slots = num_multiprocessors(device) * programs_at_once
 
     def time(split: int) -> int:
         waves = cdiv(num_programs * cdiv(num_keys, split), slots)
@@ -138,6 +138,19 @@ def make_pages(
     max_pages = cdiv(S, P)
     order = torch.randperm(B * max_pages, generator=generator, device=device, dtype=torch.int32)
     return order.view(B, max_pages), torch.full((B,), S, dtype=torch.int32, device=device)
+
+
+def make_operands(
+    problem: Problem, generator: torch.Generator, **shapes: tuple[int, ...]
+) -> dict[str, torch.Tensor]:
+    """Standard normal tensors of these shapes, with a page table in random order and lengths S."""
+    page_table, lengths = make_pages(problem["B"], problem["S"], problem["P"], generator)
+    dtype = dtypes.torch_dtype(problem.dtype)
+    tensors = {
+        name: torch.randn(shape, generator=generator, device=generator.device, dtype=dtype)
+        for name, shape in shapes.items()
+    }
+    return {**tensors, "page_table": page_table, "lengths": lengths}
 
 
 def gather(pages: torch.Tensor, page_table: torch.Tensor) -> torch.Tensor:

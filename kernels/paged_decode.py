@@ -26,10 +26,11 @@ from kernels.op import Cost, Impl, Inputs, Mode, Op, Outputs, Problem, Run, Tole
 from kernels.paged import (
     COMBINE_SPLITS,
     LOG2_E,
+    MIN_ROWS,
     combine_aot,
     combine_kernel,
     gather,
-    make_pages,
+    make_operands,
     padded,
     page_rows,
     require_pages,
@@ -43,7 +44,8 @@ from kernels.tuning import Config, Tunable, config
 # The widest head whose operands fit a multiprocessor.
 _MAX_HEAD = 256
 
-# Query heads of a group that one program takes; models have 1 to 16, a shared latent more.
+# Query heads of a group that one program takes; models have 1 to 16, a shared latent more. In fp32
+# 16, since 64 would spill 2304 bytes of a thread of sm_90.
 _MAX_ROWS = 64
 
 
@@ -78,8 +80,11 @@ TUNABLES = (Tunable(kernel="paged_decode", configs=_CONFIGS),)
 def _tile(block_d: int, is_fp32: bool, of_family: str) -> tuple[int, int, int]:
     """Keys of a block, warps and stages, before anything was tuned."""
     if is_fp32:
-        # Multiplied without tensor cores, out of registers.
-        return (16 if block_d > 128 else 32), 4, 1
+        # Multiplied without tensor cores, out of registers: of wide heads in pages of one position
+        # four warps of sm_90 would spill 8 bytes. AMD's have twice as many threads.
+        if block_d <= 128:
+            return 32, 4, 1
+        return 16, (4 if of_family == "hip" else 8), 1
     if of_family == "hip":
         return (32 if block_d > 128 else 64), 4, (1 if block_d > 128 else 2)
     if of_family == "cuda_99k":
@@ -175,11 +180,10 @@ def paged_decode(
     require_pages("paged_decode", B, page_table, lengths, k_cache)
     max_pages = page_table.shape[1]
     S = max_pages * P
-    block_m, block_d = min(padded(H // G), _MAX_ROWS), padded(D)
+    is_fp32 = q.dtype == torch.float32
+    block_m, block_d = min(padded(H // G), MIN_ROWS if is_fp32 else _MAX_ROWS), padded(D)
     tiles = cdiv(H // G, block_m)
-    keys, num_warps, num_stages = _tile(
-        block_d, q.dtype == torch.float32, triton_support.families(q.device)[-1]
-    )
+    keys, num_warps, num_stages = _tile(block_d, is_fp32, triton_support.families(q.device)[-1])
     heuristic = _split(num_warps, num_stages, keys, split_keys(B * G * tiles, S, q.device))
     chosen = tuning.choose("paged_decode", q.dtype, heuristic, B=B, S=S, H=H, G=G, D=D, P=P)
     num_splits = cdiv(S, chosen["SPLIT"])
@@ -269,18 +273,8 @@ def cost(problem: Problem) -> Cost:
 def make_inputs(problem: Problem, generator: torch.Generator) -> dict[str, torch.Tensor]:
     """Query and caches, standard normal, with a page table in random order and equal lengths."""
     B, S, H, G, D, P = (problem[axis] for axis in OP.axes)
-    dtype = dtypes.torch_dtype(problem.dtype)
-    device = generator.device
-    page_table, lengths = make_pages(B, S, P, generator)
-    shapes = {"q": (B, H, D)} | dict.fromkeys(("k_cache", "v_cache"), (page_table.numel(), P, G, D))
-    return {
-        **{
-            name: torch.randn(shape, generator=generator, device=device, dtype=dtype)
-            for name, shape in shapes.items()
-        },
-        "page_table": page_table,
-        "lengths": lengths,
-    }
+    cache = (B * cdiv(S, P), P, G, D)
+    return make_operands(problem, generator, q=(B, H, D), k_cache=cache, v_cache=cache)
 
 
 def tolerance(problem: Problem) -> tuple[Tolerance, ...]:
@@ -333,11 +327,13 @@ def _unsupported(problem: Problem, device: torch.device) -> str | None:
     return triton_support.unsupported(device) or triton_support.bf16_dot_unsupported(problem.dtype)
 
 
-def _aot(dtype: str, chosen: Config, D: int, P: int, *families: str, tunable: str) -> AotKernel:
+def _aot(
+    dtype: str, chosen: Config, D: int, P: int, *families: str, tunable: str, rows: int = 16
+) -> AotKernel:
     pointers = ("q_ptr", "k_ptr", "v_ptr")
     constexpr = ("D", "P", "BLOCK_M", "BLOCK_N", "BLOCK_D", "SPLIT")
     return AotKernel(
-        label=f"paged_decode {dtype} D={D} P={P} {chosen}",
+        label=f"paged_decode {dtype} D={D} P={P} BLOCK_M={rows} {chosen}",
         kernel=_decode_kernel,
         signature={
             **dict.fromkeys(pointers, f"*{dtype}:16"),
@@ -346,7 +342,7 @@ def _aot(dtype: str, chosen: Config, D: int, P: int, *families: str, tunable: st
             "scale_log2": "fp32", **dict.fromkeys(constexpr, "constexpr"),
         },
         constexprs={
-            "D": D, "P": P, "BLOCK_M": 16, "BLOCK_D": padded(D), **dict(chosen.blocks),
+            "D": D, "P": P, "BLOCK_M": rows, "BLOCK_D": padded(D), **dict(chosen.blocks),
         },
         num_warps=chosen.num_warps,
         num_stages=chosen.num_stages,
@@ -355,10 +351,10 @@ def _aot(dtype: str, chosen: Config, D: int, P: int, *families: str, tunable: st
     )  # fmt: skip
 
 
-def _aot_heuristic(dtype: str, D: int, P: int, of_family: str) -> AotKernel:
+def _aot_heuristic(dtype: str, D: int, P: int, of_family: str, rows: int = 16) -> AotKernel:
     keys, num_warps, num_stages = _tile(padded(D), dtype == "fp32", of_family)
     chosen = _split(num_warps, num_stages, keys, 1024)
-    return _aot(dtype, chosen, D, P, of_family, tunable="")
+    return _aot(dtype, chosen, D, P, of_family, tunable="", rows=rows)
 
 
 AOT = (
@@ -372,9 +368,10 @@ AOT = (
         for of_family in _CONFIGS
         for dtype, D, P in (
             ("bf16", 128, 64), ("bf16", 256, 16), ("fp16", 64, 16), ("fp32", 128, 16),
-            ("fp32", 256, 16),
+            ("fp32", 256, 16), ("bf16", 128, 1), ("fp32", 256, 1),
         )
     ),
+    *(_aot_heuristic("bf16", 256, 16, of_family, _MAX_ROWS) for of_family in _CONFIGS),
     combine_aot("paged_decode combine bf16 D=128", "bf16", 128, 1024),
 )  # fmt: skip
 

@@ -3,8 +3,9 @@
     python -m kernels.resources OUT.csv [--targets sm_90,gfx942] [--ops gemm,copy]
 
 Registers, bytes spilled to memory and shared memory come from the compiled binary: of NVIDIA's by
-`cuobjdump --dump-resource-usage`, of AMD's from the metadata of the assembly. Addresses are read
-from Triton's own intermediate form: see `narrow_offsets`.
+`cuobjdump --dump-resource-usage`, of AMD's from the metadata of the assembly. Blackwell's tensor
+memory is what Triton allocated of it. Addresses are read from Triton's own intermediate form: see
+`narrow_offsets`.
 """
 
 import argparse
@@ -26,6 +27,10 @@ from kernels import registry
 from kernels.triton_support import AotKernel
 
 KIB = 1024
+
+TENSOR_MEMORY_COLUMNS = 512
+"""Of a multiprocessor of sm_100, 128 lanes of 32 bits each; PTX ISA, section "Tensor Memory",
+https://docs.nvidia.com/cuda/parallel-thread-execution/. Triton refuses a launch that needs more."""
 
 
 class Target(NamedTuple):
@@ -71,6 +76,8 @@ class Resources:
     """Stack of a thread in memory: a kernel without arrays of its own has one for spills only."""
     shared_bytes: int
     shared_limit_bytes: int
+    tensor_memory_columns: int
+    """Of `TENSOR_MEMORY_COLUMNS`; 0 where there is none."""
     binary_bytes: int
     narrow_offsets: str
     """Pointer arguments whose addresses may overflow 32 bits, separated by blanks."""
@@ -86,6 +93,11 @@ class Resources:
             found.append(
                 f"{name} needs {self.shared_bytes} bytes of shared memory, and a block may use "
                 f"{self.shared_limit_bytes}."
+            )
+        if self.tensor_memory_columns > TENSOR_MEMORY_COLUMNS:
+            found.append(
+                f"{name} needs {self.tensor_memory_columns} columns of tensor memory, and a "
+                f"multiprocessor has {TENSOR_MEMORY_COLUMNS}."
             )
         if self.narrow_offsets:
             found.append(f"{name} computes 32-bit offsets into {self.narrow_offsets}.")
@@ -145,6 +157,8 @@ def resources_of(op: str, target_name: str) -> list[Resources]:
                 spilled_bytes_per_thread=spilled,
                 shared_bytes=compiled.metadata.shared,
                 shared_limit_bytes=target.shared_limit_bytes,
+                # AMD's metadata have no such word, and NVIDIA's may say None.
+                tensor_memory_columns=getattr(compiled.metadata, "tmem_size", None) or 0,
                 binary_bytes=len(binary),
                 narrow_offsets=" ".join(
                     sorted(narrow_offsets(compiled.asm["ttir"]) - set(description.small))

@@ -61,6 +61,13 @@ def specialized(num_stages: int, *tile: int, stores: int, flatten: int) -> Confi
     )  # fmt: skip
 
 
+def label(tile: Config) -> str:
+    """Rows, columns and depth, as `128x256x64`."""
+    shape = "x".join(str(tile[name]) for name in ("BLOCK_M", "BLOCK_N", "BLOCK_K"))
+    is_specialized = dict(tile.blocks).get("WARP_SPECIALIZE", 0)
+    return f"{shape} specialized" if is_specialized else shape
+
+
 def _time(tile: Config, rows: int, columns: int, num_multiprocessors: int) -> int:
     """Estimate of the time of all tiles, in units of a product; it only orders tiles.
 
@@ -90,8 +97,10 @@ def heuristic(
 
 
 def takes_descriptors(*tensors: torch.Tensor) -> bool:
-    """Whether TMA can read the matrices: 16-byte aligned, and so are their rows."""
+    """Whether TMA can read matrices or stacks of them: 16-byte aligned, and so are their rows."""
     return all(
-        tensor.data_ptr() % 16 == 0 and max(tensor.stride()) * tensor.element_size() % 16 == 0
+        tensor.data_ptr() % 16 == 0
+        # All but that of neighbours.
+        and all(stride * tensor.element_size() % 16 == 0 for stride in sorted(tensor.stride())[1:])
         for tensor in tensors
     )

@@ -34,6 +34,7 @@ __all__ = [
     "provide_scratch",
     "require_contiguous",
     "require_dtype",
+    "require_matrices",
     "shared_memory_bytes",
     "tl",
     "triton",
@@ -202,6 +203,13 @@ def require_contiguous(op: str, /, **tensors: torch.Tensor) -> None:
                 f"{op}: {name} of shape {tuple(tensor.shape)} has strides {tensor.stride()}; "
                 f"the kernel reads contiguous tensors only, pass {name}.contiguous()."
             )
+
+
+def require_matrices(op: str, /, **tensors: torch.Tensor) -> None:
+    """Raises ValueError for a tensor that has not two axes."""
+    for name, tensor in tensors.items():
+        if tensor.ndim != 2:
+            raise ValueError(f"{op}: {name} must be a matrix, not of shape {tuple(tensor.shape)}.")
 
 
 def require_dtype(op: str, dtype: torch.dtype, /, **tensors: torch.Tensor) -> None:

@@ -55,6 +55,20 @@ class Tunable:
     """All that may be chosen, by family of devices as in `triton_support.AotKernel.families`;
     each of them is compiled ahead of time by the tests."""
 
+    @property
+    def families(self) -> dict[Config, tuple[str, ...]]:
+        """Each configuration once, with the families in which it may be chosen."""
+        return {
+            one: tuple(name for name, others in self.configs.items() if one in others)
+            for configs in self.configs.values()
+            for one in configs
+        }
+
+    @property
+    def first(self) -> frozenset[Config]:
+        """The first configuration of each family."""
+        return frozenset(configs[0] for configs in self.configs.values())
+
 
 class Origin(StrEnum):
     """Where a configuration came from."""

@@ -12,12 +12,19 @@ from kernels.tiles import (
     GROUP_ROWS,
     descriptor_architecture,
     heuristic,
+    label,
     pipelined,
     specialized,
     takes_descriptors,
     tile_config,
 )
-from kernels.triton_support import AotKernel, cdiv, require_contiguous, require_dtype
+from kernels.triton_support import (
+    AotKernel,
+    cdiv,
+    require_contiguous,
+    require_dtype,
+    require_matrices,
+)
 from kernels.tuning import Config, Tunable
 
 # The last of each is for a decode step, whose few rows wait for memory and not for tensor cores.
@@ -131,9 +138,7 @@ def _matmul(a: torch.Tensor, b: torch.Tensor, allow_tf32: bool) -> torch.Tensor:
 
 
 def _check(**tensors: torch.Tensor) -> None:
-    for name, tensor in tensors.items():
-        if tensor.ndim != 2:
-            raise ValueError(f"gemm: {name} must be a matrix, not of shape {tuple(tensor.shape)}.")
+    require_matrices("gemm", **tensors)
     require_contiguous("gemm", **tensors)
     require_dtype("gemm", next(iter(tensors.values())).dtype, **tensors)
 
@@ -210,8 +215,6 @@ _UNIT_STRIDES = {
 def _aot(kernel: str, mode: str, dtype: str, tile: Config, *families: str) -> AotKernel:
     is_descriptor = kernel.startswith("gemm.descriptor")
     blocks: dict[str, object] = dict(tile.blocks)
-    shape = "x".join(str(tile[name]) for name in ("BLOCK_M", "BLOCK_N", "BLOCK_K"))
-    label = f"{kernel} {mode} {dtype} {shape}"
     constexprs = blocks | {
         "GROUP_M": GROUP_ROWS,
         "PRECISION": "tf32" if kernel.endswith(".tf32") else "ieee",
@@ -220,15 +223,13 @@ def _aot(kernel: str, mode: str, dtype: str, tile: Config, *families: str) -> Ao
     signature |= dict.fromkeys("MNK", "i32:16")
     if is_descriptor:
         constexprs |= {"A_IS_KM": mode == "wgrad", "B_IS_NK": mode == "forward"}
-        if tile["WARP_SPECIALIZE"]:
-            label += " specialized"
     else:
         strides = ("stride_am", "stride_ak", "stride_bk", "stride_bn")
         signature |= dict.fromkeys(strides, "i32:16")
         constexprs |= dict.fromkeys(_UNIT_STRIDES[mode], 1)
     function = descriptor_kernel if is_descriptor else matmul_kernel
     return AotKernel(
-        label=label,
+        label=f"{kernel} {mode} {dtype} {label(tile)}",
         kernel=function,
         signature=signature | dict.fromkeys(constexprs, "constexpr"),
         constexprs=constexprs,
@@ -241,18 +242,14 @@ def _aot(kernel: str, mode: str, dtype: str, tile: Config, *families: str) -> Ao
 
 def _aot_of(tunable: Tunable) -> list[AotKernel]:
     """Every configuration forward, the first also for both gradients and in the other type."""
-    families: dict[Config, list[str]] = {}
-    for family, configs in tunable.configs.items():
-        for tile in configs:
-            families.setdefault(tile, []).append(family)
-    first = {configs[0] for configs in tunable.configs.values()}
     is_16_bit = not tunable.kernel.endswith("32")
     found = []
-    for tile, names in families.items():
+    for tile, names in tunable.families.items():
         dtype = "bf16" if is_16_bit else "fp32"
-        modes = _UNIT_STRIDES if tile in first or "descriptor" in tunable.kernel else ("forward",)
+        is_first = tile in tunable.first
+        modes = _UNIT_STRIDES if is_first or "descriptor" in tunable.kernel else ("forward",)
         found += [_aot(tunable.kernel, mode, dtype, tile, *names) for mode in modes]
-        if is_16_bit and tile in first:
+        if is_16_bit and is_first:
             found.append(_aot(tunable.kernel, "forward", "fp16", tile, *names))
     return found
 

@@ -1,58 +1,63 @@
 """With which tiles the kernels of a mixture's products are launched, and its three custom ops."""
 
-from functools import cache
 from typing import Any
 
 import torch
 
 from kernels import triton_support
 from kernels.grouped_gemm.triton_kernels import descriptor_kernel, rows_kernel, wgrad_kernel
+from kernels.tiles import (
+    GROUP_ROWS,
+    descriptor_architecture,
+    label,
+    takes_descriptors,
+    tile_config,
+)
 from kernels.triton_support import (
     AotKernel,
     cdiv,
     next_power_of_2,
     require_contiguous,
     require_dtype,
-    shared_memory_bytes,
 )
-from kernels.tuning import Config, Tunable, choose, config
+from kernels.tuning import Config, Tunable, choose
 
 # Largest first. A stage takes (BLOCK_M + BLOCK_N) * BLOCK_K * 2 bytes of shared memory: 144 KiB in
 # all for the first on sm_90 and sm_100, one stage less on sm_80. 16 rows are for decoding,
 # where an expert has a few rows and the weights' bytes decide.
 _CONFIGS = (
-    config(8, 3, BLOCK_M=128, BLOCK_N=256, BLOCK_K=64),
-    config(8, 4, BLOCK_M=128, BLOCK_N=128, BLOCK_K=64),
-    config(4, 4, BLOCK_M=64, BLOCK_N=128, BLOCK_K=64),
-    config(4, 4, BLOCK_M=16, BLOCK_N=64, BLOCK_K=128),
+    tile_config(8, 3, 128, 256, 64),
+    tile_config(8, 4, 128, 128, 64),
+    tile_config(4, 4, 64, 128, 64),
+    tile_config(4, 4, 16, 64, 128),
 )
 # The loop over experts takes registers: on sm_120 128 x 256 spills 224 bytes a thread, and on sm_89
 # 128 x 128 with 4 warps 64. 64 and 72 KiB of shared memory.
 _CONFIGS_99K = (
-    config(8, 3, BLOCK_M=128, BLOCK_N=128, BLOCK_K=64),
-    config(8, 4, BLOCK_M=64, BLOCK_N=128, BLOCK_K=64),
-    config(4, 4, BLOCK_M=16, BLOCK_N=64, BLOCK_K=128),
+    tile_config(8, 3, 128, 128, 64),
+    tile_config(8, 4, 64, 128, 64),
+    tile_config(4, 4, 16, 64, 128),
 )
 # Two stages hold one tile in 64 KiB of LDS while the next is in registers.
 _CONFIGS_HIP = (
-    config(8, 2, BLOCK_M=128, BLOCK_N=256, BLOCK_K=32),
-    config(4, 2, BLOCK_M=128, BLOCK_N=128, BLOCK_K=64),
-    config(4, 2, BLOCK_M=64, BLOCK_N=128, BLOCK_K=64),
-    config(4, 2, BLOCK_M=16, BLOCK_N=64, BLOCK_K=128),
+    tile_config(8, 2, 128, 256, 32),
+    tile_config(4, 2, 128, 128, 64),
+    tile_config(4, 2, 64, 128, 64),
+    tile_config(4, 2, 16, 64, 128),
 )
 # Tensor descriptors of sm_90 and sm_100 take fewer registers than pointers (236 for the first), so
 # that four stages of 48 KiB fit 227 KiB and nothing spills. Fewer rows are left to pointers.
 _CONFIGS_DESCRIPTOR = (
-    config(8, 4, BLOCK_M=128, BLOCK_N=256, BLOCK_K=64),
-    config(8, 4, BLOCK_M=128, BLOCK_N=128, BLOCK_K=64),
-    config(4, 4, BLOCK_M=64, BLOCK_N=128, BLOCK_K=64),
+    tile_config(8, 4, 128, 256, 64),
+    tile_config(8, 4, 128, 128, 64),
+    tile_config(4, 4, 64, 128, 64),
 )
 _DESCRIPTOR_ROWS = 16
 # fp32 has no tensor core without tf32; larger tiles would not fit the registers.
 _CONFIGS_32_BIT = (
-    config(8, 2, BLOCK_M=128, BLOCK_N=64, BLOCK_K=16),
-    config(4, 2, BLOCK_M=64, BLOCK_N=64, BLOCK_K=16),
-    config(4, 2, BLOCK_M=16, BLOCK_N=64, BLOCK_K=32),
+    tile_config(8, 2, 128, 64, 16),
+    tile_config(4, 2, 64, 64, 16),
+    tile_config(4, 2, 16, 64, 32),
 )
 
 _BY_ARCHITECTURE = {"sm_90": _CONFIGS_DESCRIPTOR, "sm_100": _CONFIGS_DESCRIPTOR}
@@ -69,9 +74,6 @@ TUNABLES = (
 # As many tiles as an H100 has multiprocessors (132), roughly; MI300X has 304, B200 148.
 _ENOUGH_TILES = 128
 
-# Rows of tiles that run at the same time share the columns they read in L2.
-_GROUP_ROWS = 8
-
 # Programs of the persistent loop for each multiprocessor. Those that do not fit at once start as
 # others end, so more than fit cost a launch each and lose no tile.
 _PROGRAMS_PER_MULTIPROCESSOR = 2
@@ -80,10 +82,7 @@ _PROGRAMS_PER_MULTIPROCESSOR = 2
 def _configs(device: torch.device, dtype: torch.dtype) -> tuple[Config, ...]:
     if dtype == torch.float32:
         return _CONFIGS_32_BIT
-    if triton_support.is_amd():
-        return _CONFIGS_HIP
-    # sm_80 has 163 KiB, sm_89 and sm_120 have 99.
-    return _CONFIGS_99K if shared_memory_bytes(device) < 160 * 1024 else _CONFIGS
+    return _BY_FAMILY[triton_support.families(device)[-1]]
 
 
 def _heuristic(R: int, E: int, columns: int, table: tuple[Config, ...]) -> Config:
@@ -98,31 +97,6 @@ def _heuristic(R: int, E: int, columns: int, table: tuple[Config, ...]) -> Confi
     return table[-2]
 
 
-@cache
-def _num_programs(device: torch.device) -> int:
-    if device.type != "cuda":
-        # Fewer than tiles in the interpreter's tests, so that the loop is one.
-        return 3
-    properties = torch.cuda.get_device_properties(device)
-    return int(properties.multi_processor_count) * _PROGRAMS_PER_MULTIPROCESSOR
-
-
-@cache
-def _descriptor_architecture(device: torch.device) -> str:
-    """Which of `_BY_ARCHITECTURE` the device is, or empty."""
-    if device.type != "cuda" or triton_support.is_amd():
-        return ""
-    return {9: "sm_90", 10: "sm_100"}.get(torch.cuda.get_device_capability(device)[0], "")
-
-
-def _takes_descriptors(*tensors: torch.Tensor) -> bool:
-    """Whether rows and addresses are whole 16 bytes, of a 16-bit type."""
-    return all(
-        tensor.itemsize == 2 and tensor.shape[-1] % 8 == 0 and tensor.data_ptr() % 16 == 0
-        for tensor in tensors
-    )
-
-
 def _rows_product(
     mode: str, a: torch.Tensor, w: torch.Tensor, offsets: torch.Tensor
 ) -> torch.Tensor:
@@ -132,17 +106,21 @@ def _rows_product(
     c = a.new_empty(R, N)
     kernel = f"grouped_gemm.{mode}"
     table = _configs(a.device, a.dtype)
-    architecture = _descriptor_architecture(a.device)
+    architecture = descriptor_architecture(a.device)
     is_by_descriptor = (
-        architecture != "" and cdiv(R, E) > _DESCRIPTOR_ROWS and _takes_descriptors(a, w)
+        architecture != ""
+        and a.dtype != torch.float32
+        and cdiv(R, E) > _DESCRIPTOR_ROWS
+        and takes_descriptors(a, w)
     )
     if is_by_descriptor:
         kernel, table = f"{kernel}.descriptor", _BY_ARCHITECTURE[architecture]
     chosen = choose(kernel, a.dtype, _heuristic(R, E, N, table), R=R, E=E, N=N, K=K)
     # Each expert may have one tile that is not full.
     most_tiles = (R // chosen["BLOCK_M"] + min(R, E)) * cdiv(N, chosen["BLOCK_N"])
-    grid = (min(most_tiles, _num_programs(a.device)),)
-    fixed = {"BLOCK_E": next_power_of_2(E), "GROUP_M": _GROUP_ROWS}
+    most_programs = triton_support.num_multiprocessors(a.device) * _PROGRAMS_PER_MULTIPROCESSOR
+    grid = (min(most_tiles, most_programs),)
+    fixed = {"BLOCK_E": next_power_of_2(E), "GROUP_M": GROUP_ROWS}
     if is_by_descriptor:
         # Here, since this file is read where Triton is not installed, too.
         from triton.tools.tensor_descriptor import TensorDescriptor
@@ -224,7 +202,7 @@ def grouped_gemm_wgrad(dy: torch.Tensor, x: torch.Tensor, offsets: torch.Tensor)
     # One program a tile: the experts' sums are of unequal length, and the device balances them.
     num_tiles = E * cdiv(N, chosen["BLOCK_M"]) * cdiv(K, chosen["BLOCK_N"])
     wgrad_kernel[(num_tiles,)](
-        dy, x, dw, offsets, N, K, GROUP_M=_GROUP_ROWS, **chosen.launch
+        dy, x, dw, offsets, N, K, GROUP_M=GROUP_ROWS, **chosen.launch
     )  # fmt: skip
     return dw
 
@@ -259,7 +237,7 @@ grouped_gemm.register_autograd(_backward, setup_context=_save)
 def _aot(mode: str, dtype: str, one: Config, *families: str) -> AotKernel:
     blocks = dict(one.blocks)
     signature = {"offsets_ptr": "*i32:16", "N": "i32:16", "K": "i32:16"}
-    constexprs: dict[str, object] = {"GROUP_M": _GROUP_ROWS, **blocks}
+    constexprs: dict[str, object] = {"GROUP_M": GROUP_ROWS, **blocks}
     if mode == "wgrad":
         pointers = ("dy_ptr", "x_ptr", "dw_ptr")
     else:
@@ -270,9 +248,8 @@ def _aot(mode: str, dtype: str, one: Config, *families: str) -> AotKernel:
         strides = dict.fromkeys(("stride_be", "stride_bk", "stride_bn"), "i32:16")
         signature = {"offsets_ptr": "*i32:16", "E": "i32:16", **signature, **strides}
     signature = dict.fromkeys(pointers, f"*{dtype}:16") | signature
-    sizes = "x".join(str(blocks[name]) for name in ("BLOCK_M", "BLOCK_N", "BLOCK_K"))
     return AotKernel(
-        label=f"grouped_gemm {mode} {dtype} {sizes}",
+        label=f"grouped_gemm {mode} {dtype} {label(one)}",
         kernel=wgrad_kernel if mode == "wgrad" else rows_kernel,
         signature=signature | dict.fromkeys(constexprs, "constexpr"),
         constexprs=constexprs,
@@ -291,11 +268,11 @@ def _descriptor_aot(mode: str, one: Config, *families: str) -> AotKernel:
     constexprs: dict[str, object] = {
         "B_IS_NK": is_nk,
         "BLOCK_E": 128,
-        "GROUP_M": _GROUP_ROWS,
+        "GROUP_M": GROUP_ROWS,
         **dict(one.blocks),
     }
     return AotKernel(
-        label=f"grouped_gemm {mode} descriptor bf16 {rows}x{columns}x{depth}",
+        label=f"grouped_gemm {mode} descriptor bf16 {label(one)}",
         kernel=descriptor_kernel,
         signature={
             "a": f"tensordesc<bf16[{rows},{depth}]>",

@@ -1,5 +1,6 @@
 """The kernels of a mixture's products: rows by pointers and by tensor descriptors, and weights."""
 
+from kernels.tiles import tile_at
 from kernels.triton_support import tl, triton
 
 
@@ -22,14 +23,8 @@ def find_tile(
     within_expert = tile - tl.max(tl.where(is_before, last_tiles, 0), 0)
     start_row = tl.load(offsets_ptr + expert)
     num_expert_rows = tl.load(offsets_ptr + expert + 1) - start_row
-
     num_rows = tl.cdiv(num_expert_rows, BLOCK_M)
-    group = within_expert // (GROUP_M * num_columns)
-    first_row = group * GROUP_M
-    rows_in_group = tl.minimum(num_rows - first_row, GROUP_M)
-    within = within_expert % (GROUP_M * num_columns)
-    tile_m = first_row + within % rows_in_group
-    tile_n = within // rows_in_group
+    tile_m, tile_n = tile_at(within_expert, num_rows, num_columns, GROUP_M)
     return expert, start_row, num_expert_rows, tile_m, tile_n
 
 
@@ -131,12 +126,9 @@ def wgrad_kernel(
     tiles_of_expert = num_rows * num_columns
     expert = tl.program_id(0) // tiles_of_expert
     within_expert = tl.program_id(0) % tiles_of_expert
-    group = within_expert // (GROUP_M * num_columns)
-    first_row = group * GROUP_M
-    rows_in_group = tl.minimum(num_rows - first_row, GROUP_M)
-    within = within_expert % (GROUP_M * num_columns)
-    start_n = (first_row + within % rows_in_group).to(tl.int64) * BLOCK_M
-    start_k = (within // rows_in_group).to(tl.int64) * BLOCK_N
+    tile_n, tile_k = tile_at(within_expert, num_rows, num_columns, GROUP_M)
+    start_n = tile_n.to(tl.int64) * BLOCK_M
+    start_k = tile_k.to(tl.int64) * BLOCK_N
 
     start_row = tl.load(offsets_ptr + expert)
     num_expert_rows = tl.load(offsets_ptr + expert + 1) - start_row

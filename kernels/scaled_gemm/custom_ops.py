@@ -9,12 +9,13 @@ from kernels.tiles import (
     GROUP_ROWS,
     descriptor_architecture,
     heuristic,
+    label,
     pipelined,
     specialized,
     takes_descriptors,
     tile_config,
 )
-from kernels.triton_support import AotKernel, cdiv, require_contiguous
+from kernels.triton_support import AotKernel, cdiv, require_contiguous, require_matrices
 from kernels.tuning import Config, Tunable
 
 GROUP = 128
@@ -99,11 +100,7 @@ def _variant(x: torch.Tensor, w: torch.Tensor, x_scale: torch.Tensor, w_scale: t
 
 
 def _check(**tensors: torch.Tensor) -> None:
-    for name, tensor in tensors.items():
-        if tensor.ndim != 2:
-            raise ValueError(
-                f"scaled_gemm: {name} must be a matrix, not of shape {tuple(tensor.shape)}."
-            )
+    require_matrices("scaled_gemm", **tensors)
     require_contiguous("scaled_gemm", **tensors)
     x, w = tensors["x"], tensors["w"]
     if x.dtype not in (torch.float8_e4m3fn, torch.int8):
@@ -173,11 +170,9 @@ _INT8_ARCHITECTURES = ("cuda", "cuda_99k", "hip", "sm_90")
 
 def _aot(kernel: str, variant: str, dtype: str, tile: Config, *families: str) -> AotKernel:
     is_descriptor = "descriptor" in kernel
-    shape = "x".join(str(tile[name]) for name in ("BLOCK_M", "BLOCK_N", "BLOCK_K"))
-    special = " specialized" if is_descriptor and tile["WARP_SPECIALIZE"] else ""
     constexprs: dict[str, object] = {"VARIANT": variant, "GROUP_M": GROUP_ROWS, **dict(tile.blocks)}
     return AotKernel(
-        label=f"{kernel} {variant} {dtype} {shape}{special}",
+        label=f"{kernel} {variant} {dtype} {label(tile)}",
         kernel=scaled_descriptor_kernel if is_descriptor else scaled_matmul_kernel,
         signature={
             "x_ptr": f"*{dtype}:16",
@@ -199,12 +194,10 @@ def _aot(kernel: str, variant: str, dtype: str, tile: Config, *families: str) ->
 def _aot_of(tunable: Tunable) -> list[AotKernel]:
     """Every configuration in both types, the first for one scale a tensor as well."""
     found = []
-    for tile in dict.fromkeys(tile for tiles in tunable.configs.values() for tile in tiles):
-        families = [name for name, tiles in tunable.configs.items() if tile in tiles]
+    for tile, families in tunable.families.items():
         fp8 = [target for name in families for target in _FP8_TARGETS.get(name, (name,))]
         int8 = [name for name in families if name in _INT8_ARCHITECTURES]
-        is_first = any(tiles[0] == tile for tiles in tunable.configs.values())
-        variants = ("row", "tensor") if is_first else ("row",)
+        variants = ("row", "tensor") if tile in tunable.first else ("row",)
         if tunable.kernel.endswith(".block"):
             variants = ("block",)
         for dtype, targets in (("fp8e4nv", fp8), ("i8", int8)):

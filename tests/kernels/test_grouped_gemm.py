@@ -70,7 +70,7 @@ def test_every_configuration_agrees_with_fp64(mode: Mode, one: tuning.Config) ->
 @pytest.fixture
 def descriptors(monkeypatch: pytest.MonkeyPatch) -> None:
     """Tensor descriptors wherever the device, the rows and the addresses are."""
-    monkeypatch.setattr(custom_ops, "_descriptor_architecture", lambda device: "sm_90")
+    monkeypatch.setattr(custom_ops, "descriptor_architecture", lambda device: "sm_90")
     monkeypatch.setattr(custom_ops, "_DESCRIPTOR_ROWS", 0)
 
 
@@ -116,7 +116,7 @@ def test_an_expert_without_rows_has_a_gradient_of_zeros(mode: Mode) -> None:
 
 def test_grouped_order_visits_every_tile(monkeypatch: pytest.MonkeyPatch) -> None:
     # More rows of tiles than a group holds, and a last group that is not full.
-    monkeypatch.setattr(custom_ops, "_GROUP_ROWS", 3)
+    monkeypatch.setattr(custom_ops, "GROUP_ROWS", 3)
     one = tuning.config(4, 2, BLOCK_M=16, BLOCK_N=16, BLOCK_K=16)
     with tuning.forced({f"grouped_gemm.{mode}": one for mode in MODES}):
         for mode in MODES:

@@ -3,7 +3,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from kernels import mla_decode, tuning
+from kernels import mla_decode, triton_support, tuning
 from kernels.op import problem
 from kernels.tuning import Config
 from tests.kernels.checks import DEVICE, assert_within, expected, inputs_of, needs_gpu, run_triton
@@ -66,6 +66,31 @@ def test_it_is_attention_of_the_heads_before_absorption() -> None:
     query = torch.cat((q_nope, inputs["q_rope"][0]), dim=-1)
     probabilities = torch.softmax(torch.einsum("hd,hsd->hs", query, keys) / (N + R) ** 0.5, -1)
     torch.testing.assert_close(out[0], probabilities @ latent, rtol=1e-4, atol=1e-4)
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float32])
+@pytest.mark.parametrize("P", [1, 16, 64])
+@pytest.mark.parametrize("H", [16, 128])
+@pytest.mark.parametrize(
+    "families",
+    [("sm_80", "cuda"), ("sm_90", "cuda"), ("sm_100", "cuda"), ("sm_89", "cuda_99k"),
+     ("gfx942", "hip")],
+)  # fmt: skip
+def test_what_is_taken_untuned_is_compiled_ahead(
+    families: tuple[str, str], H: int, P: int, dtype: torch.dtype, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(triton_support, "families", lambda device: families)
+    taken = mla_decode._heuristic(4, 4096, H, P, dtype, torch.device("cpu"))
+    is_fp32 = dtype == torch.float32
+    wanted = dict(taken.blocks) | {"P": 64 if is_fp32 and P == 16 else P}
+    del wanted["SPLIT"]
+    assert any(
+        set(families) & set(one.families)
+        and one.signature.get("cache_ptr") == ("*fp32:16" if is_fp32 else "*bf16:16")
+        and one.constexprs.items() >= wanted.items()
+        and (one.num_warps, one.num_stages) == (taken.num_warps, taken.num_stages)
+        for one in mla_decode.AOT
+    )
 
 
 def test_what_the_kernel_cannot_read_is_refused() -> None:

@@ -86,7 +86,7 @@ def test_head_reads_the_key_value_head_of_its_group() -> None:
 
 
 def test_splits_fill_the_chip_and_no_more(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(paged, "_num_multiprocessors", lambda device: 132)
+    monkeypatch.setattr(paged, "num_multiprocessors", lambda device: 132)
     cuda = torch.device("cuda")
     # 8 groups of one sequence leave most of 264 places empty: the smallest splits. With 512
     # programs there is work for all.

@@ -56,12 +56,13 @@ def test_a_table_is_read_as_it_was_written(tmp_path: Path) -> None:
     one = Resources(
         op="copy", kernel="copy bf16", target="sm_90", num_warps=4, num_stages=1,
         registers_per_thread=16, spilled_bytes_per_thread=8, shared_bytes=200,
-        shared_limit_bytes=100, binary_bytes=3, narrow_offsets="x_ptr",
+        shared_limit_bytes=100, tensor_memory_columns=528, binary_bytes=3, narrow_offsets="x_ptr",
     )  # fmt: skip
     write_table(tmp_path / "table.csv", [one])
     assert read_table(tmp_path / "table.csv") == [one]
     assert one.faults == (
         "copy bf16 on sm_90 spills 8 bytes a thread.",
         "copy bf16 on sm_90 needs 200 bytes of shared memory, and a block may use 100.",
+        "copy bf16 on sm_90 needs 528 columns of tensor memory, and a multiprocessor has 512.",
         "copy bf16 on sm_90 computes 32-bit offsets into x_ptr.",
     )

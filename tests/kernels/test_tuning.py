@@ -28,6 +28,14 @@ def _origin(M: int, N: int, dtype: torch.dtype = torch.bfloat16) -> Origin:
     return choices["gemm"].origin
 
 
+def test_a_configuration_is_told_once_with_its_families() -> None:
+    tunable = tuning.Tunable(
+        kernel="gemm", configs={"cuda": (TUNED, HEURISTIC), "hip": (HEURISTIC,)}
+    )
+    assert list(tunable.families.items()) == [(TUNED, ("cuda",)), (HEURISTIC, ("cuda", "hip"))]
+    assert tunable.first == {TUNED, HEURISTIC}
+
+
 def test_without_a_table_the_heuristic_is_taken() -> None:
     assert choose("gemm", torch.bfloat16, HEURISTIC, M=4096, N=8192) == HEURISTIC
 
