@@ -80,8 +80,8 @@ def test_a_formula_behind_a_wrapper_changes_the_hash(module: object) -> None:
 @pytest.mark.parametrize(
     ("name", "attributes"),
     [
-        ("rms_norm", ("_forward_kernel", "_eager", "_prepare_triton", "NUM_STRIPS", "_check")),
-        ("gemm", ("_matmul_kernel", "_TILES_16_BIT", "_tile", "_prepare_compile")),
+        ("rms_norm", ("_forward_kernel", "_eager", "_prepare_triton", "_check")),
+        ("gemm", ("gemm", "_CUSTOM", "_precision", "_prepare_triton")),
         ("adamw", ("_adamw_kernel", "eager", "_BLOCK")),
         ("attention", ("attention", "_eager_causal")),
     ],
