@@ -11,7 +11,7 @@ from math import prod
 
 import torch
 
-from kernels import adamw, dtypes, rope
+from kernels import adamw, dtypes, rope, routing
 from kernels.layer.operations import BACKWARD_MODES, COSTS, EXACT, Operations, counting
 from kernels.layer.parts import Tensors, num_tokens
 from kernels.op import Cost, Inputs, Mode, Outputs, Problem, Tolerance, problem
@@ -23,6 +23,12 @@ Function = Callable[[dict[str, Tensor]], Outputs]
 
 STATE = ("param", "exp_avg", "exp_avg_sq", "weight")
 """The flat tensors of a training step that its update overwrites."""
+
+FP32_INPUTS = ("cos", "sin", "routing", "routing_bias")
+"""Inputs that are fp32 whatever the type of the layer is."""
+
+EXPERT_WEIGHTS = ("expert_gate_up", "expert_down")
+"""Weights whose first axis is that of experts."""
 
 INPUT_SIZE = 1 / 16
 """Standard deviation of x: small beside what a layer adds, which a result then shows."""
@@ -39,12 +45,17 @@ class Block:
     pieces: Callable[[Problem], dict[str, Shape]]
     """Numbers of rows of the matrices that are several joined, by the matrix's name.
 
+    Of the matrices of experts, those of each expert.
+
     Each is judged by itself: the gradients of keys would not be seen beside those of values.
     """
     caches: Callable[[Problem], dict[str, Shape]]
     """Shapes of what decoding reads of the earlier tokens, the last place being the new one's."""
     rope_size: Callable[[Problem], int]
     """Elements of a head that are turned by position; 0 without rotary positions."""
+    choices: Callable[[Problem], dict[str, Shape]] = lambda problem: {}
+    """Shapes of the fp32 inputs by which experts are chosen: `routing`, and `routing_bias` if any.
+    """
     forward: Callable[[Problem, Operations, Tensors], Outputs]
     """y[T,H], and what the cache keeps of these tokens, from all tensors by name."""
 
@@ -78,7 +89,7 @@ class Block:
         size = dtypes.size_bytes(problem.dtype)
         flops = sum(COSTS[part.op](part).flops for part in self.parts(problem))
         shapes = self._shapes(problem)
-        tables = sum(prod(shapes.pop(name)) for name in ("cos", "sin") if name in shapes)
+        tables = sum(prod(shapes.pop(name)) for name in FP32_INPUTS if name in shapes)
         num_read = sum(prod(shape) for shape in shapes.values()) + self.num_weights(problem)
         state = 0
         num_written = x = prod(shapes["x"])
@@ -87,6 +98,7 @@ class Block:
             state = 3 * 4 * self.num_weights(problem)
         else:
             num_written += num_tokens(problem) * self._cache_row(problem)
+            num_read -= self._num_idle_weights(problem)
         if problem.mode == Mode.DECODE:
             # The place of the new token is written and not read.
             num_read -= num_tokens(problem) * self._cache_row(problem)
@@ -95,6 +107,14 @@ class Block:
             bytes_read=num_read * size + tables * 4 + state,
             bytes_written=num_written * size + state,
         )
+
+    def _num_idle_weights(self, problem: Problem) -> int:
+        """Weights of the experts that no token goes to, where tokens are few."""
+        if not self.choices(problem):
+            return 0
+        num_idle = max(0, problem["E"] - num_tokens(problem) * problem["K"])
+        weights = self.weights(problem)
+        return num_idle * sum(prod(weights[name][1:]) for name in EXPERT_WEIGHTS)
 
     def _cache_row(self, problem: Problem) -> int:
         """Elements that the cache keeps of a token."""
@@ -107,6 +127,7 @@ class Block:
         shapes: dict[str, Shape] = {"x": (T, H)}
         if turned:
             shapes |= {"cos": (T, turned // 2), "sin": (T, turned // 2)}
+        shapes |= self.choices(problem)
         if problem.mode == Mode.TRAINING:
             shapes["dy"] = (T, H)
         if problem.mode == Mode.DECODE:
@@ -114,7 +135,7 @@ class Block:
         return shapes
 
     def make_inputs(self, problem: Problem, generator: torch.Generator) -> dict[str, Tensor]:
-        """x, tables of angles, weights (flat in training), dy, optimizer state, caches.
+        """x, tables of angles, choices, weights (flat in training), dy, optimizer state, caches.
 
         Matrices are normal with a variance of 1 / inputs, so that activations stay of order one;
         norm weights are near 1. dy is such that gradients of the weights are of order one too.
@@ -132,6 +153,12 @@ class Block:
             del shapes["sin"]
             tables = rope.make_inputs(_problem("rope", T=T, H=1, D=D), generator)
             inputs |= {name: tables[name] for name in ("cos", "sin")}
+        if "routing" in shapes:
+            chosen = (*shapes.pop("routing"), problem["K"])
+            inputs["routing"] = routing.draw_choices(*chosen, generator)
+        if "routing_bias" in shapes:
+            # Small beside the scores of those chosen, as that of a trained model is.
+            inputs["routing_bias"] = normal(shapes.pop("routing_bias"), 0.01)
         sizes = {"dy": T**-0.5}
         inputs |= {
             name: normal(shape, sizes.get(name, 1.0)).to(dtype) for name, shape in shapes.items()
@@ -169,7 +196,9 @@ class Block:
         pieces = self.pieces(problem)
         first: list[Tensor] = []
         for name, view in self.views(problem, state["exp_avg"]).items():
-            first += view.split(pieces[name]) if name in pieces else (view,)
+            # Rows are the last axis but one; a bias has no other.
+            axis = max(view.ndim - 2, 0)
+            first += view.split(pieces[name], axis) if name in pieces else (view,)
         return (*first, state["param"], state["exp_avg_sq"], state["weight"])
 
     def reference(self, problem: Problem, inputs: Inputs) -> Outputs:
@@ -264,7 +293,7 @@ def gradients_of(
     weights = block.views(case, inputs["weight"])
     leaves = {name: weight.detach().requires_grad_() for name, weight in weights.items()}
     x, dy = inputs["x"].detach().requires_grad_(), inputs["dy"]
-    tables = {name: inputs[name] for name in ("cos", "sin") if name in inputs}
+    tables = {name: inputs[name] for name in FP32_INPUTS if name in inputs}
     tensors = {"x": x, **tables, **leaves}
 
     def run() -> tuple[Tensor, Tensor, tuple[Tensor, ...]]:

@@ -19,7 +19,11 @@ from kernels import (
     attention,
     gelu,
     gemm,
+    grouped_gemm,
     layer_norm,
+    moe_permute,
+    moe_route,
+    moe_unpermute,
     rms_norm,
     rope,
     swiglu,
@@ -58,6 +62,17 @@ class Operations:
     """y[T,F] from gate_up[T,2F]."""
     gelu: Callable[[Tensor], Tensor]
     """y of the shape of x."""
+    route: Callable[[Tensor, Tensor | None, int], Outputs]
+    """(ids[T,K], positions[T,K], offsets[E+1]) of the K experts of each token by routing[T,E].
+
+    With a bias[E] they are chosen as `sigmoid_groups` of `moe_route`, else as `softmax`.
+    """
+    permute: Callable[[Tensor, Tensor], Tensor]
+    """rows[T*K,H] in the order of experts from x[T,H] and positions[T,K]."""
+    experts: Callable[[Tensor, Tensor, Tensor], Tensor]
+    """y[R,N] from x[R,K] in the order of experts, w[E,N,K] and offsets[E+1]."""
+    unpermute: Callable[[Tensor, Tensor, Tensor], Tensor]
+    """y[T,H] from rows[T*K,H], weights[T,K], at least fp32, and positions[T,K]."""
 
 
 def _torch_norm(x: Tensor, w: Tensor, b: Tensor | None) -> Tensor:
@@ -91,6 +106,10 @@ def _torch_gelu(x: Tensor) -> Tensor:
     return functional.gelu(x, approximate="tanh")
 
 
+def _torch_route(routing: Tensor, bias: Tensor | None, num_chosen: int) -> Outputs:
+    return moe_route.eager(routing, bias, num_chosen)[1:]
+
+
 TORCH = Operations(
     linear=functional.linear,
     norm=_torch_norm,
@@ -100,6 +119,10 @@ TORCH = Operations(
     attention=_torch_attention,
     swiglu=_torch_swiglu,
     gelu=_torch_gelu,
+    route=_torch_route,
+    permute=moe_permute.formula,
+    experts=grouped_gemm.eager,
+    unpermute=moe_unpermute.formula,
 )
 """Eager torch, as a user would write it; `compile` compiles this."""
 
@@ -135,6 +158,15 @@ def _custom_attention(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
     return out
 
 
+def _custom_route(routing: Tensor, bias: Tensor | None, num_chosen: int) -> Outputs:
+    routed: Outputs = (
+        moe_route.moe_route_softmax(routing, num_chosen)
+        if bias is None
+        else moe_route.moe_route_sigmoid_groups(routing, bias, num_chosen)
+    )
+    return routed[1:]
+
+
 CUSTOM = Operations(
     linear=_custom_linear,
     norm=_custom_norm,
@@ -144,6 +176,10 @@ CUSTOM = Operations(
     attention=_custom_attention,
     swiglu=swiglu.swiglu,
     gelu=gelu.gelu,
+    route=_custom_route,
+    permute=moe_permute.moe_permute,
+    experts=grouped_gemm.grouped_gemm,
+    unpermute=moe_unpermute.moe_unpermute,
 )
 """The Triton kernels of this package, one launch or a few for each operation.
 
@@ -194,6 +230,11 @@ def _exact_attention(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
     return out
 
 
+def _exact_route(routing: Tensor, bias: Tensor | None, num_chosen: int) -> Outputs:
+    inputs = {"logits": routing} if bias is None else {"logits": routing, "bias": bias}
+    return moe_route.reference(problem("moe_route", "fp32", K=num_chosen), inputs)[1:]
+
+
 EXACT = Operations(
     linear=_exact_linear,
     norm=_exact_norm,
@@ -203,6 +244,12 @@ EXACT = Operations(
     attention=_exact_attention,
     swiglu=lambda gate_up: _referred(swiglu.reference, gate_up=gate_up),
     gelu=lambda x: _referred(gelu.reference, x=x),
+    route=_exact_route,
+    permute=lambda x, positions: _referred(moe_permute.reference, x=x, positions=positions),
+    experts=grouped_gemm.eager,
+    unpermute=lambda rows, weights, positions: _referred(
+        moe_unpermute.reference, rows=rows, weights=weights, positions=positions
+    ),
 )
 """The references of the ops, for fp64."""
 
@@ -214,14 +261,23 @@ COSTS: Mapping[str, Callable[[Problem], Cost]] = {
     "attention": attention.cost,
     "gelu": gelu.cost,
     "gemm": gemm.cost,
+    "grouped_gemm": grouped_gemm.cost,
     "layer_norm": layer_norm.cost,
+    "moe_permute": moe_permute.cost,
+    "moe_route": moe_route.cost,
+    "moe_unpermute": moe_unpermute.cost,
     "rms_norm": rms_norm.cost,
     "rope": rope.cost,
     "swiglu": swiglu.cost,
 }
 """How the ops count that a layer is composed of."""
 
-BACKWARD_MODES: Mapping[str, tuple[Mode, ...]] = {"gemm": (Mode.DGRAD, Mode.WGRAD), "add": ()}
+BACKWARD_MODES: Mapping[str, tuple[Mode, ...]] = {
+    "gemm": (Mode.DGRAD, Mode.WGRAD),
+    "grouped_gemm": (Mode.DGRAD, Mode.WGRAD),
+    "add": (),
+    "moe_route": (),
+}
 """The modes of an op in a backward pass, where they are not the backward mode."""
 
 
@@ -269,6 +325,36 @@ def counting(dtype: str) -> tuple[Operations, list[Problem]]:
         note("gelu", N=x.numel())
         return x
 
+    def route(routing: Tensor, bias: Tensor | None, num_chosen: int) -> Outputs:
+        variant = "softmax" if bias is None else "sigmoid_groups"
+        T, E = routing.shape
+        # The choice is made in fp32 whatever the type of the layer is.
+        case = problem("moe_route", "fp32", Mode.FORWARD, variant, T=T, E=E, K=num_chosen)
+        found.append(case)
+        ids = routing.new_empty(T, num_chosen, dtype=torch.int32)
+        return ids, ids, ids.new_empty(E + 1)
+
+    def num_experts() -> int:
+        return next(part["E"] for part in reversed(found) if part.op == "moe_route")
+
+    def permute(x: Tensor, positions: Tensor) -> Tensor:
+        (T, K), H = positions.shape, x.shape[1]
+        note("moe_permute", T=T, K=K, E=num_experts(), H=H)
+        return x.new_empty(T * K, H)
+
+    def experts(x: Tensor, w: Tensor, offsets: Tensor) -> Tensor:
+        del offsets
+        (R, K), (E, N, _) = x.shape, w.shape
+        axes = {"R": R, "E": E, "N": N, "K": K}
+        found.append(problem("grouped_gemm", dtype, Mode.FORWARD, "uniform", **axes))
+        return x.new_empty(R, N)
+
+    def unpermute(rows: Tensor, weights: Tensor, positions: Tensor) -> Tensor:
+        del weights
+        (T, K), H = positions.shape, rows.shape[1]
+        note("moe_unpermute", T=T, K=K, E=num_experts(), H=H)
+        return rows.new_empty(T, H)
+
     operations = Operations(
         linear=linear,
         norm=norm,
@@ -278,5 +364,9 @@ def counting(dtype: str) -> tuple[Operations, list[Problem]]:
         attention=attend,
         swiglu=gated,
         gelu=activate,
+        route=route,
+        permute=permute,
+        experts=experts,
+        unpermute=unpermute,
     )
     return operations, found

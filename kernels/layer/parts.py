@@ -4,20 +4,41 @@ Tensors are found by name in one mapping: the weights, x, the tables of rotary a
 are any (cos, sin), and when decoding the caches.
 """
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 
 import torch
 
+from kernels import moe_route
 from kernels.layer.operations import Operations
-from kernels.op import Mode, Problem
+from kernels.op import Mode, Outputs, Problem
 
 Tensor = torch.Tensor
 Tensors = Mapping[str, Tensor]
+Half = Callable[[Problem, Operations, Tensors, Tensor], Outputs]
+"""(out[T,H], and what the cache keeps) from normalised x[T,H]."""
 
 
 def num_tokens(problem: Problem) -> int:
     """Tokens that pass through the layer: the newest of each sequence, or all."""
     return problem["B"] * (1 if problem.mode == Mode.DECODE else problem["S"])
+
+
+def residual_layer(
+    attention: Half, feed_forward: Half
+) -> Callable[[Problem, Operations, Tensors], Outputs]:
+    """The forward pass of a layer of these halves, each added to what it is computed from."""
+
+    def forward(problem: Problem, operations: Operations, tensors: Tensors) -> Outputs:
+        x = tensors["x"]
+        normed = operations.norm(x, tensors["attention_norm"], tensors.get("attention_norm_bias"))
+        out, *kept = attention(problem, operations, tensors, normed)
+        normed, h = operations.add_norm(
+            out, x, tensors["network_norm"], tensors.get("network_norm_bias")
+        )
+        (out,) = feed_forward(problem, operations, tensors, normed)
+        return operations.add(h, out), *kept
+
+    return forward
 
 
 def linear(operations: Operations, x: Tensor, tensors: Tensors, name: str) -> Tensor:
@@ -70,10 +91,36 @@ def _norm_heads(operations: Operations, x: Tensor, w: Tensor) -> Tensor:
     return operations.norm(x.reshape(-1, x.shape[-1]), w, None).view(x.shape)
 
 
-def network(operations: Operations, tensors: Tensors, x: Tensor) -> Tensor:
-    """[T,H] from normalised x[T,H]: gated where there is a matrix for gate and up in one."""
+def network(problem: Problem, operations: Operations, tensors: Tensors, x: Tensor) -> tuple[Tensor]:
+    """(out[T,H],) from normalised x[T,H]: gated where there is a matrix for gate and up in one."""
+    del problem
     if "gate_up" in tensors:
         hidden = operations.swiglu(linear(operations, x, tensors, "gate_up"))
     else:
         hidden = operations.gelu(linear(operations, x, tensors, "up"))
-    return linear(operations, hidden, tensors, "down")
+    return (linear(operations, hidden, tensors, "down"),)
+
+
+def mixture(problem: Problem, operations: Operations, tensors: Tensors, x: Tensor) -> tuple[Tensor]:
+    """(out[T,H],) from normalised x[T,H] by the experts of each token, and a shared one if any.
+
+    Experts are chosen by routing[T,E], and by routing_bias[E] too where there is one. The weights
+    of those chosen follow from the router's product: their softmax, or with a bias their sigmoids
+    divided by the sum, times a constant.
+    """
+    bias = tensors.get("routing_bias")
+    ids, positions, offsets = operations.route(tensors["routing"], bias, problem["K"])
+    logits = linear(operations, x, tensors, "router").gather(1, ids.long())
+    logits = logits.to(torch.promote_types(logits.dtype, torch.float32))
+    if bias is None:
+        weights = logits.softmax(-1)
+    else:
+        scores = logits.sigmoid()
+        weights = moe_route.SCALE * scores / scores.sum(-1, keepdim=True)
+    rows = operations.permute(x, positions)
+    hidden = operations.swiglu(operations.experts(rows, tensors["expert_gate_up"], offsets))
+    rows = operations.experts(hidden, tensors["expert_down"], offsets)
+    out = operations.unpermute(rows, weights, positions)
+    if "gate_up" in tensors:
+        out = operations.add(out, *network(problem, operations, tensors, x))
+    return (out,)
