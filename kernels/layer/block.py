@@ -154,8 +154,8 @@ class Block:
             tables = rope.make_inputs(_problem("rope", T=T, H=1, D=D), generator)
             inputs |= {name: tables[name] for name in ("cos", "sin")}
         if "routing" in shapes:
-            chosen = (*shapes.pop("routing"), problem["K"])
-            inputs["routing"] = routing.draw_choices(*chosen, generator)
+            T, E = shapes.pop("routing")
+            inputs["routing"] = routing.draw_choices(T, E, problem["K"], generator)
         if "routing_bias" in shapes:
             # Small beside the scores of those chosen, as that of a trained model is.
             inputs["routing_bias"] = normal(shapes.pop("routing_bias"), 0.01)

@@ -87,6 +87,62 @@ def grouped_query_attention(
     return linear(operations, by_token(out), tensors, "out"), k, v
 
 
+def latent_attention(
+    problem: Problem, operations: Operations, tensors: Tensors, x: Tensor
+) -> tuple[Tensor, Tensor]:
+    """(out[T,H], and latent and rotated keys that were computed, [B,S,C+R]) from normalised x[T,H].
+
+    Decoding, they are written at the end of latent_cache[B,S,C+R], and keys and values are never
+    expanded: the matrices that would do so are multiplied with the queries and the result.
+    """
+    B, A, C, N, R = (problem[axis] for axis in "BACNR")
+    q = operations.norm(linear(operations, x, tensors, "query_down"), tensors["query_norm"], None)
+    q = linear(operations, q, tensors, "query_up").view(-1, A, N + R)
+    q_nope, q_rope = q.split((N, R), dim=-1)
+    q_rope = operations.rope(q_rope, tensors["cos"], tensors["sin"])
+    latent, k_rope = linear(operations, x, tensors, "latent_down").split((C, R), dim=-1)
+    latent = operations.norm(latent, tensors["latent_norm"], None)
+    k_rope = operations.rope(k_rope[:, None], tensors["cos"], tensors["sin"])
+    key_up, value_up = tensors["key_up"], tensors["value_up"]
+    kept = torch.cat((latent, k_rope[:, 0]), dim=-1).view(B, -1, C + R)
+    if problem.mode == Mode.DECODE:
+        cache = tensors["latent_cache"]
+        cache[:, -1:].copy_(kept)
+        absorbed = operations.by_head(q_nope.transpose(0, 1), key_up).transpose(0, 1)
+        out = operations.latent_attention(absorbed, q_rope, cache, (N + R) ** -0.5)
+        out = operations.by_head(out.transpose(0, 1), value_up.mT).transpose(0, 1).flatten(1)
+    else:
+        k_nope = operations.linear(latent, key_up.flatten(0, 1), None).view(-1, A, N)
+        v = operations.linear(latent, value_up.flatten(0, 1), None).view(-1, A, value_up.shape[1])
+        q = torch.cat((q_nope, q_rope), dim=-1)
+        k = torch.cat((k_nope, k_rope.expand(-1, A, -1)), dim=-1)
+        out = by_token(operations.attention(by_head(q, B), by_head(k, B), by_head(v, B)))
+    return linear(operations, out, tensors, "out"), kept
+
+
+def latent_weights(problem: Problem) -> dict[str, tuple[int, ...]]:
+    """The weights of `latent_attention` and the norms of a layer with it."""
+    H, A, Q, C, N, R, V = (problem[axis] for axis in "HAQCNRV")
+    return {
+        "attention_norm": (H,),
+        "query_down": (Q, H),
+        "query_norm": (Q,),
+        "query_up": (A * (N + R), Q),
+        "latent_down": (C + R, H),
+        "latent_norm": (C,),
+        "key_up": (A, N, C),
+        "value_up": (A, V, C),
+        "out": (H, A * V),
+        "network_norm": (H,),
+    }
+
+
+def latent_caches(problem: Problem) -> dict[str, tuple[int, ...]]:
+    """The cache of `latent_attention`."""
+    B, S, C, R = (problem[axis] for axis in "BSCR")
+    return {"latent_cache": (B, S, C + R)}
+
+
 def _norm_heads(operations: Operations, x: Tensor, w: Tensor) -> Tensor:
     return operations.norm(x.reshape(-1, x.shape[-1]), w, None).view(x.shape)
 
