@@ -21,6 +21,7 @@ Source: DeepSeek-V2, section 2.1, https://arxiv.org/abs/2405.04434; DeepSeek-V3,
 from kernels import dtypes
 from kernels.layer.block import STATE, Block
 from kernels.layer.parts import (
+    LATENT_ERROR_GROWTH,
     latent_attention,
     latent_caches,
     latent_weights,
@@ -46,6 +47,7 @@ BLOCK = Block(
     pieces=_pieces,
     caches=latent_caches,
     rope_size=lambda problem: problem["R"],
+    error_growth=LATENT_ERROR_GROWTH,
     forward=residual_layer(latent_attention, network),
 )
 

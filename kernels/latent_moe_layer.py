@@ -18,6 +18,7 @@ Source: DeepSeek-V3, sections 2.1 and 4.2, https://arxiv.org/abs/2412.19437.
 from kernels import dtypes
 from kernels.layer.block import STATE, Block
 from kernels.layer.parts import (
+    LATENT_ERROR_GROWTH,
     latent_attention,
     latent_caches,
     latent_weights,
@@ -57,6 +58,7 @@ BLOCK = Block(
     caches=latent_caches,
     rope_size=lambda problem: problem["R"],
     choices=_choices,
+    error_growth=LATENT_ERROR_GROWTH,
     forward=residual_layer(latent_attention, mixture),
 )
 

@@ -67,16 +67,16 @@ def _op(model: ModelSpec, experts: Experts | None) -> tuple[str, str]:
         "norms of heads": model.has_qk_norm,
         "queries that are not latent": latent is not None and latent.q_lora_rank == 0,
     }
-    features = {name for name, is_there in found.items() if is_there}
     if experts is not None:
-        features.add(f"{experts.routing} routing")
+        found[f"{experts.routing} routing"] = True
+    features = frozenset(name for name, is_there in found.items() if is_there)
     if features not in _OPS:
         told = ", ".join(sorted(features)) or "a plain network"
         raise PlanError(
             f"model: no op is a layer of {model.name}, with {told}; those of Llama, Qwen3, GPT-3 "
             "and DeepSeek-V3 are one. Set suite.layers=[] to measure its ops alone."
         )
-    return _OPS[frozenset(features)]
+    return _OPS[features]
 
 
 def _attention_sizes(model: ModelSpec, shard: Shard) -> dict[str, int]:

@@ -213,7 +213,7 @@ def _custom_by_head(x: Tensor, w: Tensor) -> Tensor:
     A, T, _ = x.shape
     # Heads are experts that have T rows each.
     offsets = torch.arange(A + 1, dtype=torch.int32, device=x.device) * T
-    rows = x.reshape(A * T, -1)
+    rows = x.contiguous().view(A * T, -1)
     y: Tensor = (
         grouped_gemm.grouped_gemm_dgrad(rows, w, offsets)
         if w.is_contiguous()
@@ -292,7 +292,8 @@ def _exact_latent_attention(
 ) -> Tensor:
     keys, turned = cache.split((q_latent.shape[2], q_rope.shape[2]), dim=-1)
     scores = q_latent @ keys.mT + q_rope @ turned.mT
-    return torch.softmax(scores * scale, dim=-1) @ keys
+    out: Tensor = torch.softmax(scores * scale, dim=-1) @ keys
+    return out
 
 
 def _exact_route(routing: Tensor, bias: Tensor | None, num_chosen: int) -> Outputs:
