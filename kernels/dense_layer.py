@@ -24,10 +24,9 @@ https://arxiv.org/abs/2005.14165, which is Radford et al. 2019, section 2.3.
 
 from kernels import dtypes
 from kernels.layer.block import STATE, Block
-from kernels.layer.operations import Operations
-from kernels.layer.parts import Tensors, grouped_query_attention, network
+from kernels.layer.parts import grouped_query_attention, network, residual_layer
 from kernels.layer.runs import impls
-from kernels.op import Mode, Op, Outputs, Problem
+from kernels.op import Mode, Op, Problem
 
 
 def _weights(problem: Problem) -> dict[str, tuple[int, ...]]:
@@ -76,18 +75,12 @@ def _rope_size(problem: Problem) -> int:
     return 0 if problem.variant == "plain" else problem["D"]
 
 
-def _forward(problem: Problem, operations: Operations, tensors: Tensors) -> Outputs:
-    x = tensors["x"]
-    normed = operations.norm(x, tensors["attention_norm"], tensors.get("attention_norm_bias"))
-    out, k, v = grouped_query_attention(problem, operations, tensors, normed)
-    normed, h = operations.add_norm(
-        out, x, tensors["network_norm"], tensors.get("network_norm_bias")
-    )
-    return operations.add(h, network(operations, tensors, normed)), k, v
-
-
 BLOCK = Block(
-    weights=_weights, pieces=_pieces, caches=_caches, rope_size=_rope_size, forward=_forward
+    weights=_weights,
+    pieces=_pieces,
+    caches=_caches,
+    rope_size=_rope_size,
+    forward=residual_layer(grouped_query_attention, network),
 )
 
 OP = Op(

@@ -173,6 +173,11 @@ def _heuristic(B: int, S: int, H: int, P: int, dtype: torch.dtype, device: torch
     return _tile(tile.num_warps, tile.num_stages, tile["BLOCK_H"], tile["BLOCK_N"], split)
 
 
+def scale(R: int) -> float:
+    """What scores are multiplied by, with R rotated values in a head."""
+    return float((_NOPE_DIM + R) ** -0.5)
+
+
 @torch.library.custom_op("chipscale::mla_decode", mutates_args=())
 def mla_decode(
     q_latent: torch.Tensor,
@@ -214,7 +219,7 @@ def mla_decode(
     lse = q_latent.new_empty(B, H, num_splits, dtype=torch.float32)
     _decode_kernel[(cdiv(H, chosen["BLOCK_H"]), num_splits, B)](
         q_latent, q_rope, cache, page_table, lengths, partial, lse,
-        H, max_pages, (_NOPE_DIM + R) ** -0.5 * LOG2_E,
+        H, max_pages, scale(R) * LOG2_E,
         C=C, R=R, P=P, BLOCK_C=padded(cdiv(C, 2)), BLOCK_R=padded(R), **chosen.launch,
     )  # fmt: skip
     combine_kernel[(B * H,)](
@@ -249,20 +254,20 @@ def _eager(
     k = gather(cache, page_table)[:, :num_keys]
     # One key for all heads: they are the rows of one product, and k is not repeated.
     q = torch.cat((q_latent, q_rope), dim=-1)
-    scale = (_NOPE_DIM + q_rope.shape[2]) ** -0.5
-    return scaled_dot_product_attention(q, k, k[:, :, :C], attn_mask=mask, scale=scale)
+    return scaled_dot_product_attention(
+        q, k, k[:, :, :C], attn_mask=mask, scale=scale(q_rope.shape[2])
+    )
 
 
 def reference(problem: Problem, inputs: Inputs) -> Outputs:
     """(out,), one sequence at a time."""
     q_latent, q_rope, cache = inputs["q_latent"], inputs["q_rope"], inputs["cache"]
     C = problem["C"]
-    scale = (_NOPE_DIM + problem["R"]) ** -0.5
     out = torch.empty_like(q_latent)
     for b, pages in enumerate(inputs["page_table"]):
         keys = cache[pages].flatten(0, 1)[: int(inputs["lengths"][b])]
         scores = q_latent[b] @ keys[:, :C].T + q_rope[b] @ keys[:, C:].T
-        out[b] = torch.softmax(scores * scale, dim=-1) @ keys[:, :C]
+        out[b] = torch.softmax(scores * scale(problem["R"]), dim=-1) @ keys[:, :C]
     return (out,)
 
 

@@ -93,13 +93,14 @@ def _backward(ctx: Any, d_rows: torch.Tensor) -> tuple[torch.Tensor, None]:
 moe_permute.register_autograd(_backward, setup_context=_save)
 
 
-def _formula(x: torch.Tensor, positions: torch.Tensor) -> torch.Tensor:
+def formula(x: torch.Tensor, positions: torch.Tensor) -> torch.Tensor:
+    """rows[T*K,H] from x[T,H] and positions[T,K], differentiable."""
     T, K = positions.shape
     repeated = x[:, None].expand(T, K, x.shape[1]).reshape(T * K, -1)
     return torch.empty_like(repeated).index_copy(0, positions.flatten().long(), repeated)
 
 
-reference = reference_from(_formula, ("x", "positions"), "d_rows")
+reference = reference_from(formula, ("x", "positions"), "d_rows")
 
 
 def cost(problem: Problem) -> Cost:
@@ -191,7 +192,7 @@ OP = Op(
     cost=cost,
     tolerance=tolerance,
     impls=(
-        *eager_impls(_formula, ("x", "positions"), "d_rows"),
+        *eager_impls(formula, ("x", "positions"), "d_rows"),
         Impl("triton", _prepare_triton, triton_unsupported),
     ),
 )

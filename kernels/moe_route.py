@@ -299,9 +299,10 @@ def _routed(
     return weights, ids.int(), positions.int(), offsets
 
 
-def _eager(
+def eager(
     logits: torch.Tensor, bias: torch.Tensor | None, K: int
 ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor, torch.Tensor]:
+    """(weights, ids, positions, offsets) from logits[T,E], and bias[E] for sigmoid_groups."""
     scores = _scores(logits, bias)
     # In any order among equals, of which `make_inputs` gives none.
     ids = _choice(scores, bias).topk(K, dim=-1).indices
@@ -388,12 +389,12 @@ def tolerance(problem: Problem) -> tuple[Tolerance, ...]:
 
 def _prepare_torch(problem: Problem, inputs: Inputs) -> Run:
     logits, bias, K = inputs["logits"], inputs.get("bias"), problem["K"]
-    return lambda: _eager(logits, bias, K)
+    return lambda: eager(logits, bias, K)
 
 
 def _prepare_compile(problem: Problem, inputs: Inputs) -> Run:
     logits, bias, K = inputs["logits"], inputs.get("bias"), problem["K"]
-    function = compiled(_eager)
+    function = compiled(eager)
     function(logits, bias, K)
     return lambda: function(logits, bias, K)
 

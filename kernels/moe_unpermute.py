@@ -141,12 +141,13 @@ def _backward(ctx: Any, dy: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor, N
 moe_unpermute.register_autograd(_backward, setup_context=_save)
 
 
-def _formula(rows: torch.Tensor, weights: torch.Tensor, positions: torch.Tensor) -> torch.Tensor:
+def formula(rows: torch.Tensor, weights: torch.Tensor, positions: torch.Tensor) -> torch.Tensor:
+    """y[T,H] from rows[T*K,H], weights[T,K] and positions[T,K], differentiable."""
     # The weights' type is the wider one, fp32, which their gradient needs.
     return (weights[..., None] * rows[positions.long()]).sum(1).to(rows.dtype)
 
 
-reference = reference_from(_formula, ("rows", "weights", "positions"), "dy")
+reference = reference_from(formula, ("rows", "weights", "positions"), "dy")
 
 
 def cost(problem: Problem) -> Cost:
@@ -252,7 +253,7 @@ OP = Op(
     cost=cost,
     tolerance=tolerance,
     impls=(
-        *eager_impls(_formula, ("rows", "weights", "positions"), "dy"),
+        *eager_impls(formula, ("rows", "weights", "positions"), "dy"),
         Impl("triton", _prepare_triton, triton_unsupported),
     ),
 )

@@ -40,6 +40,21 @@ def _even(R: int, E: int) -> tuple[int, ...]:
     return tuple(R // E + (rank < R % E) for rank in range(E))
 
 
+def draw_choices(T: int, E: int, K: int, generator: torch.Generator) -> torch.Tensor:
+    """routing[T,E] fp32, of which the K largest of each token give every expert as many tokens.
+
+    A token's experts are neighbours, which lie in two groups of experts unless K is longer than
+    one, and no rounding exchanges them with others: they are 2 to 3, the others -3 to -2.
+    """
+    if K > E:
+        raise ValueError(f"a token cannot choose K={K} of E={E} experts.")
+    device = generator.device
+    starts = torch.randperm(T, generator=generator, device=device) * K
+    chosen = (starts[:, None] + torch.arange(K, device=device)) % E
+    below = torch.rand(T, E, generator=generator, device=device).sub_(3)
+    return below.scatter_add_(1, chosen, torch.full((T, K), 5.0, device=device))
+
+
 def draw_offsets(counts: Sequence[int], generator: torch.Generator) -> torch.Tensor:
     """offsets[E+1] int32: the rows of expert e are offsets[e] to offsets[e+1], counts shuffled."""
     device = generator.device

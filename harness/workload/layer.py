@@ -1,13 +1,28 @@
 """A model's layers as single problems: what the sum of the measured ops is checked against.
 
-A layer of one chip's shard, with nothing sent: where chips of a tensor group would share norms and
-sums along the sequence, the problem has all tokens.
+A layer of one chip's shard, with nothing sent: where chips of a tensor group would share norms,
+sums, routers and the narrow projections of latent attention along the sequence, the problem has all
+tokens. Each expert is cut by tensor as a dense network is, so that the chip multiplies as much as
+one with whole experts and its part of the tokens. Where chips share the experts, tokens choose
+among those of this chip, to which as many rows come as in a balanced group.
 """
 
 from harness.errors import PlanError
-from harness.workload.model import ModelSpec
+from harness.workload.model import Experts, ModelSpec
 from harness.workload.step import LayerKind, Phase, Shard, check_shard
 from kernels.op import Mode, Problem, problem
+
+_OPS = {
+    frozenset({"a gated network"}): ("dense_layer", "gated"),
+    frozenset({"a gated network", "norms of heads"}): ("dense_layer", "gated_qk_norm"),
+    frozenset({"biases", "learned positions"}): ("dense_layer", "plain"),
+    frozenset({"a gated network", "norms of heads", "softmax routing"}): ("moe_layer", ""),
+    frozenset({"a gated network", "latent attention"}): ("latent_layer", ""),
+    frozenset(
+        {"a gated network", "latent attention", "sigmoid_groups routing", "a shared expert"}
+    ): ("latent_moe_layer", ""),
+}
+"""The op, and its variant, that is a layer with these features."""
 
 
 def layer_kinds(model: ModelSpec) -> tuple[LayerKind, ...]:
@@ -23,53 +38,74 @@ def layer_problem(model: ModelSpec, shard: Shard, kind: LayerKind, phase: Phase)
         PlanError: when the shard does not divide the model, or no op is such a layer.
     """
     check_shard(model, shard)
-    if kind is LayerKind.MOE or model.latent_attention is not None:
-        attention = "grouped-query" if model.latent_attention is None else "latent"
-        raise PlanError(
-            f"model: {model.name} has {kind} layers with {attention} attention, which no op is; "
-            "layers that are one have a dense network and grouped-query attention. Set "
-            "suite.layers=[] to measure its ops alone, or choose another model."
-        )
     if shard.context != 1:
         raise PlanError(
             f"shard.context: a layer is measured on one chip, which sees whole sequences, not "
             f"one of {shard.context} parts. Set shard.context=1."
         )
-    return problem(
-        "dense_layer",
-        shard.dtype,
-        Mode(phase),
-        _variant(model),
-        B=shard.microbatch_size,
-        S=shard.sequence_length,
-        H=model.hidden,
-        A=model.num_heads // shard.tensor,
-        G=max(1, model.num_kv_heads // shard.tensor),
-        D=model.head_dim,
-        F=model.ffn // shard.tensor,
-    )
-
-
-def _variant(model: ModelSpec) -> str:
-    features = (
-        model.is_ffn_gated,
-        model.has_bias,
-        model.has_qk_norm,
-        model.num_learned_positions > 0,
-    )
-    variants = {
-        (True, False, False, False): "gated",
-        (True, False, True, False): "gated_qk_norm",
-        (False, True, False, True): "plain",
+    experts = model.experts if kind is LayerKind.MOE else None
+    op, variant = _op(model, experts)
+    sizes = {
+        "B": shard.microbatch_size,
+        "S": shard.sequence_length,
+        "H": model.hidden,
+        "A": model.num_heads // shard.tensor,
+        **_attention_sizes(model, shard),
+        **_network_sizes(model, shard, experts),
     }
-    if features not in variants:
-        names = ("is_ffn_gated", "has_bias", "has_qk_norm", "num_learned_positions")
-        told = ", ".join(f"{name}={getattr(model, name)}".lower() for name in names)
+    return problem(op, shard.dtype, Mode(phase), variant, **sizes)
+
+
+def _op(model: ModelSpec, experts: Experts | None) -> tuple[str, str]:
+    latent = model.latent_attention
+    found = {
+        "a gated network": model.is_ffn_gated,
+        "a shared expert": experts is not None and experts.num_shared_experts > 0,
+        "biases": model.has_bias,
+        "latent attention": latent is not None,
+        "learned positions": model.num_learned_positions > 0,
+        "norms of heads": model.has_qk_norm,
+        "queries that are not latent": latent is not None and latent.q_lora_rank == 0,
+    }
+    if experts is not None:
+        found[f"{experts.routing} routing"] = True
+    features = frozenset(name for name, is_there in found.items() if is_there)
+    if features not in _OPS:
+        told = ", ".join(sorted(features)) or "a plain network"
         raise PlanError(
-            f"model: no layer is measured with {told}; those of Llama, Qwen3 and GPT-3 are. "
-            "Set suite.layers=[] to measure its ops alone."
+            f"model: no op is a layer of {model.name}, with {told}; those of Llama, Qwen3, GPT-3 "
+            "and DeepSeek-V3 are one. Set suite.layers=[] to measure its ops alone."
         )
-    return variants[features]
+    return _OPS[features]
+
+
+def _attention_sizes(model: ModelSpec, shard: Shard) -> dict[str, int]:
+    latent = model.latent_attention
+    if latent is None:
+        return {"G": max(1, model.num_kv_heads // shard.tensor), "D": model.head_dim}
+    return {
+        "Q": latent.q_lora_rank,
+        "C": latent.kv_lora_rank,
+        "N": latent.qk_nope_head_dim,
+        "R": latent.qk_rope_head_dim,
+        "V": latent.v_head_dim,
+    }
+
+
+def _network_sizes(model: ModelSpec, shard: Shard, experts: Experts | None) -> dict[str, int]:
+    if experts is None:
+        return {"F": model.ffn // shard.tensor}
+    own, top_k = experts.num_experts // shard.expert, experts.num_experts_per_token
+    if own < top_k:
+        raise PlanError(
+            f"shard.expert: {shard.expert} chips have {own} experts each, of which a token "
+            f"cannot choose {top_k}. Set shard.expert to at most {experts.num_experts // top_k}."
+        )
+    width = experts.expert_ffn // shard.tensor
+    sizes = {"E": own, "K": top_k, "F": width}
+    if experts.num_shared_experts:
+        sizes["W"] = experts.num_shared_experts * width
+    return sizes
 
 
 def layer_problems(model: ModelSpec, shard: Shard, phase: Phase) -> tuple[Problem, ...]:

@@ -38,6 +38,7 @@ __all__ = [
     "AOT",
     "OP",
     "TUNABLES",
+    "eager",
     "grouped_gemm",
     "grouped_gemm_dgrad",
     "grouped_gemm_wgrad",
@@ -74,6 +75,15 @@ def _loop_wgrad(dy: torch.Tensor, x: torch.Tensor, offsets: torch.Tensor) -> tor
     sizes = _sizes(offsets)
     pairs = zip(dy.split(sizes), x.split(sizes), strict=True)
     return torch.stack([dy_part.T @ x_part for dy_part, x_part in pairs])
+
+
+def eager(x: torch.Tensor, w: torch.Tensor, offsets: torch.Tensor) -> torch.Tensor:
+    """y[R,N] from x[R,K], w[E,N,K] and offsets[E+1] as the torch implementation, differentiable."""
+    if x.dtype == torch.bfloat16 and w.shape[1] % 8 == 0 and w.shape[2] % 8 == 0:
+        return _eager_forward(x, w, offsets)
+    # Not w[e], whose gradient would be one of all experts for each.
+    pairs = zip(x.split(_sizes(offsets)), w.unbind(), strict=True)
+    return torch.cat([part @ one.T for part, one in pairs if len(part)])
 
 
 _EAGER = {Mode.FORWARD: _eager_forward, Mode.DGRAD: _eager_dgrad, Mode.WGRAD: _eager_wgrad}

@@ -4,6 +4,7 @@ One definition of a layer then serves as its implementations, its reference and 
 Shape letters are those of the ops; a tensor of tokens is [T,...].
 """
 
+import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -19,7 +20,12 @@ from kernels import (
     attention,
     gelu,
     gemm,
+    grouped_gemm,
     layer_norm,
+    mla_decode,
+    moe_permute,
+    moe_route,
+    moe_unpermute,
     rms_norm,
     rope,
     swiglu,
@@ -27,6 +33,9 @@ from kernels import (
 from kernels.op import Cost, Inputs, Mode, Outputs, Problem, problem
 
 Tensor = torch.Tensor
+
+LATENT_PAGE = 64
+"""Positions of a page that `mla_decode` reads a whole cache in, as FlashMLA has them."""
 
 
 def attention_problem(
@@ -54,10 +63,28 @@ class Operations:
     """y[T,H,D] from x[T,H,D], cos[T,D/2] and sin[T,D/2]."""
     attention: Callable[[Tensor, Tensor, Tensor], Tensor]
     """out[B,H,Q,E] from q[B,H,Q,D], k[B,G,S,D] and v[B,G,S,E]; Q = S, or Q = 1 to decode."""
+    latent_attention: Callable[[Tensor, Tensor, Tensor, float], Tensor]
+    """out[B,A,C] of one query of each sequence, q_latent[B,A,C] and q_rope[B,A,R].
+
+    They see cache[B,S,C+R], whose first part are the values as well; the scale is the last.
+    """
+    by_head: Callable[[Tensor, Tensor], Tensor]
+    """y[A,T,O] = x[A,T,I] @ w[A,I,O], a product for each head; w or w.mT is contiguous."""
     swiglu: Callable[[Tensor], Tensor]
     """y[T,F] from gate_up[T,2F]."""
     gelu: Callable[[Tensor], Tensor]
     """y of the shape of x."""
+    route: Callable[[Tensor, Tensor | None, int], Outputs]
+    """(ids[T,K], positions[T,K], offsets[E+1]) of the K experts of each token by routing[T,E].
+
+    With a bias[E] they are chosen as `sigmoid_groups` of `moe_route`, else as `softmax`.
+    """
+    permute: Callable[[Tensor, Tensor], Tensor]
+    """rows[T*K,H] in the order of experts from x[T,H] and positions[T,K]."""
+    experts: Callable[[Tensor, Tensor, Tensor], Tensor]
+    """y[R,N] from x[R,K] in the order of experts, w[E,N,K] and offsets[E+1]."""
+    unpermute: Callable[[Tensor, Tensor, Tensor], Tensor]
+    """y[T,H] from rows[T*K,H], weights[T,K], at least fp32, and positions[T,K]."""
 
 
 def _torch_norm(x: Tensor, w: Tensor, b: Tensor | None) -> Tensor:
@@ -82,6 +109,15 @@ def _torch_attention(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
     )
 
 
+def _torch_latent_attention(
+    q_latent: Tensor, q_rope: Tensor, cache: Tensor, scale: float
+) -> Tensor:
+    # One key for all heads: they are the rows of one product, and nothing is repeated.
+    q = torch.cat((q_latent, q_rope), dim=-1)
+    values = cache[:, :, : q_latent.shape[2]]
+    return functional.scaled_dot_product_attention(q, cache, values, scale=scale)
+
+
 def _torch_swiglu(gate_up: Tensor) -> Tensor:
     gate, up = gate_up.chunk(2, dim=-1)
     return functional.silu(gate) * up
@@ -91,6 +127,10 @@ def _torch_gelu(x: Tensor) -> Tensor:
     return functional.gelu(x, approximate="tanh")
 
 
+def _torch_route(routing: Tensor, bias: Tensor | None, num_chosen: int) -> Outputs:
+    return moe_route.eager(routing, bias, num_chosen)[1:]
+
+
 TORCH = Operations(
     linear=functional.linear,
     norm=_torch_norm,
@@ -98,8 +138,14 @@ TORCH = Operations(
     add=_torch_add,
     rope=rope.eager,
     attention=_torch_attention,
+    latent_attention=_torch_latent_attention,
+    by_head=torch.bmm,
     swiglu=_torch_swiglu,
     gelu=_torch_gelu,
+    route=_torch_route,
+    permute=moe_permute.formula,
+    experts=grouped_gemm.eager,
+    unpermute=moe_unpermute.formula,
 )
 """Eager torch, as a user would write it; `compile` compiles this."""
 
@@ -135,6 +181,47 @@ def _custom_attention(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
     return out
 
 
+def _custom_route(routing: Tensor, bias: Tensor | None, num_chosen: int) -> Outputs:
+    routed: Outputs = (
+        moe_route.moe_route_softmax(routing, num_chosen)
+        if bias is None
+        else moe_route.moe_route_sigmoid_groups(routing, bias, num_chosen)
+    )
+    return routed[1:]
+
+
+def _custom_latent_attention(
+    q_latent: Tensor, q_rope: Tensor, cache: Tensor, scale: float
+) -> Tensor:
+    B, S, _ = cache.shape
+    # Whole sequences are pages in order, of the most positions that the kernel's pages have.
+    size = math.gcd(S, LATENT_PAGE)
+    pages = torch.arange(B * S // size, dtype=torch.int32, device=cache.device).view(B, -1)
+    lengths = torch.full((B,), S, dtype=torch.int32, device=cache.device)
+    # The op has the scale of the published head dim; others, as of tests, are in the queries.
+    ratio = scale / mla_decode.scale(q_rope.shape[2])
+    if not math.isclose(ratio, 1.0):
+        q_latent, q_rope = q_latent * ratio, q_rope * ratio
+    out: Tensor = mla_decode.mla_decode(
+        q_latent.contiguous(), q_rope.contiguous(), cache.view(-1, size, cache.shape[2]),
+        pages, lengths,
+    )  # fmt: skip
+    return out
+
+
+def _custom_by_head(x: Tensor, w: Tensor) -> Tensor:
+    A, T, _ = x.shape
+    # Heads are experts that have T rows each.
+    offsets = torch.arange(A + 1, dtype=torch.int32, device=x.device) * T
+    rows = x.contiguous().view(A * T, -1)
+    y: Tensor = (
+        grouped_gemm.grouped_gemm_dgrad(rows, w, offsets)
+        if w.is_contiguous()
+        else grouped_gemm.grouped_gemm(rows, w.mT, offsets)
+    )
+    return y.view(A, T, -1)
+
+
 CUSTOM = Operations(
     linear=_custom_linear,
     norm=_custom_norm,
@@ -142,8 +229,14 @@ CUSTOM = Operations(
     add=add.add,
     rope=_custom_rope,
     attention=_custom_attention,
+    latent_attention=_custom_latent_attention,
+    by_head=_custom_by_head,
     swiglu=swiglu.swiglu,
     gelu=gelu.gelu,
+    route=_custom_route,
+    permute=moe_permute.moe_permute,
+    experts=grouped_gemm.grouped_gemm,
+    unpermute=moe_unpermute.moe_unpermute,
 )
 """The Triton kernels of this package, one launch or a few for each operation.
 
@@ -194,6 +287,20 @@ def _exact_attention(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
     return out
 
 
+def _exact_latent_attention(
+    q_latent: Tensor, q_rope: Tensor, cache: Tensor, scale: float
+) -> Tensor:
+    keys, turned = cache.split((q_latent.shape[2], q_rope.shape[2]), dim=-1)
+    scores = q_latent @ keys.mT + q_rope @ turned.mT
+    out: Tensor = torch.softmax(scores * scale, dim=-1) @ keys
+    return out
+
+
+def _exact_route(routing: Tensor, bias: Tensor | None, num_chosen: int) -> Outputs:
+    inputs = {"logits": routing} if bias is None else {"logits": routing, "bias": bias}
+    return moe_route.reference(problem("moe_route", "fp32", K=num_chosen), inputs)[1:]
+
+
 EXACT = Operations(
     linear=_exact_linear,
     norm=_exact_norm,
@@ -201,8 +308,16 @@ EXACT = Operations(
     add=_torch_add,
     rope=lambda x, cos, sin: _referred(rope.reference, x=x, cos=cos, sin=sin),
     attention=_exact_attention,
+    latent_attention=_exact_latent_attention,
+    by_head=torch.matmul,
     swiglu=lambda gate_up: _referred(swiglu.reference, gate_up=gate_up),
     gelu=lambda x: _referred(gelu.reference, x=x),
+    route=_exact_route,
+    permute=lambda x, positions: _referred(moe_permute.reference, x=x, positions=positions),
+    experts=grouped_gemm.eager,
+    unpermute=lambda rows, weights, positions: _referred(
+        moe_unpermute.reference, rows=rows, weights=weights, positions=positions
+    ),
 )
 """The references of the ops, for fp64."""
 
@@ -214,14 +329,24 @@ COSTS: Mapping[str, Callable[[Problem], Cost]] = {
     "attention": attention.cost,
     "gelu": gelu.cost,
     "gemm": gemm.cost,
+    "grouped_gemm": grouped_gemm.cost,
     "layer_norm": layer_norm.cost,
+    "mla_decode": mla_decode.cost,
+    "moe_permute": moe_permute.cost,
+    "moe_route": moe_route.cost,
+    "moe_unpermute": moe_unpermute.cost,
     "rms_norm": rms_norm.cost,
     "rope": rope.cost,
     "swiglu": swiglu.cost,
 }
 """How the ops count that a layer is composed of."""
 
-BACKWARD_MODES: Mapping[str, tuple[Mode, ...]] = {"gemm": (Mode.DGRAD, Mode.WGRAD), "add": ()}
+BACKWARD_MODES: Mapping[str, tuple[Mode, ...]] = {
+    "gemm": (Mode.DGRAD, Mode.WGRAD),
+    "grouped_gemm": (Mode.DGRAD, Mode.WGRAD),
+    "add": (),
+    "moe_route": (),
+}
 """The modes of an op in a backward pass, where they are not the backward mode."""
 
 
@@ -261,6 +386,18 @@ def counting(dtype: str) -> tuple[Operations, list[Problem]]:
         found.append(attention_problem(q, k, v, dtype=dtype))
         return q.new_empty(*q.shape[:3], v.shape[3])
 
+    def attend_latent(q_latent: Tensor, q_rope: Tensor, cache: Tensor, scale: float) -> Tensor:
+        del scale
+        (B, H, C), S, R = q_latent.shape, cache.shape[1], q_rope.shape[2]
+        note("mla_decode", B=B, S=S, H=H, C=C, R=R, P=math.gcd(S, LATENT_PAGE))
+        return q_latent
+
+    def by_head(x: Tensor, w: Tensor) -> Tensor:
+        # One product with as many FLOPs and weights.
+        (A, T, K), N = x.shape, w.shape[2]
+        note("gemm", M=T, N=A * N, K=K)
+        return x.new_empty(A, T, N)
+
     def gated(gate_up: Tensor) -> Tensor:
         note("swiglu", T=gate_up.shape[0], F=gate_up.shape[1] // 2)
         return gate_up[:, : gate_up.shape[1] // 2]
@@ -269,6 +406,36 @@ def counting(dtype: str) -> tuple[Operations, list[Problem]]:
         note("gelu", N=x.numel())
         return x
 
+    def route(routing: Tensor, bias: Tensor | None, num_chosen: int) -> Outputs:
+        variant = "softmax" if bias is None else "sigmoid_groups"
+        T, E = routing.shape
+        # The choice is made in fp32 whatever the type of the layer is.
+        case = problem("moe_route", "fp32", Mode.FORWARD, variant, T=T, E=E, K=num_chosen)
+        found.append(case)
+        ids = routing.new_empty(T, num_chosen, dtype=torch.int32)
+        return ids, ids, ids.new_empty(E + 1)
+
+    def num_experts() -> int:
+        return next(part["E"] for part in reversed(found) if part.op == "moe_route")
+
+    def permute(x: Tensor, positions: Tensor) -> Tensor:
+        (T, K), H = positions.shape, x.shape[1]
+        note("moe_permute", T=T, K=K, E=num_experts(), H=H)
+        return x.new_empty(T * K, H)
+
+    def experts(x: Tensor, w: Tensor, offsets: Tensor) -> Tensor:
+        del offsets
+        (R, K), (E, N, _) = x.shape, w.shape
+        axes = {"R": R, "E": E, "N": N, "K": K}
+        found.append(problem("grouped_gemm", dtype, Mode.FORWARD, "uniform", **axes))
+        return x.new_empty(R, N)
+
+    def unpermute(rows: Tensor, weights: Tensor, positions: Tensor) -> Tensor:
+        del weights
+        (T, K), H = positions.shape, rows.shape[1]
+        note("moe_unpermute", T=T, K=K, E=num_experts(), H=H)
+        return rows.new_empty(T, H)
+
     operations = Operations(
         linear=linear,
         norm=norm,
@@ -276,7 +443,13 @@ def counting(dtype: str) -> tuple[Operations, list[Problem]]:
         add=plus,
         rope=rotate,
         attention=attend,
+        latent_attention=attend_latent,
+        by_head=by_head,
         swiglu=gated,
         gelu=activate,
+        route=route,
+        permute=permute,
+        experts=experts,
+        unpermute=unpermute,
     )
     return operations, found

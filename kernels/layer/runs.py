@@ -1,11 +1,12 @@
 """The implementations of a whole layer: its definition run by one set of operations."""
 
+from functools import partial
 from typing import Protocol
 
 import torch
 
 from kernels import adamw, registry
-from kernels.compiled import compile_unsupported, compiled
+from kernels.compiled import compiled
 from kernels.layer.block import STATE, Block, Function, gradients_of
 from kernels.layer.operations import CUSTOM, TORCH, Operations
 from kernels.op import Impl, Inputs, Mode, Outputs, Problem, Run
@@ -36,18 +37,18 @@ def impls(block: Block) -> tuple[Impl, Impl, Impl]:
         _run(block, problem, copies, function, update)()
         return _run(block, problem, inputs, function, update)
 
-    def unsupported(problem: Problem, device: torch.device) -> str | None:
+    def unsupported(problem: Problem, device: torch.device, name: str) -> str | None:
         """What the first part says that cannot run."""
         for part in block.parts(problem):
-            reason = registry.load(part.op).impl("triton").unsupported(part, device)
+            reason = registry.load(part.op).impl(name).unsupported(part, device)
             if reason is not None:
                 return reason
         return None
 
     return (
         Impl("torch", prepare_torch),
-        Impl("compile", prepare_compile, compile_unsupported),
-        Impl("triton", prepare_triton, unsupported),
+        Impl("compile", prepare_compile, partial(unsupported, name="compile")),
+        Impl("triton", prepare_triton, partial(unsupported, name="triton")),
     )
 
 

@@ -26,6 +26,10 @@ SIZES: Mapping[str, Mapping[str, int]] = {
 GROWING: Mapping[str, Mapping[str, int]] = {
     "attention": {"H": 60, "G": 1, "Q": 8, "S": 64},
     "dense_layer": {"A": 60, "G": 1},
+    # More experts than are chosen.
+    "moe_layer": {"A": 60, "G": 1, "E": 64},
+    # Eight groups of experts, more of them than are chosen.
+    "latent_moe_layer": {"E": 64},
     # Rows for every expert, in each variant.
     "grouped_gemm": {"R": 320, "E": 4, "N": 4, "K": 4},
     # Eight groups, four of which hold enough experts.
@@ -58,6 +62,9 @@ STILL: Mapping[str, Mapping[str, frozenset[str]]] = {
     "embedding": {"V": frozenset({"flops", "bytes forward"})},
     # Rows are multiplied with one expert each, however many there are.
     "grouped_gemm": {"E": frozenset({"flops"})},
+    "latent_moe_layer": {"K": frozenset({"bytes"})},
+    # Weights of all experts are read once for however many of their tokens.
+    "moe_layer": {"K": frozenset({"bytes"})},
     # Rows are moved once each, wherever they lie.
     "moe_permute": {"E": frozenset({"flops", "bytes"})},
     "moe_unpermute": {"E": frozenset({"flops", "bytes"})},
@@ -122,6 +129,8 @@ SHARED_GRADIENTS: Mapping[str, Mapping[str, str]] = {
 
 NOWHERE: Mapping[tuple[str, str], frozenset[str]] = {
     ("grouped_gemm", "compile"): frozenset({"fp16", "fp32"}),
+    ("latent_moe_layer", "compile"): frozenset({"fp16", "fp32"}),
+    ("moe_layer", "compile"): frozenset({"fp16", "fp32"}),
 }
 """Types that an implementation of an op can run on no device, and says so."""
 

@@ -116,15 +116,24 @@ def test_every_suite_follows_from_every_model(suite: str, model: str) -> None:
         assert problems_of(request.cases) == TRAINING_OPS | (EXPERT_OPS if has_experts else set())
 
 
-def test_whole_layers_are_measured_beside_their_ops() -> None:
-    request = request_of("suite=layers", "model=qwen3_32b")
-    layers = [case for case in request.cases if case.problem.op == "dense_layer"]
-    assert [(case.problem.mode, case.roles) for case in layers[::3]] == [
-        ("training", ("training",)),
-        ("prefill", ("prefill",)),
-        ("decode", ("decode",)),
-    ]
-    assert problems_of(request.cases) >= {*TRAINING_OPS, "dense_layer"}
+@pytest.mark.parametrize(
+    ("model", "names"),
+    [
+        ("qwen3_32b", {"dense_layer"}),
+        ("qwen3_235b_a22b", {"moe_layer"}),
+        ("deepseek_v3", {"latent_layer", "latent_moe_layer"}),
+    ],
+)
+def test_whole_layers_are_measured_beside_their_ops(model: str, names: set[str]) -> None:
+    request = request_of("suite=layers", f"model={model}")
+    for name in names:
+        layers = [case for case in request.cases if case.problem.op == name]
+        assert [(case.problem.mode, case.roles) for case in layers[::3]] == [
+            ("training", ("training",)),
+            ("prefill", ("prefill",)),
+            ("decode", ("decode",)),
+        ]
+    assert problems_of(request.cases) >= {*TRAINING_OPS, *names}
 
 
 @pytest.mark.parametrize(

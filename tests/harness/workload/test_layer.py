@@ -1,11 +1,12 @@
 import importlib
 from collections.abc import Callable, Iterable
+from dataclasses import replace
 
 import pytest
 
 from harness.config.specs import list_names, load_model
 from harness.errors import PlanError
-from harness.workload.layer import layer_problem, layer_problems
+from harness.workload.layer import layer_kinds, layer_problem, layer_problems
 from harness.workload.model import ModelSpec
 from harness.workload.step import (
     LayerKind,
@@ -18,12 +19,19 @@ from harness.workload.step import (
 from kernels import registry
 from kernels.op import Problem
 
-MEASURED = ("gpt3_175b", "llama3_405b", "llama3_70b", "llama3_8b", "qwen3_32b")
-"""Models whose layers are an op."""
+LAYERS = [
+    pytest.param(name, kind, id=f"{name}-{kind}")
+    for name in list_names("model")
+    for kind in layer_kinds(load_model(name))
+]
+"""Every kind of layer of every model."""
+
+CUT_ALONG_THE_SEQUENCE = ("router", "query down", "key-value down")
+"""Products that a chip of a tensor group makes of its own tokens, and a layer of all."""
 
 SHARDS = (
     Shard(sequence_length=2048, microbatch_size=2),
-    Shard(tensor=8, sequence_length=2048, microbatch_size=2),
+    Shard(tensor=8, sequence_length=2048, microbatch_size=8),
 )
 
 
@@ -38,41 +46,47 @@ def flops(problems: Iterable[Problem], is_counted: Callable[[Problem], bool]) ->
 
 
 def is_matrix(problem: Problem) -> bool:
-    return problem.op in ("gemm", "attention", "paged_decode")
+    return problem.op in ("gemm", "grouped_gemm", "attention", "paged_decode", "mla_decode")
 
 
-def work(model: ModelSpec, shard: Shard, phase: Phase) -> list[Problem]:
-    items = list(layer_work(model, shard, LayerKind.DENSE, phase))
+def work(model: ModelSpec, shard: Shard, kind: LayerKind, phase: Phase) -> list[Problem]:
+    items = list(layer_work(model, shard, kind, phase))
     if phase is Phase.TRAINING:
-        parameters = sum(layer_parameters_per_chip(model, shard, LayerKind.DENSE))
+        parameters = sum(layer_parameters_per_chip(model, shard, kind))
         items += optimizer_work(parameters, shard.dtype)
-    return [item.problem for item in items for _ in range(item.count)]
+    return [
+        item.problem
+        for item in items
+        for _ in range(item.count * (shard.tensor if item.role in CUT_ALONG_THE_SEQUENCE else 1))
+    ]
 
 
 @pytest.mark.parametrize("shard", SHARDS, ids=("whole", "shard"))
 @pytest.mark.parametrize("phase", list(Phase))
-@pytest.mark.parametrize("name", MEASURED)
-def test_a_layer_has_the_matrix_flops_of_its_ops(name: str, phase: Phase, shard: Shard) -> None:
+@pytest.mark.parametrize(("name", "kind"), LAYERS)
+def test_a_layer_has_the_matrix_flops_of_its_ops(
+    name: str, kind: LayerKind, phase: Phase, shard: Shard
+) -> None:
     model = load_model(name)
-    whole = layer_problem(model, shard, LayerKind.DENSE, phase)
-    expected = flops(work(model, shard, phase), is_matrix)
+    whole = layer_problem(model, shard, kind, phase)
+    expected = flops(work(model, shard, kind, phase), is_matrix)
     assert flops(parts(whole), is_matrix) == expected
     # The rest: norms and sums, which the list of ops cuts along the sequence and calls copies, and
-    # layer norms, which it calls RMS norms.
+    # layer norms, which it calls RMS norms; and the update, 1 % where a layer has 256 experts.
     assert registry.cost(whole).flops == pytest.approx(
-        expected, rel=0.01 if shard.tensor == 1 else 0.03
+        expected, rel=0.02 if shard.tensor == 1 else 0.03
     )
 
 
-@pytest.mark.parametrize("name", MEASURED)
-def test_a_layer_updates_the_weights_of_one_chip(name: str) -> None:
+@pytest.mark.parametrize(("name", "kind"), LAYERS)
+def test_a_layer_updates_the_weights_of_one_chip(name: str, kind: LayerKind) -> None:
     model = load_model(name)
     (update,) = (
         part
-        for part in parts(layer_problem(model, SHARDS[0], LayerKind.DENSE, Phase.TRAINING))
+        for part in parts(layer_problem(model, SHARDS[0], kind, Phase.TRAINING))
         if part.op == "adamw"
     )
-    assert update["N"] == model.layer_parameters(has_experts=False)
+    assert update["N"] == model.layer_parameters(has_experts=kind is LayerKind.MOE)
 
 
 def test_sizes_are_those_of_the_shard() -> None:
@@ -85,10 +99,32 @@ def test_sizes_are_those_of_the_shard() -> None:
     assert layer_problems(load_model("gpt3_175b"), shard, Phase.DECODE)[0].variant == "plain"
 
 
-@pytest.mark.parametrize("name", sorted(set(list_names("model")) - set(MEASURED)))
-def test_a_layer_that_no_op_is_is_refused(name: str) -> None:
-    with pytest.raises(PlanError, match=rf"model: {name} has .* layers with .* attention"):
-        layer_problems(load_model(name), Shard(), Phase.TRAINING)
+def test_sizes_of_experts_and_of_latent_attention_are_those_of_the_shard() -> None:
+    shard = Shard(tensor=8, expert=4, microbatch_size=64, sequence_length=4096)
+    (experts,) = layer_problems(load_model("qwen3_235b_a22b"), shard, Phase.DECODE)
+    assert experts.id == ("moe_layer.bf16.decode[B=64,S=4096,H=4096,A=8,G=1,D=128,E=32,K=8,F=192]")
+    dense, latent = layer_problems(load_model("deepseek_v3"), shard, Phase.TRAINING)
+    attention = "B=64,S=4096,H=7168,A=16,Q=1536,C=512,N=128,R=64,V=128"
+    assert dense.id == f"latent_layer.bf16.training[{attention},F=2304]"
+    assert latent.id == f"latent_moe_layer.bf16.training[{attention},E=64,K=8,F=256,W=256]"
+
+
+def test_a_chip_with_fewer_experts_than_a_token_has_is_refused() -> None:
+    with pytest.raises(PlanError, match=r"Set shard\.expert to at most 16"):
+        layer_problems(load_model("qwen3_235b_a22b"), Shard(expert=32), Phase.TRAINING)
+
+
+@pytest.mark.parametrize(
+    ("name", "changes", "told"),
+    [
+        ("llama3_8b", {"has_bias": True}, "a gated network, biases;"),
+        ("deepseek_v3", {"has_qk_norm": True}, "latent attention, norms of heads;"),
+    ],
+)
+def test_a_layer_that_no_op_is_is_refused(name: str, changes: dict[str, bool], told: str) -> None:
+    model = replace(load_model(name), **changes)  # type: ignore[arg-type]
+    with pytest.raises(PlanError, match=f"no op is a layer of {name}, with .*{told}"):
+        layer_problems(model, Shard(), Phase.TRAINING)
 
 
 def test_part_of_a_sequence_is_refused() -> None:
