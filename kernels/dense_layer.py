@@ -13,10 +13,10 @@ v of one new token at the end of the caches, and its query reads all S. The Trit
 reads them by `paged_decode`, as caches whose pages are in order.
 No mask but the causal one, no dropout, nothing computed again: the backward pass finds what the
 forward pass kept.
-Counted: FLOPs are the sum over its parts, as `gemm`, `attention`, `paged_decode` and the others count
-theirs, biases left out. Bytes are those of the whole layer, as if it were one kernel: x, dy, tables
-of angles, weights, optimizer state and caches read once; y, dx, state, weights and what the cache
-keeps of new tokens written once. What passes from part to part is in none of them.
+Counted: FLOPs are the sum over its parts, as `gemm`, `attention`, `paged_decode` and the others
+count theirs, biases left out. Bytes are those of the whole layer, as if it were one kernel: x, dy,
+tables of angles, weights, optimizer state and caches read once; y, dx, state, weights and what the
+cache keeps of new tokens written once. What passes from part to part is in none of them.
 Source: `gated`: Touvron et al. 2023, "LLaMA", section 2.2, https://arxiv.org/abs/2302.13971, and
 grouped heads as in Llama 2, section 2.2, https://arxiv.org/abs/2307.09288; `gated_qk_norm`: Qwen3,
 section 2, https://arxiv.org/abs/2505.09388; `plain`: Brown et al. 2020, section 2.1,
