@@ -8,14 +8,15 @@ Variants: `gated` is Llama's, with RMS norms, rotary positions and SwiGLU; `gate
 Qwen3's, with an RMS norm of each query and key head too; `plain` is GPT-3's, with layer norms,
 biases everywhere, GELU, and positions that are learned outside of the layer.
 Modes: training is forward, backward and AdamW's update of every weight, from x and dy to y, dx and
-the new state; prefill gives y, and k and v as the cache keeps them, [B,G,S,D]; decode writes k and
-v of one new token at the end of the caches, and its query reads all S.
+the new state; prefill gives y, and k and v as the cache keeps them, [B,S,G,D]; decode writes k and
+v of one new token at the end of the caches, and its query reads all S. The Triton implementation
+reads them by `paged_decode`, as caches whose pages are in order.
 No mask but the causal one, no dropout, nothing computed again: the backward pass finds what the
 forward pass kept.
-Counted: FLOPs are the sum over its parts, as `gemm`, `attention`, `rms_norm` and the others count
-theirs, biases left out. Bytes are those of the whole layer, as if it were one kernel: x, dy, tables
-of angles, weights, optimizer state and caches read once; y, dx, state, weights and what the cache
-keeps of new tokens written once. What passes from part to part is in none of them.
+Counted: FLOPs are the sum over its parts, as `gemm`, `attention`, `paged_decode` and the others
+count theirs, biases left out. Bytes are those of the whole layer, as if it were one kernel: x, dy,
+tables of angles, weights, optimizer state and caches read once; y, dx, state, weights and what the
+cache keeps of new tokens written once. What passes from part to part is in none of them.
 Source: `gated`: Touvron et al. 2023, "LLaMA", section 2.2, https://arxiv.org/abs/2302.13971, and
 grouped heads as in Llama 2, section 2.2, https://arxiv.org/abs/2307.09288; `gated_qk_norm`: Qwen3,
 section 2, https://arxiv.org/abs/2505.09388; `plain`: Brown et al. 2020, section 2.1,
@@ -24,7 +25,7 @@ https://arxiv.org/abs/2005.14165, which is Radford et al. 2019, section 2.3.
 
 from kernels import dtypes
 from kernels.layer.block import STATE, Block
-from kernels.layer.parts import grouped_query_attention, network, residual_layer
+from kernels.layer.parts import grouped_query_attention, key_value_caches, network, residual_layer
 from kernels.layer.runs import impls
 from kernels.op import Mode, Op, Problem
 
@@ -66,11 +67,6 @@ def _pieces(problem: Problem) -> dict[str, tuple[int, ...]]:
     return {"qkv": (A * D, G * D, G * D), "qkv_bias": biases, "gate_up": (F, F)}
 
 
-def _caches(problem: Problem) -> dict[str, tuple[int, ...]]:
-    shape = tuple(problem[axis] for axis in "BGSD")
-    return {"k_cache": shape, "v_cache": shape}
-
-
 def _rope_size(problem: Problem) -> int:
     return 0 if problem.variant == "plain" else problem["D"]
 
@@ -78,7 +74,7 @@ def _rope_size(problem: Problem) -> int:
 BLOCK = Block(
     weights=_weights,
     pieces=_pieces,
-    caches=_caches,
+    caches=key_value_caches,
     rope_size=_rope_size,
     forward=residual_layer(grouped_query_attention, network),
 )

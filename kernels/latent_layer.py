@@ -6,11 +6,11 @@ queries and keys without and with rotation, V of values; F width of the feed-for
 B S tokens, or B when decoding. As of `dense_layer` they are the sizes of one chip's shard, of which
 A and F are cut, and its modes and masks are those of this one.
 It is the layer of DeepSeek-V3's first three: RMS norms, also of both latents, and SwiGLU.
-Training and prefill expand keys and values, of N + R and V elements for each head, and prefill
-gives latents and rotated keys as the cache keeps them, [B,S,C+R]. Decoding stays with the latent
-cache: queries are multiplied by what would expand the keys, and the results by what would expand
-the values. The Triton implementation reads the cache by `mla_decode`, as one whose pages are in
-order, and multiplies heads by `grouped_gemm`, as experts with as many rows.
+Training and prefill expand keys and values, of N + R and V elements for each head, for `attention`;
+prefill gives latents and rotated keys as the cache keeps them, [B,S,C+R]. Decoding stays with the
+latent cache: queries are multiplied by what would expand the keys, and the results by what would
+expand the values. The Triton implementation reads the cache by `mla_decode`, as one whose pages are
+in order, and multiplies heads by `grouped_gemm`, as experts with as many rows.
 Counted: FLOPs are the sum over its parts, as `gemm`, `attention`, `mla_decode`, `rms_norm` and the
 others count theirs; the products of heads when decoding are counted as one `gemm`. Bytes are those
 of the whole layer, as `dense_layer` counts them.

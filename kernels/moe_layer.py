@@ -24,7 +24,13 @@ https://arxiv.org/abs/1701.06538; weights of the chosen as in Mixtral, Jiang et 
 
 from kernels import dtypes
 from kernels.layer.block import STATE, Block
-from kernels.layer.parts import grouped_query_attention, mixture, num_tokens, residual_layer
+from kernels.layer.parts import (
+    grouped_query_attention,
+    key_value_caches,
+    mixture,
+    num_tokens,
+    residual_layer,
+)
 from kernels.layer.runs import impls
 from kernels.op import Mode, Op, Problem
 
@@ -49,11 +55,6 @@ def _pieces(problem: Problem) -> dict[str, tuple[int, ...]]:
     return {"qkv": (A * D, G * D, G * D), "expert_gate_up": (F, F)}
 
 
-def _caches(problem: Problem) -> dict[str, tuple[int, ...]]:
-    shape = tuple(problem[axis] for axis in "BGSD")
-    return {"k_cache": shape, "v_cache": shape}
-
-
 def _choices(problem: Problem) -> dict[str, tuple[int, ...]]:
     return {"routing": (num_tokens(problem), problem["E"])}
 
@@ -61,7 +62,7 @@ def _choices(problem: Problem) -> dict[str, tuple[int, ...]]:
 BLOCK = Block(
     weights=_weights,
     pieces=_pieces,
-    caches=_caches,
+    caches=key_value_caches,
     rope_size=lambda problem: problem["D"],
     choices=_choices,
     forward=residual_layer(grouped_query_attention, mixture),

@@ -332,6 +332,7 @@ def _cases(suite: Any, model: ModelSpec, impls: Sequence[str]) -> tuple[Case, ..
             "description",
             "dtype",
             "tensor",
+            "expert",
             "microbatch_size",
             "sequence_length",
             "ops",

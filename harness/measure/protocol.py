@@ -6,6 +6,7 @@ import inspect
 from collections.abc import Iterator, Mapping
 from dataclasses import fields, is_dataclass
 from types import CodeType, FunctionType, MemberDescriptorType, MethodType, ModuleType
+from typing import NamedTuple
 
 from harness.codec import to_data, to_json
 from harness.measure.policy import MeasurePolicy
@@ -39,24 +40,35 @@ def definition(op: Op) -> list[str]:
 
     These three are followed through every function of `kernels` and every constant that they use,
     so that no op lists them. Kernels and what launches them are used by none of the three: a
-    faster kernel does the same work. Dataclasses are followed through their fields and methods;
-    other classes and other libraries are taken as they are.
+    faster kernel does the same work. Dataclasses are followed through their fields and methods,
+    other classes through their methods; other libraries are taken as they are.
     """
-    found: dict[str, str] = {}
+    found = _Found(texts=set(), functions=set())
     for part in (op.make_inputs, op.reference, op.cost):
         assert isinstance(part, FunctionType | MethodType)
         _follow(part.__qualname__, part, part.__module__, found)
-    return [f"{name} = {text}" for name, text in sorted(found.items())]
+    return sorted(found.texts)
 
 
-def _follow(name: str, value: object, home: str, found: dict[str, str]) -> None:
+class _Found(NamedTuple):
+    """What was found so far."""
+
+    texts: set[str]
+    """`name = text`; a name may have several, as all lambdas of a module and all functions that
+    one function returns share theirs."""
+    functions: set[FunctionType]
+    """Those that were followed, each by itself and not by its name."""
+
+
+def _follow(name: str, value: object, home: str, found: _Found) -> None:
     """Adds what `value`, used in the module `home`, is made of."""
     value = getattr(value, "__wrapped__", value)  # What a cache stands before.
     if isinstance(value, FunctionType):
         is_ours = value.__module__ == home or value.__module__.startswith("kernels.")
-        key = f"{value.__module__}.{value.__qualname__}"
-        if is_ours and key not in found:
-            found[key] = inspect.getsource(value)
+        if is_ours and value not in found.functions:
+            found.functions.add(value)
+            source = inspect.getsource(value)
+            found.texts.add(f"{value.__module__}.{value.__qualname__} = {source}")
             for used_name, used in _uses(value):
                 _follow(used_name, used, value.__module__, found)
     elif isinstance(value, MethodType):
@@ -68,20 +80,26 @@ def _follow(name: str, value: object, home: str, found: dict[str, str]) -> None:
         for each, function in vars(type(value)).items():
             if not each.startswith("__"):
                 _follow(f"{type(value).__qualname__}.{each}", function, home, found)
+    elif isinstance(value, type):
+        if value.__module__.startswith("kernels."):
+            # As a function with a gradient of its own.
+            for each, function in vars(value).items():
+                if isinstance(function, FunctionType | staticmethod) and each[:2] != "__":
+                    _follow(f"{value.__qualname__}.{each}", function, value.__module__, found)
     elif isinstance(value, Mapping):
         for key, item in value.items():
             _follow(f"{name}[{key}]", item, home, found)
     elif isinstance(value, tuple | list):
         for index, item in enumerate(value):
             _follow(f"{name}[{index}]", item, home, found)
-    elif not isinstance(
-        value, ModuleType | MemberDescriptorType | type | Op
-    ) and not inspect.isbuiltin(value):
+    elif not isinstance(value, ModuleType | MemberDescriptorType | Op) and not inspect.isbuiltin(
+        value
+    ):
         # An object's address would differ from run to run; numbers, texts and torch types have
         # none in their text.
         text = repr(value)
         assert " at 0x" not in text, f"{name} is used by the definition of an op: {text}"
-        found[f"{home}.{name}"] = text
+        found.texts.add(f"{home}.{name} = {text}")
 
 
 def _uses(function: FunctionType) -> Iterator[tuple[str, object]]:

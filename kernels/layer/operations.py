@@ -26,6 +26,7 @@ from kernels import (
     moe_permute,
     moe_route,
     moe_unpermute,
+    paged_decode,
     rms_norm,
     rope,
     swiglu,
@@ -34,8 +35,9 @@ from kernels.op import Cost, Inputs, Mode, Outputs, Problem, problem
 
 Tensor = torch.Tensor
 
-LATENT_PAGE = 64
-"""Positions of a page that `mla_decode` reads a whole cache in, as FlashMLA has them."""
+PAGE = 64
+"""Most positions of a page that `mla_decode` and `paged_decode` read whole sequences in, as
+FlashMLA has them."""
 
 
 def attention_problem(
@@ -62,7 +64,9 @@ class Operations:
     rope: Callable[[Tensor, Tensor, Tensor], Tensor]
     """y[T,H,D] from x[T,H,D], cos[T,D/2] and sin[T,D/2]."""
     attention: Callable[[Tensor, Tensor, Tensor], Tensor]
-    """out[B,H,Q,E] from q[B,H,Q,D], k[B,G,S,D] and v[B,G,S,E]; Q = S, or Q = 1 to decode."""
+    """out[B,H,S,E] from q[B,H,S,D], k[B,G,S,D] and v[B,G,S,E]."""
+    cached_attention: Callable[[Tensor, Tensor, Tensor], Tensor]
+    """out[B,H,D] of one query of each sequence, q[B,H,D], over k_cache and v_cache[B,S,G,D]."""
     latent_attention: Callable[[Tensor, Tensor, Tensor, float], Tensor]
     """out[B,A,C] of one query of each sequence, q_latent[B,A,C] and q_rope[B,A,R].
 
@@ -104,9 +108,15 @@ def _torch_add(x: Tensor, y: Tensor) -> Tensor:
 
 def _torch_attention(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
     is_grouped = q.shape[1] != k.shape[1]
-    return functional.scaled_dot_product_attention(
-        q, k, v, is_causal=q.shape[2] > 1, enable_gqa=is_grouped
+    return functional.scaled_dot_product_attention(q, k, v, is_causal=True, enable_gqa=is_grouped)
+
+
+def _torch_cached_attention(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
+    is_grouped = q.shape[1] != k.shape[2]
+    out = functional.scaled_dot_product_attention(
+        q[:, :, None], k.transpose(1, 2), v.transpose(1, 2), enable_gqa=is_grouped
     )
+    return out[:, :, 0]
 
 
 def _torch_latent_attention(
@@ -138,6 +148,7 @@ TORCH = Operations(
     add=_torch_add,
     rope=rope.eager,
     attention=_torch_attention,
+    cached_attention=_torch_cached_attention,
     latent_attention=_torch_latent_attention,
     by_head=torch.bmm,
     swiglu=_torch_swiglu,
@@ -190,22 +201,30 @@ def _custom_route(routing: Tensor, bias: Tensor | None, num_chosen: int) -> Outp
     return routed[1:]
 
 
+def _pages(cache: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """cache[B,S,...] as pages, its page table and its lengths: sequences are pages in order."""
+    B, S = cache.shape[:2]
+    size = math.gcd(S, PAGE)
+    table = torch.arange(B * S // size, dtype=torch.int32, device=cache.device).view(B, -1)
+    lengths = torch.full((B,), S, dtype=torch.int32, device=cache.device)
+    return cache.view(-1, size, *cache.shape[2:]), table, lengths
+
+
+def _custom_cached_attention(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
+    k_pages, table, lengths = _pages(k)
+    v_pages = v.view(k_pages.shape)
+    out: Tensor = paged_decode.paged_decode(q.contiguous(), k_pages, v_pages, table, lengths)
+    return out
+
+
 def _custom_latent_attention(
     q_latent: Tensor, q_rope: Tensor, cache: Tensor, scale: float
 ) -> Tensor:
-    B, S, _ = cache.shape
-    # Whole sequences are pages in order, of the most positions that the kernel's pages have.
-    size = math.gcd(S, LATENT_PAGE)
-    pages = torch.arange(B * S // size, dtype=torch.int32, device=cache.device).view(B, -1)
-    lengths = torch.full((B,), S, dtype=torch.int32, device=cache.device)
     # The op has the scale of the published head dim; others, as of tests, are in the queries.
     ratio = scale / mla_decode.scale(q_rope.shape[2])
     if not math.isclose(ratio, 1.0):
         q_latent, q_rope = q_latent * ratio, q_rope * ratio
-    out: Tensor = mla_decode.mla_decode(
-        q_latent.contiguous(), q_rope.contiguous(), cache.view(-1, size, cache.shape[2]),
-        pages, lengths,
-    )  # fmt: skip
+    out: Tensor = mla_decode.mla_decode(q_latent.contiguous(), q_rope.contiguous(), *_pages(cache))
     return out
 
 
@@ -229,6 +248,7 @@ CUSTOM = Operations(
     add=add.add,
     rope=_custom_rope,
     attention=_custom_attention,
+    cached_attention=_custom_cached_attention,
     latent_attention=_custom_latent_attention,
     by_head=_custom_by_head,
     swiglu=swiglu.swiglu,
@@ -287,6 +307,10 @@ def _exact_attention(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
     return out
 
 
+def _exact_cached_attention(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
+    return _exact_attention(q[:, :, None], k.transpose(1, 2), v.transpose(1, 2))[:, :, 0]
+
+
 def _exact_latent_attention(
     q_latent: Tensor, q_rope: Tensor, cache: Tensor, scale: float
 ) -> Tensor:
@@ -308,6 +332,7 @@ EXACT = Operations(
     add=_torch_add,
     rope=lambda x, cos, sin: _referred(rope.reference, x=x, cos=cos, sin=sin),
     attention=_exact_attention,
+    cached_attention=_exact_cached_attention,
     latent_attention=_exact_latent_attention,
     by_head=torch.matmul,
     swiglu=lambda gate_up: _referred(swiglu.reference, gate_up=gate_up),
@@ -335,6 +360,7 @@ COSTS: Mapping[str, Callable[[Problem], Cost]] = {
     "moe_permute": moe_permute.cost,
     "moe_route": moe_route.cost,
     "moe_unpermute": moe_unpermute.cost,
+    "paged_decode": paged_decode.cost,
     "rms_norm": rms_norm.cost,
     "rope": rope.cost,
     "swiglu": swiglu.cost,
@@ -386,10 +412,16 @@ def counting(dtype: str) -> tuple[Operations, list[Problem]]:
         found.append(attention_problem(q, k, v, dtype=dtype))
         return q.new_empty(*q.shape[:3], v.shape[3])
 
+    def attend_cached(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
+        del v
+        (B, H, D), S, G = q.shape, k.shape[1], k.shape[2]
+        note("paged_decode", B=B, S=S, H=H, G=G, D=D, P=math.gcd(S, PAGE))
+        return q
+
     def attend_latent(q_latent: Tensor, q_rope: Tensor, cache: Tensor, scale: float) -> Tensor:
         del scale
         (B, H, C), S, R = q_latent.shape, cache.shape[1], q_rope.shape[2]
-        note("mla_decode", B=B, S=S, H=H, C=C, R=R, P=math.gcd(S, LATENT_PAGE))
+        note("mla_decode", B=B, S=S, H=H, C=C, R=R, P=math.gcd(S, PAGE))
         return q_latent
 
     def by_head(x: Tensor, w: Tensor) -> Tensor:
@@ -443,6 +475,7 @@ def counting(dtype: str) -> tuple[Operations, list[Problem]]:
         add=plus,
         rope=rotate,
         attention=attend,
+        cached_attention=attend_cached,
         latent_attention=attend_latent,
         by_head=by_head,
         swiglu=gated,

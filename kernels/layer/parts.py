@@ -60,9 +60,9 @@ def by_token(x: Tensor) -> Tensor:
 def grouped_query_attention(
     problem: Problem, operations: Operations, tensors: Tensors, x: Tensor
 ) -> tuple[Tensor, Tensor, Tensor]:
-    """(out[T,H], and the keys and values that were computed, [B,G,Q,D]) from normalised x[T,H].
+    """(out[T,H], and the keys and values that were computed, [B,S,G,D]) from normalised x[T,H].
 
-    Decoding, the new keys and values are written at the end of k_cache and v_cache, [B,G,S,D].
+    Decoding, the new keys and values are written at the end of k_cache and v_cache, [B,S,G,D].
     """
     B, A, G, D = (problem[axis] for axis in "BAGD")
     qkv = linear(operations, x, tensors, "qkv").view(-1, A + 2 * G, D)
@@ -73,18 +73,25 @@ def grouped_query_attention(
     if "cos" in tensors:
         q = operations.rope(q, tensors["cos"], tensors["sin"])
         k = operations.rope(k, tensors["cos"], tensors["sin"])
-    q, k, v = by_head(q, B), by_head(k, B), by_head(v, B)
+    kept_k, kept_v = k.reshape(B, -1, G, D), v.reshape(B, -1, G, D)
     if problem.mode == Mode.DECODE:
         keys, values = tensors["k_cache"], tensors["v_cache"]
-        keys[:, :, -1:].copy_(k)
-        values[:, :, -1:].copy_(v)
-        out = operations.attention(q, keys, values)
+        keys[:, -1:].copy_(kept_k)
+        values[:, -1:].copy_(kept_v)
+        out = operations.cached_attention(q, keys, values).flatten(1)
     else:
         if problem.mode == Mode.PREFILL:
-            # In the order of the cache, which they are written to.
-            k, v = k.contiguous(), v.contiguous()
-        out = operations.attention(q, k, v)
-    return linear(operations, by_token(out), tensors, "out"), k, v
+            # As rows of the cache, which they are written to, and not of the product.
+            kept_k, kept_v = kept_k.contiguous(), kept_v.contiguous()
+        heads = by_head(q, B), kept_k.transpose(1, 2), kept_v.transpose(1, 2)
+        out = by_token(operations.attention(*heads))
+    return linear(operations, out, tensors, "out"), kept_k, kept_v
+
+
+def key_value_caches(problem: Problem) -> dict[str, tuple[int, ...]]:
+    """The caches of `grouped_query_attention`."""
+    shape = tuple(problem[axis] for axis in "BSGD")
+    return {"k_cache": shape, "v_cache": shape}
 
 
 def latent_attention(

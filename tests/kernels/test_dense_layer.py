@@ -50,13 +50,13 @@ def test_decoding_goes_on_where_prefill_ended(variant: str) -> None:
     by_token = {name: last(inputs[name]) for name in ("x", "cos", "sin") if name in inputs}
     caches = {"k_cache": k.clone(), "v_cache": v.clone()}
     for cache in caches.values():
-        cache[:, :, -1] = torch.nan
+        cache[:, -1] = torch.nan
     decode = replace(whole, mode=Mode.DECODE)
     for operations in (EXACT, CUSTOM):
         found, new_k, new_v = BLOCK.forward(decode, operations, {**inputs, **by_token, **caches})
         torch.testing.assert_close(found, last(y), rtol=1e-4, atol=1e-5)
-        torch.testing.assert_close(new_k, k[:, :, -1:], rtol=1e-4, atol=1e-5)
-        torch.testing.assert_close(new_v, v[:, :, -1:], rtol=1e-4, atol=1e-5)
+        torch.testing.assert_close(new_k, k[:, -1:], rtol=1e-4, atol=1e-5)
+        torch.testing.assert_close(new_v, v[:, -1:], rtol=1e-4, atol=1e-5)
         torch.testing.assert_close(caches["k_cache"], k, rtol=1e-4, atol=1e-5)
 
 
@@ -94,10 +94,16 @@ def test_attention_that_misses_the_newest_key_is_wrong(mode: Mode) -> None:
         v = torch.cat((v[:, :, :-1], torch.zeros_like(v[:, :, -1:])), dim=2)
         return EXACT.attention(q, k, v)
 
+    def cached_attention(q: torch.Tensor, k: torch.Tensor, v: torch.Tensor) -> torch.Tensor:
+        v = torch.cat((v[:, :-1], torch.zeros_like(v[:, -1:])), dim=1)
+        return EXACT.cached_attention(q, k, v)
+
     block = replace(
         BLOCK,
         forward=lambda case, operations, tensors: BLOCK.forward(
-            case, replace(operations, attention=attention), tensors
+            case,
+            replace(operations, attention=attention, cached_attention=cached_attention),
+            tensors,
         ),
     )
     exact = {name: tensor.double() for name, tensor in inputs.items()}

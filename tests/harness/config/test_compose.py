@@ -136,6 +136,14 @@ def test_whole_layers_are_measured_beside_their_ops(model: str, names: set[str])
     assert problems_of(request.cases) >= {*TRAINING_OPS, *names}
 
 
+def test_chips_may_share_the_experts_of_whole_layers() -> None:
+    request = request_of("suite=layers", "model=deepseek_v3", "suite.expert=8")
+    layers = {case.problem for case in request.cases if case.problem.op == "latent_moe_layer"}
+    assert {layer["E"] for layer in layers} == {256 // 8}
+    with pytest.raises(ChipscaleError, match="8 does not divide the 1 experts"):
+        request_of("suite=layers", "model=llama3_8b", "suite.expert=8")
+
+
 @pytest.mark.parametrize(
     ("override", "words"),
     [

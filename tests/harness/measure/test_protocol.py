@@ -10,7 +10,7 @@ import torch
 from harness.measure.policy import Cache, MeasurePolicy
 from harness.measure.protocol import definition, protocol_hash
 from kernels import adamw, compiled, cross_entropy, gemm, registry, rms_norm, swiglu
-from kernels.op import Mode, Op, problem
+from kernels.op import Inputs, Mode, Op, Outputs, Problem, problem
 
 PROBLEMS = {
     "adamw": problem("adamw", "bf16", N=7),
@@ -78,10 +78,42 @@ def test_a_formula_behind_a_wrapper_changes_the_hash(module: object) -> None:
 
 
 @pytest.mark.parametrize(
+    "name",
+    [
+        *("attention", "gelu", "gemm", "layer_norm", "moe_permute", "moe_route", "moe_unpermute"),
+        *("rms_norm", "rope", "swiglu"),
+    ],
+)
+def test_another_formula_of_a_part_changes_the_hash_of_a_layer(
+    name: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    layer = registry.load("latent_moe_layer")
+    before = definition(layer)
+    changed = compiled.reference_from(another_formula, ("x",), "dy")
+    monkeypatch.setattr(sys.modules[f"kernels.{name}"], "reference", changed)
+    assert definition(layer) != before
+
+
+def test_functions_of_one_name_are_told_apart() -> None:
+    def reference_of(*formulas: Callable[..., torch.Tensor]) -> Op:
+        parts = tuple(compiled.reference_from(formula, ("x",), "dy") for formula in formulas)
+        op = registry.load("copy")
+
+        def reference(problem: Problem, inputs: Inputs) -> Outputs:
+            return tuple(part(problem, inputs)[0] for part in parts)
+
+        return replace(op, reference=reference)
+
+    first, second = swiglu._formula, rms_norm._formula
+    assert definition(reference_of(first, second)) != definition(reference_of(first, first))
+    assert definition(reference_of(first, second)) == definition(reference_of(first, second))
+
+
+@pytest.mark.parametrize(
     ("name", "attributes"),
     [
-        ("rms_norm", ("_forward_kernel", "_eager", "_prepare_triton", "_check")),
-        ("gemm", ("gemm", "_CUSTOM", "_precision", "_prepare_triton")),
+        ("rms_norm", ("_forward_kernel", "_eager", "_prepare_triton", "NUM_STRIPS", "_check")),
+        ("gemm", ("gemm", "TUNABLES", "_CUSTOM", "_precision", "_prepare_triton")),
         ("adamw", ("_adamw_kernel", "eager", "_BLOCK")),
         ("attention", ("attention", "_eager_causal")),
     ],
