@@ -1,5 +1,6 @@
 """One run: a job measured into a folder of its own, or gone on with."""
 
+import shlex
 import shutil
 import sys
 from collections.abc import Callable, Sequence
@@ -53,7 +54,7 @@ def new_job(
             chip="",
             num_cases=len(cases),
             started_at=now.isoformat(timespec="seconds"),
-            command=" ".join(["chipscale", *sys.argv[1:]]),
+            command=shlex.join(["chipscale", *sys.argv[1:]]),
             tags=tags,
         ),
         device=device,

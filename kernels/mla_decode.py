@@ -13,7 +13,7 @@ equal ones, over pages in random order.
 Counted: 2 (2 C + R) FLOPs for each of the B H S pairs of query and key; softmax is not counted.
 Bytes: q_latent, q_rope, the S positions of the cache, page_table and lengths read, out written.
 The torch implementation gathers the pages, which writes and reads the whole cache once more, and
-calls scaled_dot_product_attention; torch has no operator that follows a page table.
+calls scaled_dot_product_attention, as code without a kernel library of its own does.
 Source: DeepSeek-V2, https://arxiv.org/abs/2405.04434, section 2.1; DeepSeek-V3,
 https://arxiv.org/abs/2412.19437, section 2.1.1.
 """
@@ -254,9 +254,16 @@ def _eager(
     k = gather(cache, page_table)[:, :num_keys]
     # One key for all heads: they are the rows of one product, and k is not repeated.
     q = torch.cat((q_latent, q_rope), dim=-1)
-    return scaled_dot_product_attention(
-        q, k, k[:, :, :C], attn_mask=mask, scale=scale(q_rope.shape[2])
+    # With an axis for heads: without one, PyTorch multiplies 16-bit types in fp32.
+    keys = k[:, None]
+    out = scaled_dot_product_attention(
+        q[:, None],
+        keys,
+        keys[..., :C],
+        attn_mask=None if mask is None else mask[:, None],
+        scale=scale(q_rope.shape[2]),
     )
+    return out[:, 0]
 
 
 def reference(problem: Problem, inputs: Inputs) -> Outputs:

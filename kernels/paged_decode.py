@@ -9,7 +9,7 @@ every sequence; measured are equal ones, over pages in random order.
 Counted: 4 D FLOPs for each of the B H S pairs of query and key; softmax is not counted. Bytes: q,
 the S positions of k and v, page_table and lengths read, out written.
 The torch implementation gathers the pages, which writes and reads the whole cache once more, and
-calls scaled_dot_product_attention; torch has no operator that follows a page table.
+calls scaled_dot_product_attention, as code without a kernel library of its own does.
 Source: Kwon et al. 2023, "PagedAttention", https://arxiv.org/abs/2309.06180; grouped heads: Ainslie
 et al. 2023, https://arxiv.org/abs/2305.13245; split keys: Dao et al. 2023, "Flash-Decoding",
 https://pytorch.org/blog/flash-decoding/.

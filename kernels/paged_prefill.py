@@ -11,7 +11,7 @@ Counted: 4 D FLOPs for each visible pair of query and key, of which each of the 
 Q S - Q (Q - 1) / 2; softmax is not counted. Bytes: q, the S positions of k and v, page_table and
 lengths read, out written.
 The torch implementation gathers the pages, which writes and reads the whole cache once more, and
-calls scaled_dot_product_attention; torch has no operator that follows a page table.
+calls scaled_dot_product_attention, as code without a kernel library of its own does.
 Source: Kwon et al. 2023, "PagedAttention", https://arxiv.org/abs/2309.06180; chunks: Agrawal et al.
 2023, "SARATHI", https://arxiv.org/abs/2308.16369; the kernel follows Dao 2023, "FlashAttention-2",
 algorithm 1, https://arxiv.org/abs/2307.08691.

@@ -149,7 +149,7 @@ def _say_what_next(folder: RunFolder, request: RunRequest, console: Console) -> 
     steps = {
         "see it in MLflow": f"chipscale ui{where}",
         "read the report": _short(folder.path / REPORT_HTML),
-        "another chip": f"chipscale run suite={request.suite} plan=cases.json",
+        "another chip": f"{folder.info.command} plan=cases.json",
     }
     console.print("\nNext:")
     for what, command in steps.items():

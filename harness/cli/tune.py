@@ -124,4 +124,9 @@ def _keep(
     table = merged(known, [one.entry(folder.info.run_id) for one in better])
     path.parent.mkdir(parents=True, exist_ok=True)
     write_atomically(path, to_yaml(table))
-    console.print(f"Written to {path}; runs on this chip take it from now on.", soft_wrap=True)
+    taken = (
+        "runs on this chip take it from now on"
+        if path == default_file(chip.name)
+        else "runs take what is in the folder `tuning` of a --config-dir"
+    )
+    console.print(f"Written to {path}; {taken}.", soft_wrap=True)

@@ -255,11 +255,19 @@ def _problem(data: Any, key: str) -> Problem:
     axes = data.get("axes")
     if not isinstance(axes, Mapping) or not axes:
         raise ConfigError(f"{key}.axes: {axes!r} is not a table of sizes, as {{M: 512, N: 768}}.")
+    missing = [name for name in outline.axes if name not in axes]
+    if missing:
+        raise ConfigError(
+            f"{key}.axes: {', '.join(missing)} of {op} missing. Its axes are "
+            f"{', '.join(outline.axes)}; give each a size. `chipscale list ops` says what they are."
+        )
     if set(axes) != set(outline.axes):
         raise ConfigError(
             f"{key}.axes: {', '.join(map(str, axes))} are not the axes of {op}, which are "
             f"{', '.join(outline.axes)}. `chipscale list ops` shows those of every op."
         )
+    if variant and outline.variants == ("",):
+        raise ConfigError(f"{key}.variant: '{variant}' is given, but {op} has no variants.")
     for name, size in axes.items():
         if isinstance(size, bool) or not isinstance(size, int) or size < 1:
             raise ConfigError(f"{key}.axes.{name}: {size!r} is not a whole number of at least 1.")

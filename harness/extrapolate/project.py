@@ -321,7 +321,6 @@ def assumptions(context: _Context, headline: ScalePoint, chip: ChipSpec) -> tupl
         f"{duration(reliability.checkpoint_s)} is taken every "
         f"{duration(checkpoint_interval_s(mean_s, reliability.checkpoint_s))}. This is in the "
         "goodput, not in the step.",
-        "Rotary positions, residual sums and gathers are timed as copies of as many bytes.",
         "Gradients are reduced in 16 bits and summed in fp32; Adam keeps fp32 moments.",
     ]
     if steps.model.experts is not None:

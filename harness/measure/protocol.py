@@ -10,7 +10,7 @@ from typing import NamedTuple
 
 from harness.codec import to_data, to_json
 from harness.measure.policy import MeasurePolicy
-from kernels.op import Op, Problem
+from kernels.op import ROW_FLOOR, Op, Problem
 
 
 def protocol_hash(op: Op, problem: Problem, policy: MeasurePolicy, timer: str) -> str:
@@ -29,6 +29,7 @@ def protocol_hash(op: Op, problem: Problem, policy: MeasurePolicy, timer: str) -
         *op.mutates,
         *definition(op),
         to_json(op.tolerance(problem)),
+        str(ROW_FLOOR),
         to_json(rules),
         timer,
     ]

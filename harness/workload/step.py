@@ -178,7 +178,8 @@ class _Layer:
         return self.item("copy", f"{role}, as copy", N=_ceil(num_elements))
 
     def norm(self, role: str, rows: int, width: int) -> WorkItem:
-        return self.item("rms_norm", role, T=rows, H=width)
+        op = "layer_norm" if self.model.has_bias else "rms_norm"
+        return self.item(op, role, T=rows, H=width)
 
     def residual(self, role: str) -> WorkItem:
         return self.item("add", role, N=self.own_tokens * self.model.hidden)

@@ -148,7 +148,7 @@ def tolerances(problem: Problem, Q: int, S: int) -> tuple[Tolerance, ...]:
         return (bounds(2, max(8.0, Q**0.5), 3),)
     largest = 8 * max(8.0, S**0.5)
     dkdv = bounds(4, largest, 6)
-    return bounds(4, largest, 64), dkdv, dkdv
+    return bounds(4, largest, 32), dkdv, dkdv
 
 
 def tolerance(problem: Problem) -> tuple[Tolerance, ...]:

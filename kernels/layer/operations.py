@@ -124,8 +124,11 @@ def _torch_latent_attention(
 ) -> Tensor:
     # One key for all heads: they are the rows of one product, and nothing is repeated.
     q = torch.cat((q_latent, q_rope), dim=-1)
-    values = cache[:, :, : q_latent.shape[2]]
-    return functional.scaled_dot_product_attention(q, cache, values, scale=scale)
+    # With an axis for heads: without one, PyTorch multiplies 16-bit types in fp32.
+    keys = cache[:, None]
+    values = keys[..., : q_latent.shape[2]]
+    out = functional.scaled_dot_product_attention(q[:, None], keys, values, scale=scale)
+    return out[:, 0]
 
 
 def _torch_swiglu(gate_up: Tensor) -> Tensor:

@@ -112,7 +112,7 @@ def test_functions_of_one_name_are_told_apart() -> None:
 @pytest.mark.parametrize(
     ("name", "attributes"),
     [
-        ("rms_norm", ("_forward_kernel", "_eager", "_prepare_triton", "NUM_STRIPS", "_check")),
+        ("rms_norm", ("_forward_kernel", "_eager", "_prepare_triton", "_check")),
         ("gemm", ("gemm", "TUNABLES", "_CUSTOM", "_precision", "_prepare_triton")),
         ("adamw", ("_adamw_kernel", "eager", "_BLOCK")),
         ("attention", ("attention", "_eager_causal")),

@@ -3,11 +3,12 @@
 from dataclasses import replace
 
 import pytest
+import torch
 
 from harness.device.cpu import CpuDevice
 from harness.measure.subject import TorchWorkbench, UnsupportedHere
 from kernels import registry, triton_support
-from kernels.op import Impl, problem
+from kernels.op import Impl, Inputs, Outputs, Problem, Run, problem
 
 
 @pytest.fixture(scope="module")
@@ -34,6 +35,27 @@ def test_a_wrong_implementation_is_found_out(device: CpuDevice) -> None:
     correctness = bench.subject("torch").check()
     assert not correctness.is_right
     assert correctness.outputs[0].relative_error == pytest.approx(1.0)
+
+
+def test_what_is_left_unwritten_is_found_out_though_its_memory_held_the_right_result(
+    device: CpuDevice,
+) -> None:
+    op = registry.load("copy")
+
+    def prepare_half(problem: Problem, inputs: Inputs) -> Run:
+        def run() -> Outputs:
+            y = torch.empty_like(inputs["x"])
+            half = y.numel() // 2
+            y[:half] = inputs["x"][:half]
+            return (y,)
+
+        return run
+
+    impls = (op.impl("torch"), Impl("half", prepare_half))
+    case = problem("copy", "fp32", N=100_000)
+    bench = TorchWorkbench(replace(op, impls=impls), case, device, seed=0)
+    assert bench.subject("torch").check().is_right
+    assert not bench.subject("half").check().is_right
 
 
 def test_what_cannot_run_here_says_why(device: CpuDevice, monkeypatch: pytest.MonkeyPatch) -> None:
