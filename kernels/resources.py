@@ -78,7 +78,6 @@ class Resources:
     shared_limit_bytes: int
     tensor_memory_columns: int
     """Of `TENSOR_MEMORY_COLUMNS`; 0 where there is none."""
-    binary_bytes: int
     narrow_offsets: str
     """Pointer arguments whose addresses may overflow 32 bits, separated by blanks."""
 
@@ -159,7 +158,6 @@ def resources_of(op: str, target_name: str) -> list[Resources]:
                 shared_limit_bytes=target.shared_limit_bytes,
                 # AMD's metadata have no such word, and NVIDIA's may say None.
                 tensor_memory_columns=getattr(compiled.metadata, "tmem_size", None) or 0,
-                binary_bytes=len(binary),
                 narrow_offsets=" ".join(
                     sorted(narrow_offsets(compiled.asm["ttir"]) - set(description.small))
                 ),

@@ -311,10 +311,10 @@ def test_least_traffic_is_each_input_read_and_each_output_written(op: Op, case: 
         if not inputs[name].is_floating_point():
             return True
         unknown = inputs | {name: torch.full_like(inputs[name], math.nan)}
-        # torch cannot compare 8-bit types on every device.
+        # Threads add in no fixed order; torch cannot compare 8-bit types on every device.
         found = op.reference(case, unknown)
         return any(
-            not torch.equal(output.double(), other.double())
+            not torch.allclose(output.double(), other.double(), rtol=1e-3)
             for output, other in zip(found, outputs, strict=True)
         )
 

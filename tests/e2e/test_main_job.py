@@ -167,7 +167,9 @@ def test_a_run_on_a_bare_host_comes_home(results: Path, tmp_path: Path) -> None:
 
 
 def test_ctrl_c_keeps_what_was_measured_and_resume_goes_on(results: Path) -> None:
-    command = ["run", "device=cpu", "impls=[torch]", f"results_dir={results}", *SMALL]
+    # Half a second a case, so that the signal comes before the last of them on a busy host too.
+    slow = "measure.timeout_s=0.5"
+    command = ["run", "device=cpu", "impls=[torch]", f"results_dir={results}", *SMALL, slow]
     before = len(run_folders(results / RUNS))
     process = chipscale(*command)
     deadline_s = time.monotonic() + 120

@@ -56,7 +56,7 @@ def test_a_table_is_read_as_it_was_written(tmp_path: Path) -> None:
     one = Resources(
         op="copy", kernel="copy bf16", target="sm_90", num_warps=4, num_stages=1,
         registers_per_thread=16, spilled_bytes_per_thread=8, shared_bytes=200,
-        shared_limit_bytes=100, tensor_memory_columns=528, binary_bytes=3, narrow_offsets="x_ptr",
+        shared_limit_bytes=100, tensor_memory_columns=528, narrow_offsets="x_ptr",
     )  # fmt: skip
     write_table(tmp_path / "table.csv", [one])
     assert read_table(tmp_path / "table.csv") == [one]
