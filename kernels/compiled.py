@@ -5,7 +5,7 @@ import shutil
 import sys
 from collections.abc import Callable
 from types import FunctionType
-from typing import TypeVar, cast
+from typing import Protocol, TypeVar, cast
 
 import torch
 import torch._functorch.config as functorch_config
@@ -121,6 +121,39 @@ def eager_outputs_impls(
         return lambda: function(*tensors)
 
     return Impl("torch", prepare_torch), Impl("compile", prepare_compile, compile_unsupported)
+
+
+class Preparer(Protocol):
+    """`prepare_eager` or `prepare_compiled`."""
+
+    def __call__(
+        self,
+        function: Eager,
+        tensors: tuple[torch.Tensor, ...],
+        gradient: torch.Tensor | None = None,
+    ) -> Run:
+        """The callable that is timed."""
+
+
+def product_impls(prepare: Callable[[Problem, Inputs, Preparer], Run]) -> tuple[Impl, Impl]:
+    """`torch` and `compile` for an op that multiplies, where fp32 means fp32 and never tf32.
+
+    Args:
+        prepare: Chooses function and operands, and has them made ready by what it is given.
+    """
+
+    def by(preparer: Preparer) -> Callable[[Problem, Inputs], Run]:
+        def prepared(problem: Problem, inputs: Inputs) -> Run:
+            # A library in the same process may have allowed tf32.
+            torch.set_float32_matmul_precision("highest")
+            return prepare(problem, inputs, preparer)
+
+        return prepared
+
+    return (
+        Impl("torch", by(prepare_eager)),
+        Impl("compile", by(prepare_compiled), compile_unsupported),
+    )
 
 
 def reference_from(

@@ -22,7 +22,7 @@ import torch
 from torch.nn.functional import scaled_dot_product_attention
 
 from kernels import dtypes, triton_support, tuning
-from kernels.compiled import compile_unsupported, prepare_compiled, prepare_eager
+from kernels.compiled import Preparer, product_impls
 from kernels.op import Cost, Impl, Inputs, Mode, Op, Outputs, Problem, Run, Tolerance
 from kernels.paged import (
     COMBINE_SPLITS,
@@ -312,17 +312,14 @@ def tolerance(problem: Problem) -> tuple[Tolerance, ...]:
     )
 
 
-def _prepare(problem: Problem, inputs: Inputs, *, is_compiled: bool) -> Run:
+def _prepare(problem: Problem, inputs: Inputs, prepare: Preparer) -> Run:
     del problem
-    # A library in the same process may have allowed tf32, and fp32 here means fp32.
-    torch.set_float32_matmul_precision("highest")
     operands = (inputs["q_latent"], inputs["q_rope"], inputs["cache"], inputs["page_table"])
     lengths = inputs["lengths"]
     num_keys = int(lengths.max())
     # Without a mask torch may take its fastest kernels.
     is_ragged = bool((lengths != num_keys).any())
     mask = visible(1, num_keys, lengths)[:, 0] if is_ragged else None
-    prepare = prepare_compiled if is_compiled else prepare_eager
 
     def eager(
         q_latent: torch.Tensor,
@@ -333,14 +330,6 @@ def _prepare(problem: Problem, inputs: Inputs, *, is_compiled: bool) -> Run:
         return _eager(q_latent, q_rope, cache, page_table, mask, num_keys)
 
     return prepare(eager, operands)
-
-
-def _prepare_torch(problem: Problem, inputs: Inputs) -> Run:
-    return _prepare(problem, inputs, is_compiled=False)
-
-
-def _prepare_compile(problem: Problem, inputs: Inputs) -> Run:
-    return _prepare(problem, inputs, is_compiled=True)
 
 
 def _prepare_triton(problem: Problem, inputs: Inputs) -> Run:
@@ -412,8 +401,7 @@ OP = Op(
     cost=cost,
     tolerance=tolerance,
     impls=(
-        Impl("torch", _prepare_torch),
-        Impl("compile", _prepare_compile, compile_unsupported),
+        *product_impls(_prepare),
         Impl("triton", _prepare_triton, _unsupported),
     ),
 )

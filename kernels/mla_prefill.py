@@ -19,7 +19,7 @@ import torch
 from torch.nn.functional import scaled_dot_product_attention
 
 from kernels import dtypes, triton_support, tuning
-from kernels.compiled import compile_unsupported, prepare_compiled, prepare_eager
+from kernels.compiled import Preparer, product_impls
 from kernels.op import Cost, Impl, Inputs, Mode, Op, Outputs, Problem, Run, Tolerance
 from kernels.paged import LOG2_E, padded
 from kernels.triton_support import AotKernel, cdiv, require_contiguous, require_dtype, tl, triton
@@ -247,23 +247,12 @@ def tolerance(problem: Problem) -> tuple[Tolerance, ...]:
     )
 
 
-def _prepare(problem: Problem, inputs: Inputs, *, is_compiled: bool) -> Run:
-    # A library in the same process may have allowed tf32, and fp32 here means fp32.
-    torch.set_float32_matmul_precision("highest")
-    prepare = prepare_compiled if is_compiled else prepare_eager
+def _prepare(problem: Problem, inputs: Inputs, prepare: Preparer) -> Run:
     operands = (inputs["q"], inputs["k_nope"], inputs["k_rope"], inputs["v"])
     Q, S = problem["Q"], problem["S"]
     if Q == S:
         return prepare(_eager_causal, operands)
     return prepare(_eager_masked, (*operands, _visible(Q, S, operands[0].device)))
-
-
-def _prepare_torch(problem: Problem, inputs: Inputs) -> Run:
-    return _prepare(problem, inputs, is_compiled=False)
-
-
-def _prepare_compile(problem: Problem, inputs: Inputs) -> Run:
-    return _prepare(problem, inputs, is_compiled=True)
 
 
 def _prepare_triton(problem: Problem, inputs: Inputs) -> Run:
@@ -326,8 +315,7 @@ OP = Op(
     cost=cost,
     tolerance=tolerance,
     impls=(
-        Impl("torch", _prepare_torch),
-        Impl("compile", _prepare_compile, compile_unsupported),
+        *product_impls(_prepare),
         Impl("triton", _prepare_triton, _unsupported),
     ),
 )

@@ -21,7 +21,7 @@ import torch
 from torch.nn.functional import scaled_dot_product_attention
 
 from kernels import dtypes, triton_support, tuning
-from kernels.compiled import compile_unsupported, prepare_compiled, prepare_eager
+from kernels.compiled import Preparer, product_impls
 from kernels.op import Cost, Impl, Inputs, Mode, Op, Outputs, Problem, Run, Tolerance
 from kernels.paged import (
     COMBINE_SPLITS,
@@ -291,27 +291,16 @@ def tolerance(problem: Problem) -> tuple[Tolerance, ...]:
     )
 
 
-def _prepare(problem: Problem, inputs: Inputs, *, is_compiled: bool) -> Run:
+def _prepare(problem: Problem, inputs: Inputs, prepare: Preparer) -> Run:
     del problem
-    # A library in the same process may have allowed tf32, and fp32 here means fp32.
-    torch.set_float32_matmul_precision("highest")
     operands = (inputs["q"], inputs["k_cache"], inputs["v_cache"], inputs["page_table"])
     lengths = inputs["lengths"]
     num_keys = int(lengths[0])
-    prepare = prepare_compiled if is_compiled else prepare_eager
     # Without a mask torch may take its fastest kernels.
     if bool((lengths == num_keys).all()):
         return prepare(lambda q, k, v, table: _eager(q, k, v, table, num_keys), operands)
     max_keys = inputs["page_table"].shape[1] * inputs["k_cache"].shape[1]
     return prepare(_eager_masked, (*operands, visible(1, max_keys, lengths)))
-
-
-def _prepare_torch(problem: Problem, inputs: Inputs) -> Run:
-    return _prepare(problem, inputs, is_compiled=False)
-
-
-def _prepare_compile(problem: Problem, inputs: Inputs) -> Run:
-    return _prepare(problem, inputs, is_compiled=True)
 
 
 def _prepare_triton(problem: Problem, inputs: Inputs) -> Run:
@@ -387,8 +376,7 @@ OP = Op(
     cost=cost,
     tolerance=tolerance,
     impls=(
-        Impl("torch", _prepare_torch),
-        Impl("compile", _prepare_compile, compile_unsupported),
+        *product_impls(_prepare),
         Impl("triton", _prepare_triton, _unsupported),
     ),
 )

@@ -23,7 +23,7 @@ import torch
 from torch.nn.functional import scaled_dot_product_attention
 
 from kernels import dtypes, triton_support, tuning
-from kernels.compiled import compile_unsupported, prepare_compiled, prepare_eager
+from kernels.compiled import Preparer, product_impls
 from kernels.op import Cost, Impl, Inputs, Mode, Op, Outputs, Problem, Run, Tolerance
 from kernels.paged import (
     LOG2_E,
@@ -286,16 +286,13 @@ def tolerance(problem: Problem) -> tuple[Tolerance, ...]:
     )
 
 
-def _prepare(problem: Problem, inputs: Inputs, *, is_compiled: bool) -> Run:
-    # A library in the same process may have allowed tf32, and fp32 here means fp32.
-    torch.set_float32_matmul_precision("highest")
+def _prepare(problem: Problem, inputs: Inputs, prepare: Preparer) -> Run:
     operands = (inputs["q"], inputs["k_cache"], inputs["v_cache"], inputs["page_table"])
     lengths = inputs["lengths"]
     Q, num_keys = problem["Q"], int(lengths.max())
     # Without a mask torch may take its fastest kernels.
     is_square = bool((lengths == Q).all())
     mask = None if is_square else visible(Q, num_keys, lengths)
-    prepare = prepare_compiled if is_compiled else prepare_eager
 
     def eager(
         q: torch.Tensor,
@@ -306,14 +303,6 @@ def _prepare(problem: Problem, inputs: Inputs, *, is_compiled: bool) -> Run:
         return _eager(q, k_cache, v_cache, page_table, mask, num_keys)
 
     return prepare(eager, operands)
-
-
-def _prepare_torch(problem: Problem, inputs: Inputs) -> Run:
-    return _prepare(problem, inputs, is_compiled=False)
-
-
-def _prepare_compile(problem: Problem, inputs: Inputs) -> Run:
-    return _prepare(problem, inputs, is_compiled=True)
 
 
 def _prepare_triton(problem: Problem, inputs: Inputs) -> Run:
@@ -391,8 +380,7 @@ OP = Op(
     cost=cost,
     tolerance=tolerance,
     impls=(
-        Impl("torch", _prepare_torch),
-        Impl("compile", _prepare_compile, compile_unsupported),
+        *product_impls(_prepare),
         Impl("triton", _prepare_triton, _unsupported),
     ),
 )

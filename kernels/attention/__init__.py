@@ -24,7 +24,7 @@ from torch.nn.functional import scaled_dot_product_attention
 from kernels import dtypes, triton_support
 from kernels.attention.custom_ops import AOT, TUNABLES, attention, attention_backward
 from kernels.attention.tiles import MAX_HEAD, padded
-from kernels.compiled import compile_unsupported, prepare_compiled, prepare_eager
+from kernels.compiled import Preparer, prepare_eager, product_impls
 from kernels.op import Cost, Impl, Inputs, Mode, Op, Outputs, Problem, Run, Tolerance
 
 __all__ = ["AOT", "OP", "TUNABLES", "attention", "attention_backward"]
@@ -156,10 +156,7 @@ def tolerance(problem: Problem) -> tuple[Tolerance, ...]:
     return tolerances(problem, problem["Q"], problem["S"])
 
 
-def _prepare(problem: Problem, inputs: Inputs, *, is_compiled: bool) -> Run:
-    # A library in the same process may have allowed tf32, and fp32 here means fp32.
-    torch.set_float32_matmul_precision("highest")
-    prepare = prepare_compiled if is_compiled else prepare_eager
+def _prepare(problem: Problem, inputs: Inputs, prepare: Preparer) -> Run:
     gradient = inputs["dout"] if problem.mode == Mode.BACKWARD else None
     Q, S = problem["Q"], problem["S"]
     operands = (inputs["q"], inputs["k"], inputs["v"])
@@ -169,14 +166,6 @@ def _prepare(problem: Problem, inputs: Inputs, *, is_compiled: bool) -> Run:
         return prepare(_eager_causal, operands, gradient)
     mask = _visible(problem, operands[0].device)
     return prepare(_eager_masked, (*operands, mask), gradient)
-
-
-def _prepare_torch(problem: Problem, inputs: Inputs) -> Run:
-    return _prepare(problem, inputs, is_compiled=False)
-
-
-def _prepare_compile(problem: Problem, inputs: Inputs) -> Run:
-    return _prepare(problem, inputs, is_compiled=True)
 
 
 def _prepare_triton(problem: Problem, inputs: Inputs) -> Run:
@@ -213,8 +202,7 @@ OP = Op(
     cost=cost,
     tolerance=tolerance,
     impls=(
-        Impl("torch", _prepare_torch),
-        Impl("compile", _prepare_compile, compile_unsupported),
+        *product_impls(_prepare),
         Impl("triton", _prepare_triton, kernel_unsupported),
     ),
 )
