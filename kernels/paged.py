@@ -20,6 +20,8 @@ from kernels.triton_support import (
     cdiv,
     next_power_of_2,
     num_multiprocessors,
+    require_contiguous,
+    require_dtype,
     tl,
     triton,
 )
@@ -168,6 +170,34 @@ def visible(Q: int, S: int, lengths: torch.Tensor) -> torch.Tensor:
     keys = torch.arange(S, device=lengths.device)
     positions = lengths[:, None] - Q + torch.arange(Q, device=lengths.device)
     return (keys <= positions[:, :, None])[:, None]
+
+
+def require_cached(
+    op: str,
+    shape: str,
+    q: torch.Tensor,
+    k_cache: torch.Tensor,
+    v_cache: torch.Tensor,
+    page_table: torch.Tensor,
+    lengths: torch.Tensor,
+) -> None:
+    """Raises ValueError unless queries of that shape, as `q[B,H,D]`, and the caches fit together."""
+    require_contiguous(
+        op, q=q, k_cache=k_cache, v_cache=v_cache, page_table=page_table, lengths=lengths
+    )
+    require_dtype(op, q.dtype, k_cache=k_cache, v_cache=v_cache)
+    if (
+        q.ndim != shape.count(",") + 1
+        or k_cache.ndim != 4
+        or k_cache.shape != v_cache.shape
+        or k_cache.shape[3] != q.shape[-1]
+        or q.shape[1] % k_cache.shape[2]
+    ):
+        raise ValueError(
+            f"{op}: {shape} and two caches [num_pages,P,G,D] with H a multiple of G are "
+            f"expected, not {tuple(q.shape)}, {tuple(k_cache.shape)} and {tuple(v_cache.shape)}."
+        )
+    require_pages(op, q.shape[0], page_table, lengths, k_cache)
 
 
 def require_pages(

@@ -33,12 +33,12 @@ from kernels.paged import (
     make_operands,
     padded,
     page_rows,
-    require_pages,
+    require_cached,
     split_keys,
     table_bytes,
     visible,
 )
-from kernels.triton_support import AotKernel, cdiv, require_contiguous, require_dtype, tl, triton
+from kernels.triton_support import AotKernel, cdiv, tl, triton
 from kernels.tuning import Config, Tunable, config
 
 # The widest head whose operands fit a multiprocessor.
@@ -159,25 +159,9 @@ def paged_decode(
     lengths: torch.Tensor,
 ) -> torch.Tensor:
     """out[B,H,D] from q[B,H,D], caches [num_pages,P,G,D], page_table[B,max_pages], lengths[B]."""
-    require_contiguous(
-        "paged_decode",
-        q=q, k_cache=k_cache, v_cache=v_cache, page_table=page_table, lengths=lengths,
-    )  # fmt: skip
-    require_dtype("paged_decode", q.dtype, k_cache=k_cache, v_cache=v_cache)
-    if (
-        q.ndim != 3
-        or k_cache.ndim != 4
-        or k_cache.shape != v_cache.shape
-        or k_cache.shape[3] != q.shape[2]
-        or q.shape[1] % k_cache.shape[2]
-    ):
-        raise ValueError(
-            "paged_decode: q[B,H,D] and two caches [num_pages,P,G,D] with H a multiple of G are "
-            f"expected, not {tuple(q.shape)}, {tuple(k_cache.shape)} and {tuple(v_cache.shape)}."
-        )
+    require_cached("paged_decode", "q[B,H,D]", q, k_cache, v_cache, page_table, lengths)
     B, H, D = q.shape
     _, P, G, _ = k_cache.shape
-    require_pages("paged_decode", B, page_table, lengths, k_cache)
     max_pages = page_table.shape[1]
     S = max_pages * P
     is_fp32 = q.dtype == torch.float32

@@ -32,11 +32,11 @@ from kernels.paged import (
     make_operands,
     padded,
     page_rows,
-    require_pages,
+    require_cached,
     table_bytes,
     visible,
 )
-from kernels.triton_support import AotKernel, cdiv, require_contiguous, require_dtype, tl, triton
+from kernels.triton_support import AotKernel, cdiv, tl, triton
 from kernels.tuning import Config, Tunable, config
 
 # The widest head whose operands fit a multiprocessor.
@@ -161,25 +161,9 @@ def paged_prefill(
     lengths: torch.Tensor,
 ) -> torch.Tensor:
     """out[B,H,Q,D] of q[B,H,Q,D], caches [num_pages,P,G,D], page_table[B,max_pages], lengths[B]."""
-    require_contiguous(
-        "paged_prefill",
-        q=q, k_cache=k_cache, v_cache=v_cache, page_table=page_table, lengths=lengths,
-    )  # fmt: skip
-    require_dtype("paged_prefill", q.dtype, k_cache=k_cache, v_cache=v_cache)
-    if (
-        q.ndim != 4
-        or k_cache.ndim != 4
-        or k_cache.shape != v_cache.shape
-        or k_cache.shape[3] != q.shape[3]
-        or q.shape[1] % k_cache.shape[2]
-    ):
-        raise ValueError(
-            "paged_prefill: q[B,H,Q,D] and two caches [num_pages,P,G,D] with H a multiple of G are "
-            f"expected, not {tuple(q.shape)}, {tuple(k_cache.shape)} and {tuple(v_cache.shape)}."
-        )
+    require_cached("paged_prefill", "q[B,H,Q,D]", q, k_cache, v_cache, page_table, lengths)
     B, H, Q, D = q.shape
     _, P, G, _ = k_cache.shape
-    require_pages("paged_prefill", B, page_table, lengths, k_cache)
     max_pages = page_table.shape[1]
     S = max_pages * P
     if Q > S:
