@@ -181,7 +181,7 @@ def require_cached(
     page_table: torch.Tensor,
     lengths: torch.Tensor,
 ) -> None:
-    """Raises ValueError unless queries of that shape, as `q[B,H,D]`, and the caches fit together."""
+    """Raises ValueError unless queries of that shape, as `q[B,H,D]`, and caches fit together."""
     require_contiguous(
         op, q=q, k_cache=k_cache, v_cache=v_cache, page_table=page_table, lengths=lengths
     )
