@@ -210,6 +210,20 @@ def test_custom_op_passes_opcheck(op: Op, case: Problem) -> None:
     torch.library.opcheck(function, arguments)
 
 
+@pytest.mark.parametrize(("op", "case"), _modes(ops=KERNEL_OPS, is_first_variant=True))
+def test_strides_that_a_kernel_cannot_read_are_refused_and_never_read_wrong(
+    op: Op, case: Problem
+) -> None:
+    function, arguments = _custom_op_call(op, case)
+    for index, argument in enumerate(arguments):
+        if not isinstance(argument, torch.Tensor) or argument.numel() < 2:
+            continue
+        strided = torch.stack((argument, argument), dim=-1)[..., 0]
+        assert not strided.is_contiguous()
+        with pytest.raises(ValueError, match=rf"{op.name}: \w+ of shape .* has strides"):
+            function(*arguments[:index], strided, *arguments[index + 1 :])
+
+
 @pytest.mark.parametrize(("op", "case"), _modes(ops=KERNEL_OPS))
 def test_fake_output_is_like_the_real_one(op: Op, case: Problem) -> None:
     function, arguments = _custom_op_call(op, case)
