@@ -59,10 +59,11 @@ class Found:
 
     kernel: str
     problem: Problem
-    usual: Choice
-    """What would be launched without the search."""
+    usual: tuple[Choice, ...]
+    """What would be launched without the search, at each of the sizes that the problem has."""
     usual_time: Summary
-    best: Choice
+    best: tuple[Choice, ...]
+    """The same of the fastest: one configuration, unless the usual choices were it."""
     best_time: Summary
     num_right: int
     """Configurations that gave a right result and a time."""
@@ -79,20 +80,26 @@ class Found:
         """It is faster beyond doubt and by enough."""
         return self.gain >= LEAST_GAIN and self.best_time.high < self.usual_time.low
 
-    def entry(self, run_id: str) -> TuningEntry:
-        """The line of the tuning table, with its evidence."""
-        return TuningEntry(
-            kernel=self.kernel,
-            dtype=self.best.dtype,
-            sizes=self.best.sizes,
-            config=self.best.config,
-            evidence=(
-                f"{self.problem.id}: {duration(self.best_time.median)} "
-                f"+/- {self.best_time.relative_half_width:.1%}, {self.usual.origin} "
-                f"{duration(self.usual_time.median)} +/- "
-                f"{self.usual_time.relative_half_width:.1%} with {self.usual.config}; best of "
-                f"{self.num_right}, run {run_id}"
-            ),
+    def entries(self, run_id: str) -> tuple[TuningEntry, ...]:
+        """The lines of the tuning table, one for each size, with their evidence."""
+        usual = ", ".join(dict.fromkeys(f"{one.origin} {one.config}" for one in self.usual))
+        evidence = (
+            f"{self.problem.id}: {duration(self.best_time.median)} "
+            f"+/- {self.best_time.relative_half_width:.1%}, before "
+            f"{duration(self.usual_time.median)} +/- "
+            f"{self.usual_time.relative_half_width:.1%} with {usual}; best of "
+            f"{self.num_right}, run {run_id}"
+        )
+        return tuple(
+            TuningEntry(
+                kernel=self.kernel,
+                dtype=one.dtype,
+                variant=one.variant,
+                sizes=one.sizes,
+                config=one.config,
+                evidence=evidence,
+            )
+            for one in self.best
         )
 
 
@@ -113,21 +120,19 @@ def outcomes(records: Sequence[Record]) -> tuple[Found, ...]:
     found = []
     for (problem, kernel), tried in trials.items():
         base = usual.get(problem)
-        launched = None if base is None else _launch(base, kernel)
-        if base is None or launched is None:
+        launched = () if base is None else _launches(base, kernel)
+        if base is None or not launched:
             continue
         right = [record for record in tried if record.status is Status.OK]
         times = {record.case.id: _time(record) for record in (base, *right)}
         best = min((base, *right), key=lambda record: times[record.case.id].median)
-        best_launch = _launch(best, kernel)
-        assert best_launch is not None, "a forced kernel was launched, or its record has no choice"
         found.append(
             Found(
                 kernel=kernel,
                 problem=problem,
                 usual=launched,
                 usual_time=times[base.case.id],
-                best=best_launch,
+                best=_launches(best, kernel),
                 best_time=times[best.case.id],
                 num_right=len(right),
                 num_wrong=sum(
@@ -138,8 +143,8 @@ def outcomes(records: Sequence[Record]) -> tuple[Found, ...]:
     return tuple(found)
 
 
-def _launch(record: Record, kernel: str) -> Choice | None:
-    return next((choice for choice in record.launches if choice.kernel == kernel), None)
+def _launches(record: Record, kernel: str) -> tuple[Choice, ...]:
+    return tuple(choice for choice in record.launches if choice.kernel == kernel)
 
 
 def _time(record: Record) -> Summary:
@@ -150,8 +155,8 @@ def _time(record: Record) -> Summary:
 def merged(table: TuningTable, entries: Iterable[TuningEntry]) -> TuningTable:
     """The table with those entries, each in place of one for the same kernel, type and sizes."""
 
-    def key(entry: TuningEntry) -> tuple[str, str, tuple[tuple[str, int], ...]]:
-        return entry.kernel, entry.dtype, entry.sizes
+    def key(entry: TuningEntry) -> tuple[str, str, str, tuple[tuple[str, int], ...]]:
+        return entry.kernel, entry.dtype, entry.variant, entry.sizes
 
     kept = {key(entry): entry for entry in table.entries} | {key(entry): entry for entry in entries}
     return TuningTable(

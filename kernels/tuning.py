@@ -86,6 +86,8 @@ class Choice:
     kernel: str
     dtype: str
     """As torch writes it: `bfloat16`."""
+    variant: str = ""
+    """What else decides which program it is, as `causal`; empty where nothing does."""
     sizes: tuple[tuple[str, int], ...]
     config: Config
     origin: Origin
@@ -101,6 +103,8 @@ class TuningEntry:
     kernel: str
     dtype: str
     """As torch writes it: `bfloat16`."""
+    variant: str = ""
+    """As `Choice.variant`; another one takes nothing from this entry."""
     sizes: tuple[tuple[str, int], ...]
     config: Config
     evidence: str = ""
@@ -126,7 +130,25 @@ def table_of(device_name: str, tables: Iterable[TuningTable]) -> TuningTable:
     return TuningTable()
 
 
-_Key = tuple[str, torch.dtype, tuple[tuple[str, int], ...]]
+_Key = tuple[str, torch.dtype, str, tuple[tuple[str, int], ...]]
+
+
+class Launches:
+    """The choices made while it watched, each kernel at each of its sizes once."""
+
+    def __init__(self) -> None:
+        self._choices: dict[_Key, Choice] = {}
+
+    def add(self, key: _Key, choice: Choice) -> None:
+        """Take one more into account; again the same costs a look into a table."""
+        self._choices[key] = choice
+
+    def __iter__(self) -> Iterator[Choice]:
+        return iter(self._choices.values())
+
+    def of(self, kernel: str) -> tuple[Choice, ...]:
+        """Those of the kernel of that name."""
+        return tuple(choice for choice in self if choice.kernel == kernel)
 
 
 class _State:
@@ -134,7 +156,7 @@ class _State:
         self.table = TuningTable()
         self.forced: dict[str, Config] = {}
         self.known: dict[_Key, Choice] = {}
-        self.chosen: dict[str, Choice] = {}
+        self.launches = Launches()
 
 
 _state = _State()
@@ -160,37 +182,47 @@ def forced(configs: Mapping[str, Config]) -> Iterator[None]:
 
 
 @contextmanager
-def observed() -> Iterator[dict[str, Choice]]:
-    """The choices made inside, the last of each kernel, by its name."""
-    before = _state.chosen
-    _state.chosen = {}
+def observed() -> Iterator[Launches]:
+    """The choices made inside."""
+    before = _state.launches
+    _state.launches = Launches()
     try:
-        yield _state.chosen
+        yield _state.launches
     finally:
-        _state.chosen = before
+        _state.launches = before
 
 
-def choose(kernel: str, dtype: torch.dtype, heuristic: Config, /, **sizes: int) -> Config:
+def choose(
+    kernel: str, dtype: torch.dtype, heuristic: Config, variant: str = "", /, **sizes: int
+) -> Config:
     """The configuration to launch a kernel with, at sizes of those names.
 
-    Forced by a tuner, else the table's nearest within `NEAR_FACTOR`, else the heuristic.
+    Forced by a tuner, else the table's nearest of the variant within `NEAR_FACTOR`, else the
+    heuristic.
     """
-    key = (kernel, dtype, tuple(sizes.items()))
+    key = (kernel, dtype, variant, tuple(sizes.items()))
     choice = _state.known.get(key)
     # A heuristic may depend on more than the sizes, as on the device.
     if choice is None or (choice.origin is Origin.HEURISTIC and choice.config != heuristic):
-        choice = _decide(kernel, dtype, heuristic, sizes)
+        choice = _decide(kernel, dtype, heuristic, variant, sizes)
         _state.known[key] = choice
-    _state.chosen[kernel] = choice
+    _state.launches.add(key, choice)
     return choice.config
 
 
-def _decide(kernel: str, dtype: torch.dtype, heuristic: Config, sizes: Mapping[str, int]) -> Choice:
+def _decide(
+    kernel: str, dtype: torch.dtype, heuristic: Config, variant: str, sizes: Mapping[str, int]
+) -> Choice:
     name = str(dtype).removeprefix("torch.")
 
     def choice(config: Config, origin: Origin) -> Choice:
         return Choice(
-            kernel=kernel, dtype=name, sizes=tuple(sizes.items()), config=config, origin=origin
+            kernel=kernel,
+            dtype=name,
+            variant=variant,
+            sizes=tuple(sizes.items()),
+            config=config,
+            origin=origin,
         )
 
     tried = _state.forced.get(kernel)
@@ -200,7 +232,7 @@ def _decide(kernel: str, dtype: torch.dtype, heuristic: Config, sizes: Mapping[s
         (distance, index, entry.config)
         for index, entry in enumerate(_state.table.entries)
         if entry.kernel == kernel
-        and entry.dtype == name
+        and (entry.dtype, entry.variant) == (name, variant)
         and (distance := _distance(dict(entry.sizes), sizes)) <= math.log2(NEAR_FACTOR)
     ]
     if near:

@@ -23,7 +23,7 @@ from harness.tune import Found, merged, outcomes, search_cases
 from harness.units import duration
 from harness.worker.job import Job
 from kernels import registry
-from kernels.tuning import TuningTable
+from kernels.tuning import Choice, TuningTable
 
 
 def main(options: argparse.Namespace) -> int:
@@ -93,9 +93,13 @@ def _table(found: Sequence[Found]) -> Table:
             duration(one.usual_time.median),
             duration(one.best_time.median),
             f"{one.gain:.1%}" if one.is_worth_writing else "-",
-            str(one.best.config) if one.is_worth_writing else f"the usual, {one.usual.config}",
+            _configs(one.best) if one.is_worth_writing else f"the usual, {_configs(one.usual)}",
         )
     return table
+
+
+def _configs(choices: Sequence[Choice]) -> str:
+    return ", ".join(dict.fromkeys(str(choice.config) for choice in choices))
 
 
 def _keep(
@@ -121,7 +125,8 @@ def _keep(
     known = TuningTable(chip=chip.name, devices=chip.match)
     if path.exists():
         known = read_table(path)
-    table = merged(known, [one.entry(folder.info.run_id) for one in better])
+    entries = [entry for one in better for entry in one.entries(folder.info.run_id)]
+    table = merged(known, entries)
     path.parent.mkdir(parents=True, exist_ok=True)
     write_atomically(path, to_yaml(table))
     taken = (

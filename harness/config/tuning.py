@@ -16,7 +16,7 @@ HEAD = """\
 # Launch configurations that were measured to be faster on this chip than the usual ones; written by
 # `chipscale tune`. Sizes near these take them too (kernels/tuning.py).
 """
-KEYS = ("kernel", "dtype", "sizes", "blocks", "num_warps", "num_stages", "evidence")
+KEYS = ("kernel", "dtype", "variant", "sizes", "blocks", "num_warps", "num_stages", "evidence")
 
 
 def load_tables(folders: Sequence[Path] = ()) -> tuple[TuningTable, ...]:
@@ -55,6 +55,7 @@ def _entry(data: Any, key: str) -> TuningEntry:
     return TuningEntry(
         kernel=str(data["kernel"]),
         dtype=str(data["dtype"]),
+        variant=str(data["variant"]),
         sizes=_numbers(data["sizes"], f"{key}.sizes"),
         config=Config(
             blocks=_numbers(data["blocks"], f"{key}.blocks"),
@@ -91,6 +92,7 @@ def to_yaml(table: TuningTable) -> str:
             {
                 "kernel": entry.kernel,
                 "dtype": entry.dtype,
+                "variant": entry.variant,
                 "sizes": dict(entry.sizes),
                 "blocks": dict(entry.config.blocks),
                 "num_warps": entry.config.num_warps,

@@ -10,7 +10,7 @@ import statistics
 import sys
 import threading
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
@@ -32,7 +32,7 @@ from harness.worker.events import Event, Stage
 from harness.worker.job import Job, read_job
 from kernels import registry, triton_support, tuning
 from kernels.op import Problem
-from kernels.tuning import Choice, Config
+from kernels.tuning import Config, Launches
 
 POISONED_EXIT_CODE = 75
 """The device context is unusable after this case; a fresh process goes on (EX_TEMPFAIL)."""
@@ -70,9 +70,9 @@ class CaseRunner:
                 ),
             )
             _refuse_other_families(case, self._device.torch_device)
-            with tuning.forced(dict(case.forced)), tuning.observed() as choices:
-                measured = self._measured(case, record, choices)
-            return replace(measured, launches=tuple(choices.values()))
+            with tuning.forced(dict(case.forced)), tuning.observed() as launches:
+                measured = self._measured(case, record, launches)
+            return replace(measured, launches=tuple(launches))
         except UnsupportedHere as reason:
             return _failed(record, Status.UNSUPPORTED, str(reason))
         except (torch.OutOfMemoryError, MemoryError) as error:
@@ -82,7 +82,7 @@ class CaseRunner:
             is_memory = any(sign in words.lower() for sign in _NO_MEMORY)
             return _failed(record, Status.OUT_OF_MEMORY if is_memory else Status.ERROR, words)
 
-    def _measured(self, case: Case, identity: Record, choices: Mapping[str, Choice]) -> Record:
+    def _measured(self, case: Case, identity: Record, launches: Launches) -> Record:
         """Check, then time; raises what the implementation raises."""
         self._tell(Event(stage=Stage.PREPARE))
         workbench = self._workbench_of(case.problem)
@@ -93,7 +93,7 @@ class CaseRunner:
         self._device.synchronize()
         prepare_s = time.perf_counter() - started_s
         for kernel, _ in case.forced:
-            if kernel not in choices:
+            if not launches.of(kernel):
                 raise UnsupportedHere(f"This problem does not launch {kernel}.")
         self._tell(Event(stage=Stage.CHECK))
         correctness = subject.check()

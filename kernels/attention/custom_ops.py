@@ -79,14 +79,17 @@ class Sizes:
         head = padded(max(self.D, self.E))
         return tiles_of(self.op, family_of(q.device), head, q.dtype)
 
-    def choose(self, part: str, dtype: torch.dtype, tile: Config) -> Config:
-        """The tile to launch a kernel with."""
-        # The square of the head: twice as wide a one needs other tiles, and is then not near.
-        head_squared = padded(max(self.D, self.E)) ** 2
-        sizes = {"Q": self.Q, "S": self.S, "HEADS": self.B * self.H, "D_SQUARED": head_squared}
+    def choose(
+        self, part: str, dtype: torch.dtype, tile: Config, num_heads: int, num_rows: int
+    ) -> Config:
+        """The tile to launch a kernel with, for so many heads with so many rows of queries each."""
+        # A head of another padded size needs other tiles, and another mask is another program.
+        visible = "causal" if self.is_causal else "full"
+        head = padded(max(self.D, self.E))
+        sizes = {"ROWS": num_rows, "S": self.S, "HEADS": num_heads}
         if self.window:
             sizes["W"] = self.window
-        return tuning.choose(f"{self.op}.{part}", dtype, tile, **sizes)
+        return tuning.choose(f"{self.op}.{part}", dtype, tile, f"{visible} {head}", **sizes)
 
 
 def launch_forward(
@@ -99,15 +102,15 @@ def launch_forward(
     lse_shape = (H, sizes.num_tokens) if is_varlen else q.shape[:-1]
     lse = q.new_empty(lse_shape, dtype=torch.float32)
     block_d, block_e = padded(D), padded(E)
-    tile = sizes.choose("forward", q.dtype, sizes.tiles(q).forward)
     # A decode step has one query per head. Those of a group read the same keys, so they become
     # the rows of one product instead of one row each of as many.
     is_packed = sizes.Q < MIN_ROWS and not is_varlen
     heads, num_rows = (G, H // G * sizes.Q) if is_packed else (H, sizes.Q)
-    block_m = min(tile["BLOCK_M"], padded(num_rows))
-    if block_m != tile["BLOCK_M"]:
-        tile = config(4, tile.num_stages, BLOCK_M=block_m, BLOCK_N=tile["BLOCK_N"])
-    forward_kernel[(B * heads, cdiv(num_rows, block_m))](
+    usual = sizes.tiles(q).forward
+    if padded(num_rows) < usual["BLOCK_M"]:
+        usual = config(4, usual.num_stages, BLOCK_M=padded(num_rows), BLOCK_N=usual["BLOCK_N"])
+    tile = sizes.choose("forward", q.dtype, usual, B * heads, num_rows)
+    forward_kernel[(B * heads, cdiv(num_rows, tile["BLOCK_M"]))](
         q, k, v, out, lse, sizes.cu_seqlens, num_rows, *sizes.lengths, heads // G, sizes.window,
         D**-0.5 * _LOG2_E,
         D=D, E=E, BLOCK_D=block_d, BLOCK_E=block_e, PACKED=is_packed, **sizes.switches,
@@ -137,12 +140,12 @@ def launch_backward(
         dout, out, delta, num_rows, sizes.num_tokens, E=E, HEADS=sizes.switches["HEADS"],
         BLOCK_M=_DELTA_ROWS, BLOCK_E=padded(E), num_warps=4,
     )  # fmt: skip
-    tile = sizes.choose("dkdv", q.dtype, tiles.dkdv)
+    tile = sizes.choose("dkdv", q.dtype, tiles.dkdv, sizes.B * sizes.H, sizes.Q)
     dkdv_kernel[(sizes.B * sizes.G, cdiv(sizes.S, tile["BLOCK_N"]))](
         q, k, v, dout, lse, delta, dk, dv, sizes.cu_seqlens, *sizes.lengths, heads_per_group,
         sizes.window, scale, scale * _LOG2_E, **blocks, **sizes.switches, **tile.launch,
     )  # fmt: skip
-    tile = sizes.choose("dq", q.dtype, tiles.dq)
+    tile = sizes.choose("dq", q.dtype, tiles.dq, sizes.B * sizes.H, sizes.Q)
     dq_kernel[(sizes.B * sizes.H, cdiv(sizes.Q, tile["BLOCK_M"]))](
         q, k, v, dout, lse, delta, dq, sizes.cu_seqlens, *sizes.lengths, heads_per_group,
         sizes.window, scale, scale * _LOG2_E, **blocks, **sizes.switches, **tile.launch,

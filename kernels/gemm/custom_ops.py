@@ -115,10 +115,13 @@ def _matmul(a: torch.Tensor, b: torch.Tensor, allow_tf32: bool) -> torch.Tensor:
     num_multiprocessors = triton_support.num_multiprocessors(a.device)
     architecture = descriptor_architecture(a.device)
     sizes = {"M": M, "N": N, "K": K}
+    # Which operands lie along K decides how tiles are read.
+    layouts = {(True, False): "forward", (True, True): "dgrad", (False, True): "wgrad"}
+    layout = layouts[a.is_contiguous(), b.is_contiguous()]
     if architecture and suffix != ".fp32" and M >= DESCRIPTOR_ROWS and takes_descriptors(a, b, c):
         kernel = "gemm.descriptor" + suffix
         best = heuristic(_CONFIGS[kernel][architecture], M, N, num_multiprocessors)
-        tile = tuning.choose(kernel, a.dtype, best, **sizes)
+        tile = tuning.choose(kernel, a.dtype, best, layout, **sizes)
         num_tiles = cdiv(M, tile["BLOCK_M"]) * cdiv(N, tile["BLOCK_N"])
         triton_support.provide_scratch(a.device)
         descriptor_kernel[(min(num_tiles, num_multiprocessors),)](
@@ -129,7 +132,7 @@ def _matmul(a: torch.Tensor, b: torch.Tensor, allow_tf32: bool) -> torch.Tensor:
     kernel = "gemm" + suffix
     family = "hip" if triton_support.is_amd() else "cuda"
     best = heuristic(_CONFIGS[kernel][family], M, N, num_multiprocessors)
-    tile = tuning.choose(kernel, a.dtype, best, **sizes)
+    tile = tuning.choose(kernel, a.dtype, best, layout, **sizes)
     matmul_kernel[(cdiv(M, tile["BLOCK_M"]) * cdiv(N, tile["BLOCK_N"]),)](
         a, b, c, M, N, K, a.stride(0), a.stride(1), b.stride(0), b.stride(1),
         GROUP_M=GROUP_ROWS, PRECISION=precision, **tile.launch,

@@ -137,7 +137,7 @@ def scaled_gemm(
     if architecture and has_products and M >= DESCRIPTOR_ROWS and takes_descriptors(x, w, y):
         kernel = "scaled_gemm.descriptor" + suffix
         best = heuristic(_CONFIGS[kernel][architecture], M, N, num_multiprocessors)
-        tile = tuning.choose(kernel, x.dtype, best, **sizes)
+        tile = tuning.choose(kernel, x.dtype, best, variant, **sizes)
         num_tiles = cdiv(M, tile["BLOCK_M"]) * cdiv(N, tile["BLOCK_N"])
         triton_support.provide_scratch(x.device)
         scaled_descriptor_kernel[(min(num_tiles, num_multiprocessors),)](
@@ -147,7 +147,7 @@ def scaled_gemm(
     kernel = "scaled_gemm" + suffix
     family = "hip" if triton_support.is_amd() else "cuda"
     best = heuristic(_CONFIGS[kernel][family], M, N, num_multiprocessors)
-    tile = tuning.choose(kernel, x.dtype, best, **sizes)
+    tile = tuning.choose(kernel, x.dtype, best, variant, **sizes)
     scaled_matmul_kernel[(cdiv(M, tile["BLOCK_M"]) * cdiv(N, tile["BLOCK_N"]),)](
         x, w, x_scale, w_scale, y, M, N, K, VARIANT=variant, GROUP_M=GROUP_ROWS, **tile.launch
     )

@@ -69,14 +69,14 @@ def test_the_fastest_right_configuration_wins_and_says_against_what() -> None:
             record_of(config(1, 1, BLOCK_M=16), 0, is_forced=True, status=Status.INCORRECT),
         ]
     )
-    assert found.best.config == FAST
+    assert [choice.config for choice in found.best] == [FAST]
     assert found.gain == pytest.approx(0.5)
     assert found.is_worth_writing
     assert (found.num_right, found.num_wrong) == (2, 1)
-    entry = found.entry("run")
+    (entry,) = found.entries("run")
     assert entry.sizes == SIZES
     assert "1.00 ms" in entry.evidence
-    assert "heuristic 2.00 ms" in entry.evidence
+    assert "before 2.00 ms" in entry.evidence
     assert "best of 2, run run" in entry.evidence
 
 
@@ -115,12 +115,12 @@ def test_a_table_is_read_as_it_was_written_and_new_entries_replace_old_ones(tmp_
         [record_of(USUAL, 2e-3, is_forced=False), record_of(FAST, 1e-3, is_forced=True)]
     )
     empty = TuningTable(chip="a_chip", devices=("A Chip",))
-    table = merged(empty, [found.entry("first")])
+    table = merged(empty, found.entries("first"))
     file = tmp_path / "tuning" / "a_chip.yaml"
     file.parent.mkdir()
     file.write_text(to_yaml(table), encoding="utf-8")
     assert read_table(file) == table
-    again = merged(read_table(file), [found.entry("second")])
+    again = merged(read_table(file), found.entries("second"))
     assert [entry.evidence.rpartition(" ")[2] for entry in again.entries] == ["second"]
     assert table in load_tables([tmp_path])
     assert table_of(" a chip", [table]) == table
@@ -133,7 +133,8 @@ def test_a_table_is_read_as_it_was_written_and_new_entries_replace_old_ones(tmp_
         ("chip: x\n", "`devices` and `entries` must be lists"),
         ("devices: []\nentries: [{kernel: gemm}]\n", r"entries\[0\]: .* is not a table of kernel"),
         (
-            "devices: []\nentries: [{kernel: gemm, dtype: x, sizes: {M: -1}, blocks: {}, "
+            "devices: []\nentries: [{kernel: gemm, dtype: x, variant: a, sizes: {M: -1}, "
+            "blocks: {}, "
             "num_warps: 4, num_stages: 1, evidence: e}]\n",
             r"entries\[0\].sizes.M: -1 is not a whole number",
         ),

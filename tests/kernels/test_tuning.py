@@ -25,7 +25,8 @@ def no_table_afterwards() -> object:
 def _origin(M: int, N: int, dtype: torch.dtype = torch.bfloat16) -> Origin:
     with tuning.observed() as choices:
         choose("gemm", dtype, HEURISTIC, M=M, N=N)
-    return choices["gemm"].origin
+    (choice,) = choices
+    return choice.origin
 
 
 def test_a_configuration_is_told_once_with_its_families() -> None:
@@ -70,6 +71,22 @@ def test_a_forced_configuration_wins_and_is_forgotten_afterwards() -> None:
 def test_a_choice_says_what_it_is() -> None:
     with tuning.observed() as choices:
         choose("gemm", torch.bfloat16, HEURISTIC, M=1, N=1)
-    assert str(choices["gemm"]) == (
-        "gemm BLOCK_M=64 BLOCK_N=64 num_warps=4 num_stages=3 (heuristic)"
-    )
+    (choice,) = choices.of("gemm")
+    assert str(choice) == ("gemm BLOCK_M=64 BLOCK_N=64 num_warps=4 num_stages=3 (heuristic)")
+
+
+def test_every_size_of_a_kernel_is_observed_once() -> None:
+    with tuning.observed() as choices:
+        for M in (1, 2, 1):
+            choose("gemm", torch.bfloat16, HEURISTIC, M=M, N=1)
+    assert [choice.sizes for choice in choices.of("gemm")] == [
+        (("M", 1), ("N", 1)),
+        (("M", 2), ("N", 1)),
+    ]
+
+
+def test_another_variant_takes_nothing_from_an_entry() -> None:
+    tuning.use(TABLE)
+    sizes = {"M": 4096, "N": 8192}
+    assert choose("gemm", torch.bfloat16, HEURISTIC, "wgrad", **sizes) == HEURISTIC
+    assert choose("gemm", torch.bfloat16, HEURISTIC, **sizes) == TUNED
