@@ -124,7 +124,7 @@ def _tolerances(correctness: Correctness) -> tuple[Tolerance, ...]:
 def _compare(first: Record, second: Record, tolerance: float) -> Comparison:
     assert first.measurement is not None
     assert second.measurement is not None
-    first_s, second_s = first.measurement.samples_s, second.measurement.samples_s
+    first_s, second_s = first.measurement.steady_samples_s, second.measurement.steady_samples_s
     low, high = ratio_interval(first_s, second_s)
     return Comparison(
         case_id=first.case.id,

@@ -30,6 +30,8 @@ class Status(StrEnum):
     """The worker process died while it ran this case."""
     TIMEOUT = "timeout"
     """The case did not end in its time, and its worker was stopped."""
+    SKIPPED = "skipped"
+    """Its op had failed too often before, so it was not tried."""
 
 
 FAILURES = tuple(status for status in Status if status not in (Status.OK, Status.UNSUPPORTED))
@@ -88,23 +90,67 @@ class Correctness:
         )
 
 
+SHORT_RESOLUTIONS = 20
+"""A sample shorter than so many steps of its timer is off by up to 5 % for that alone."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Window:
+    """Samples taken in a row, and the state of the device when they were over."""
+
+    num_samples: int
+    seconds: float
+    """From the first sample's start to the last one's end, what lies between them included."""
+    state: DeviceState
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Energy:
+    """What the device's own counter says of runs without a pause between them."""
+
+    joules_per_run: float
+    num_runs: int
+    seconds: float
+    mean_power_w: float
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Sustained:
+    """How the speed changes while the chip runs without a pause and grows warm."""
+
+    burst_s: float
+    """Seconds per run in the first window, the chip rested."""
+    sustained_s: float
+    """Seconds per run once clocks and temperature have settled."""
+    settled_after_s: float | None
+    """None where they had not when the time was over."""
+    windows: tuple[Window, ...]
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Measurement:
     """The timed part of a case."""
 
     samples_s: tuple[float, ...]
     """Every sample in the order it was taken; none is dropped."""
+    windows: tuple[Window, ...] = ()
+    """Where the samples were taken, in their order; empty in records of older versions."""
     timer: str
     """`device_event`, `host_clock` or `virtual_clock`."""
     timer_resolution_s: float
+    launch: str = ""
+    """How the host's time to launch was kept out: see `harness/measure/policy.py`."""
     cache: str
     """`cold`: last-level cache flushed before each sample; `hot`: it was not."""
     flush_bytes: int
+    num_input_sets: int = 1
     num_warmup: int
     warmup_s: float
+    measured_s: float = 0.0
+    """Host time from the first run of warm-up to the last sample: what the device was held for."""
     enqueue_s: float | None = None
     """Host time of one call. Where it is longer than the sample, the host was the slower one; on a
-    device that works behind the host, the flush before a sample lasts longer than this."""
+    device that works behind the host, it is held for longer than this before a sample."""
     prepare_s: float
     """Compiling and the first call, which are not part of any sample."""
     stop_reason: str
@@ -112,6 +158,41 @@ class Measurement:
     peak_memory_bytes: int | None
     state_before: DeviceState
     state_after: DeviceState
+    energy: Energy | None = None
+    sustained: Sustained | None = None
+
+    @property
+    def steady_samples_s(self) -> tuple[float, ...]:
+        """The samples that statistics are of: those not taken while the chip was throttled.
+
+        All of them where none else are there, so that a chip that always throttles has a time.
+        """
+        steady: list[float] = []
+        first = 0
+        for window in self.windows:
+            after = first + window.num_samples
+            if not window.state.is_throttled:
+                steady.extend(self.samples_s[first:after])
+            first = after
+        return tuple(steady) or self.samples_s
+
+    @property
+    def num_throttled(self) -> int:
+        """Samples taken while the chip was throttled."""
+        return sum(window.num_samples for window in self.windows if window.state.is_throttled)
+
+    @property
+    def is_throttled(self) -> bool:
+        """Every sample was taken while the chip was throttled, so the time is of a slow chip."""
+        if not self.windows:
+            return self.state_after.is_throttled
+        return self.num_throttled == len(self.samples_s)
+
+    @property
+    def is_short(self) -> bool:
+        """The samples are too short for their timer."""
+        ordered = sorted(self.steady_samples_s)
+        return ordered[len(ordered) // 2] < SHORT_RESOLUTIONS * self.timer_resolution_s
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

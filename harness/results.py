@@ -121,7 +121,7 @@ def measured_roofs(records: Sequence[Record]) -> Roofs:
         assert record.measurement is not None
         if record.cost is None:
             continue
-        median_s = _summary(record.measurement.samples_s).median
+        median_s = _summary(record.measurement.steady_samples_s).median
         if median_s <= 0:
             continue
         dtype = record.case.problem.dtype
@@ -137,7 +137,7 @@ def result_row(record: Record, roofs: Roofs) -> ResultRow:
     """The row of one record, held against those roofs."""
     problem, measurement, cost = record.case.problem, record.measurement, record.cost
     is_ok = record.status is Status.OK and measurement is not None
-    summary = _summary(measurement.samples_s) if is_ok and measurement is not None else None
+    summary = _summary(measurement.steady_samples_s) if is_ok and measurement is not None else None
     bound = roofs.bound(cost, problem.dtype) if cost is not None else None
     share = None
     if cost is not None and summary is not None and summary.median > 0:
@@ -163,7 +163,7 @@ def result_row(record: Record, roofs: Roofs) -> ResultRow:
         high_s=summary.high if summary else None,
         num_samples=summary.num_samples if summary else 0,
         num_outliers=summary.num_outliers if summary else 0,
-        is_throttled=bool(measurement and measurement.state_after.throttle_reasons),
+        is_throttled=measurement is not None and measurement.is_throttled,
         bound=bound,
         roof_share=share,
     )

@@ -149,7 +149,7 @@ def _launches(record: Record, kernel: str) -> tuple[Choice, ...]:
 
 def _time(record: Record) -> Summary:
     assert record.measurement is not None
-    return summarize(record.measurement.samples_s)
+    return summarize(record.measurement.steady_samples_s)
 
 
 def merged(table: TuningTable, entries: Iterable[TuningEntry]) -> TuningTable:

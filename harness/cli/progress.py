@@ -88,7 +88,7 @@ class RunProgress(Watcher):
         if not self._console.is_terminal:
             what = str(record.status)
             if record.measurement is not None:
-                what = duration(summarize(record.measurement.samples_s).median)
+                what = duration(summarize(record.measurement.steady_samples_s).median)
             self._console.print(
                 f"[{self._num_done}/{self._num_cases}] {record.case.id}: {what}",
                 highlight=False,

@@ -1,5 +1,6 @@
 """The composed configuration into the frozen types the program works with; done once."""
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,7 +14,7 @@ from harness.device.chip import ChipSpec
 from harness.device.request import DeviceRequest, FakeOptions, Fault
 from harness.errors import ConfigError, PlanError, did_you_mean, unknown_name
 from harness.extrapolate.cluster import ClusterSpec
-from harness.measure.policy import Cache, MeasurePolicy
+from harness.measure.policy import Cache, Launch, MeasurePolicy, Values
 from harness.workload.layer import layer_problems
 from harness.workload.model import ModelSpec
 from harness.workload.plan import ParallelSpec
@@ -213,20 +214,40 @@ def _device(data: Mapping[str, Any]) -> DeviceRequest:
 
 
 def _policy(data: Mapping[str, Any]) -> MeasurePolicy:
-    cache = Cache(_one_of(data["cache"], list(Cache), "measure.cache"))
-    policy = MeasurePolicy(**{**data, "cache": cache})
-    for name in ("relative_half_width", "timeout_s", "case_timeout_s", "warmup_tolerance"):
-        if not getattr(policy, name) > 0:
-            raise ConfigError(f"measure.{name}: {getattr(policy, name)} is not greater than 0.")
-    for name in ("min_samples", "max_samples", "min_samples_at_timeout", "warmup_window"):
-        if getattr(policy, name) < 1:
-            raise ConfigError(f"measure.{name}: {getattr(policy, name)} is less than 1.")
+    policy = MeasurePolicy(
+        **{
+            **data,
+            "cache": Cache(_one_of(data["cache"], list(Cache), "measure.cache")),
+            "launch": Launch(_one_of(data["launch"], list(Launch), "measure.launch")),
+            "inputs": Values(_one_of(data["inputs"], list(Values), "measure.inputs")),
+        }
+    )
+    for name, least in _LEAST.items():
+        value = getattr(policy, name)
+        if not (math.isfinite(value) and value >= least):
+            raise ConfigError(f"measure.{name}: {value} is less than {least}.")
+    for name in _ABOVE_ZERO:
+        value = getattr(policy, name)
+        if not (math.isfinite(value) and value > 0):
+            raise ConfigError(f"measure.{name}: {value} is not greater than 0.")
     if policy.max_samples < policy.min_samples:
         raise ConfigError(
             f"measure.max_samples: {policy.max_samples} is less than measure.min_samples, "
             f"which is {policy.min_samples}. Set it to {policy.min_samples} or more."
         )
     return policy
+
+
+_ABOVE_ZERO = ("relative_half_width", "timeout_s", "case_timeout_s", "warmup_tolerance")
+_LEAST = dict.fromkeys(
+    ("min_samples", "max_samples", "min_samples_at_timeout", "warmup_window", "num_input_sets"), 1
+) | dict.fromkeys(
+    (
+        *("warmup_timeout_s", "throttle_pause_s", "throttle_retries"),
+        *("energy_s", "sustained_timeout_s"),
+    ),
+    0,
+)
 
 
 def _impls(names: Sequence[Any]) -> tuple[str, ...]:

@@ -38,6 +38,9 @@ class MeasureSchema:
     """See `harness/measure/policy.py`."""
 
     cache: str = MISSING
+    launch: str = "held"
+    inputs: str = "normal"
+    num_input_sets: int = 2
     relative_half_width: float = MISSING
     min_samples: int = MISSING
     max_samples: int = MISSING
@@ -46,6 +49,10 @@ class MeasureSchema:
     warmup_window: int = MISSING
     warmup_tolerance: float = MISSING
     warmup_timeout_s: float = MISSING
+    throttle_pause_s: float = 0.5
+    throttle_retries: int = 3
+    energy_s: float = 0.0
+    sustained_timeout_s: float = 0.0
     case_timeout_s: float = MISSING
     seed: int = MISSING
 

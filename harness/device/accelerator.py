@@ -1,25 +1,24 @@
 """Any accelerator that torch knows, through `torch.accelerator` and `torch.Event` alone."""
 
 import contextlib
-import math
 import os
 import re
 import time
+from collections.abc import Callable
 from pathlib import Path
 
 import torch
 
-from harness.device.base import DeviceInfo, DeviceState, Timer
+from harness.device.base import DeviceInfo, DeviceState, Result, Timer
 from harness.device.clock import HostClock
+from harness.device.graph import capture
+from harness.device.hold import Hold
 from harness.device.telemetry import NvidiaTelemetry
 
 FALLBACK_CACHE_BYTES = 256 * 2**20
 """Assumed where the chip does not tell: triton.testing.do_bench clears as much."""
 FLUSH_FACTOR = 2
 """A flush writes this many last-level caches (flashinfer-bench does the same)."""
-FLUSH_TRIALS = 5
-MAX_FLUSHES = 100
-"""So that a host that takes seconds for a call does not keep the device busy for minutes."""
 EVENT_RESOLUTION_S = 0.5e-6
 """CUDA runtime API, cudaEventElapsedTime: resolution of around 0.5 microseconds."""
 
@@ -90,18 +89,9 @@ class AcceleratorDevice:
             dtype=torch.int8,
             device=self.torch_device,
         )
-        self._flush_s = self._time_flush()
+        self._hold = Hold(self.torch_device, self.timer)
         # NVML names a chip `GPU-<uuid>`; torch leaves the prefix out.
         self._telemetry = NvidiaTelemetry(f"GPU-{self.info.uuid}") if torch.version.cuda else None
-
-    def _time_flush(self) -> float:
-        """Seconds of one flush, the fastest of a few: used only to know how often to repeat it."""
-        seconds = []
-        for _ in range(FLUSH_TRIALS):
-            self.timer.start()
-            self._flush_buffer.zero_()
-            seconds.append(self.timer.stop())
-        return min(seconds)
 
     def now_s(self) -> float:
         """The host's monotonic clock."""
@@ -126,11 +116,25 @@ class AcceleratorDevice:
             return False
         return True
 
-    def flush_cache(self, at_least_s: float = 0.0) -> None:
+    def flush_cache(self) -> None:
         """Write a buffer larger than the last-level cache, in the stream of the runs."""
-        repeats = math.ceil(at_least_s / self._flush_s) if self._flush_s > 0 else 1
-        for _ in range(min(max(1, repeats), MAX_FLUSHES)):
-            self._flush_buffer.zero_()
+        self._flush_buffer.zero_()
+
+    def hold(self, seconds: float) -> bool:
+        """Keep the stream busy; the host's clock would wait for that, so there it is not done."""
+        if self.timer.kind == HostClock.kind:
+            return False
+        self._hold(seconds)
+        return True
+
+    def capture(self, run: Callable[[], Result]) -> Callable[[], Result] | None:
+        """A graph of the run's work, where the back-end has graphs."""
+        return capture(run, self.torch_device)
+
+    def pause(self, seconds: float) -> None:
+        """Sleep with nothing queued."""
+        torch.accelerator.synchronize()
+        time.sleep(seconds)
 
     @property
     def flush_bytes(self) -> int:
@@ -148,6 +152,15 @@ class AcceleratorDevice:
             return int(torch.accelerator.max_memory_allocated()) - self.flush_bytes
         except RuntimeError:
             return None
+
+    def available_memory_bytes(self) -> int | None:
+        """Free memory, and what the allocator holds without need; None where it is not told."""
+        try:
+            free, _ = torch.accelerator.get_memory_info(self.torch_device)
+            idle = torch.accelerator.memory_reserved() - torch.accelerator.memory_allocated()
+        except (RuntimeError, NotImplementedError, AttributeError):
+            return None
+        return int(free) + int(idle)
 
     def release_memory(self) -> None:
         """Give the allocator's cache back to the device."""

@@ -1,10 +1,13 @@
 """The protocol every back-end answers to, and what is known of a device at a moment."""
 
+from collections.abc import Callable
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, Protocol, TypeVar
 
 if TYPE_CHECKING:
     import torch
+
+Result = TypeVar("Result")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -25,17 +28,33 @@ class DeviceInfo:
     """CUDA, ROCm, CANN ... with its version; the instruction set on a CPU."""
 
 
+POWER_CAP = "power cap"
+"""The reason for lower clocks that a chip gives which draws all the power it may."""
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class DeviceState:
-    """Clocks, power and temperature at a moment; None where the device does not tell."""
+    """Clocks, power, energy, temperature at a moment; None where the device does not tell."""
 
     clock_hz: float | None = None
     memory_clock_hz: float | None = None
     power_w: float | None = None
+    energy_j: float | None = None
+    """A counter from an arbitrary start; only differences mean something."""
     temperature_c: float | None = None
     throttle_reasons: tuple[str, ...] = ()
     load_average: float | None = None
     """Runnable processes of the host over the last minute: other work shows here."""
+    foreign_processes: tuple[str, ...] = ()
+    """Other programs that hold this device, as `python (4711)`."""
+
+    @property
+    def is_throttled(self) -> bool:
+        """The device runs slower than asked, for a reason that a rest takes away.
+
+        At its power limit a chip runs as it always will under such work, so that is no throttling.
+        """
+        return any(reason != POWER_CAP for reason in self.throttle_reasons)
 
 
 class Timer(Protocol):
@@ -70,12 +89,24 @@ class Device(Protocol):
     def synchronize(self) -> None:
         """Wait until the device has finished everything."""
 
-    def flush_cache(self, at_least_s: float = 0.0) -> None:
-        """Push everything else out of the last-level cache.
+    def flush_cache(self) -> None:
+        """Push everything else out of the last-level cache."""
 
-        On a device that works behind the host, go on for at least that long, so that the host has
-        queued what comes next before the device gets to it.
+    def hold(self, seconds: float) -> bool:
+        """Keep the device busy that long without touching its caches, and return at once.
+
+        The host queues the next run meanwhile, so that its delay is no part of the sample. False
+        on a device that does not work behind the host: there is nothing to hold.
         """
+
+    def capture(self, run: Callable[[], Result]) -> Callable[[], Result] | None:
+        """A replay of everything the run gives the device, or None where that cannot be kept.
+
+        It returns the outputs of the captured run, which every replay writes anew.
+        """
+
+    def pause(self, seconds: float) -> None:
+        """Let the device rest, as after it was throttled."""
 
     def is_usable(self) -> bool:
         """Whether it still computes; after some errors a device answers nothing but errors."""
@@ -89,6 +120,9 @@ class Device(Protocol):
 
     def peak_memory_bytes(self) -> int | None:
         """Most bytes allocated since the reset, or None where it cannot be told."""
+
+    def available_memory_bytes(self) -> int | None:
+        """What may still be allocated now, or None where it cannot be told."""
 
     def release_memory(self) -> None:
         """Give cached memory back, so that the next case starts clean."""

@@ -6,11 +6,12 @@ import os
 import platform
 import resource
 import time
+from collections.abc import Callable
 from pathlib import Path
 
 import torch
 
-from harness.device.base import DeviceInfo, DeviceState, Timer
+from harness.device.base import DeviceInfo, DeviceState, Result, Timer
 from harness.device.clock import HostClock
 
 FALLBACK_CACHE_BYTES = 64 * 2**20
@@ -81,10 +82,23 @@ class CpuDevice:
     def synchronize(self) -> None:
         """Nothing to wait for: a call on the CPU returns when it is done."""
 
-    def flush_cache(self, at_least_s: float = 0.0) -> None:
+    def flush_cache(self) -> None:
         """Write a buffer larger than the last-level cache."""
-        del at_least_s  # Nothing is queued here: the work begins when it is called.
         self._flush_buffer.add_(1)
+
+    def hold(self, seconds: float) -> bool:
+        """Nothing is queued here: the work begins when it is called."""
+        del seconds
+        return False
+
+    def capture(self, run: Callable[[], Result]) -> Callable[[], Result] | None:
+        """A processor has no graphs to replay."""
+        del run
+        return None
+
+    def pause(self, seconds: float) -> None:
+        """Sleep."""
+        time.sleep(seconds)
 
     def is_usable(self) -> bool:
         """A process that still runs can compute."""
@@ -109,6 +123,15 @@ class CpuDevice:
                 if line.startswith("VmHWM"):
                     return int(line.split()[1]) * 2**10
         return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 2**10
+
+    def available_memory_bytes(self) -> int | None:
+        """What the kernel would give without swapping."""
+        meminfo = Path("/proc/meminfo")
+        if meminfo.exists():
+            for line in meminfo.read_text(encoding="ascii", errors="replace").splitlines():
+                if line.startswith("MemAvailable"):
+                    return int(line.split()[1]) * 2**10
+        return None
 
     def release_memory(self) -> None:
         """Have the C library give its free memory back, where it is glibc."""

@@ -4,11 +4,17 @@ The whole command line runs on it in a fraction of the time that real work takes
 failures included, can be tried and tested anywhere. Its numbers mean nothing and are named so.
 """
 
+from collections.abc import Callable
+
 import numpy as np
 import torch
 
-from harness.device.base import DeviceInfo, DeviceState, Timer
+from harness.device.base import DeviceInfo, DeviceState, Result, Timer
 from harness.device.request import FakeOptions
+
+BUSY_POWER_W = 400.0
+IDLE_POWER_W = 100.0
+"""Made up, as everything of the fake chip."""
 
 
 class VirtualTimer:
@@ -38,6 +44,7 @@ class FakeDevice:
         self.torch_device = torch.device("cpu")
         self.is_poisoned = False
         self._now_s = 0.0
+        self._energy_j = 0.0
         self.timer: Timer = VirtualTimer(self)
         self._generator = np.random.default_rng(options.seed)
         self.info = DeviceInfo(
@@ -63,13 +70,16 @@ class FakeDevice:
         seconds *= 1.0 + self.options.drift_per_s * self._now_s
         if self.is_throttled:
             seconds *= self.options.throttle_factor
-        self._now_s += seconds * float(np.exp(self._generator.normal(0.0, self.options.noise)))
+        seconds *= float(np.exp(self._generator.normal(0.0, self.options.noise)))
+        self._now_s += seconds
+        self._energy_j += BUSY_POWER_W * seconds
 
     def state(self) -> DeviceState:
         """A made-up state that shows whether it throttles."""
         return DeviceState(
             clock_hz=1e9 if self.is_throttled else 1.5e9,
-            power_w=400.0,
+            power_w=BUSY_POWER_W,
+            energy_j=self._energy_j,
             temperature_c=60.0,
             throttle_reasons=("virtual throttling",) if self.is_throttled else (),
         )
@@ -85,10 +95,24 @@ class FakeDevice:
         """Until the fault `poison` was acted out."""
         return not self.is_poisoned
 
-    def flush_cache(self, at_least_s: float = 0.0) -> None:
+    def flush_cache(self) -> None:
         """A flush takes time between samples, not within them."""
-        del at_least_s
         self._now_s += 2 * 64 * 2**20 / self.options.memory_bandwidth_bytes_per_s
+
+    def hold(self, seconds: float) -> bool:
+        """A virtual host takes no time, so there is nothing to hold for."""
+        del seconds
+        return False
+
+    def capture(self, run: Callable[[], Result]) -> Callable[[], Result] | None:
+        """No graphs."""
+        del run
+        return None
+
+    def pause(self, seconds: float) -> None:
+        """Virtual time passes, and the chip draws its idle power meanwhile."""
+        self._now_s += seconds
+        self._energy_j += IDLE_POWER_W * seconds
 
     @property
     def flush_bytes(self) -> int:
@@ -101,6 +125,10 @@ class FakeDevice:
     def peak_memory_bytes(self) -> int | None:
         """No memory is used, so none can be told."""
         return None
+
+    def available_memory_bytes(self) -> int | None:
+        """All that it was given."""
+        return self.options.memory_bytes
 
     def release_memory(self) -> None:
         """No memory is used."""

@@ -4,10 +4,10 @@ import importlib
 import os
 from types import ModuleType
 
-from harness.device.base import DeviceState
+from harness.device.base import POWER_CAP, DeviceState
 
 _THROTTLE_BITS = {
-    0x04: "software power cap",
+    0x04: POWER_CAP,
     0x08: "hardware slowdown",
     0x20: "software thermal slowdown",
     0x40: "hardware thermal slowdown",
@@ -53,6 +53,7 @@ class NvidiaTelemetry:
                 clock_hz=1e6 * nvml.nvmlDeviceGetClockInfo(handle, nvml.NVML_CLOCK_SM),
                 memory_clock_hz=1e6 * nvml.nvmlDeviceGetClockInfo(handle, nvml.NVML_CLOCK_MEM),
                 power_w=1e-3 * nvml.nvmlDeviceGetPowerUsage(handle),
+                energy_j=self._energy_j(),
                 temperature_c=float(
                     nvml.nvmlDeviceGetTemperature(handle, nvml.NVML_TEMPERATURE_GPU)
                 ),
@@ -63,3 +64,11 @@ class NvidiaTelemetry:
             )
         except nvml.NVMLError:
             return DeviceState(load_average=load_average)
+
+    def _energy_j(self) -> float | None:
+        """The counter, which chips before Volta do not have."""
+        assert self._nvml is not None
+        try:
+            return 1e-3 * float(self._nvml.nvmlDeviceGetTotalEnergyConsumption(self._handle))
+        except self._nvml.NVMLError:
+            return None

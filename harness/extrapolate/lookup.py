@@ -155,7 +155,7 @@ def _best(records: Iterable[Record]) -> Mapping[Problem, Summary]:
     for record in last.values():
         if record.status is not Status.OK or record.measurement is None:
             continue
-        summary = summarize(record.measurement.samples_s)
+        summary = summarize(record.measurement.steady_samples_s)
         held = best.get(record.case.problem)
         if summary.median > 0 and (held is None or summary.median < held.median):
             best[record.case.problem] = summary

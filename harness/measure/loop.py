@@ -1,128 +1,258 @@
-"""The measuring loop: warm up until stable, sample until the rule says stop; phases only."""
+"""The measuring loop: warm up until stable, take turns, stop when sure; phases only.
+
+All implementations of one problem are measured together. They take turns of a few milliseconds, so
+that a drift of clocks or temperature meets all of them alike and does not pass for a difference.
+"""
 
 import statistics
 import time
-from dataclasses import dataclass
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
 
-from harness.device.base import Device
-from harness.measure.policy import Cache, MeasurePolicy
+from harness.device.base import Device, DeviceState
+from harness.measure.energy import measure_energy
+from harness.measure.policy import Cache, Launch, MeasurePolicy
 from harness.measure.stopping import BeatenRule, MedianIntervalRule, StoppingRule
 from harness.measure.subject import Subject
-from harness.record import Measurement
+from harness.measure.sustained import measure_sustained
+from harness.record import Measurement, Window
+from kernels.op import Outputs
 
 ENQUEUE_MARGIN = 2.0
-"""The device is kept busy for this many times the host's usual time to queue a run, since a host's
+"""The device is held for this many times the host's usual time to queue a run, since a host's
 slowest calls take about twice its median."""
+TURN_S = 0.02
+"""How long one implementation is sampled before the next has its turn. Reading clocks and power
+through NVML takes 1 to 3 ms, and there is one reading to a turn."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class _WarmUp:
-    num_runs: int
-    seconds: float
-    enqueue_s: float
-    """Host time of one call of the run, which on an accelerator only queues the work."""
+class Entrant:
+    """One subject that takes part, with what the record needs to know of it."""
+
+    subject: Subject
+    prepare_s: float = 0.0
+    """What making it ready took."""
+    best_s: float | None = None
+    """The median to beat in a search; one that cannot is given up early."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Outcome:
+    """What became of an entrant: a measurement, or the error that its run raised."""
+
+    measurement: Measurement | None = None
+    last_set: int = 0
+    """Which set of inputs the last timed run had."""
+    last_outputs: Outputs | None = None
+    """What that run returned, for a check that a timed run is right."""
+    error: Exception | None = None
 
 
 def measure(
-    subject: Subject,
+    entrants: Sequence[Entrant],
     device: Device,
     policy: MeasurePolicy,
-    *,
-    prepare_s: float = 0.0,
-    best_s: float | None = None,
-) -> Measurement:
-    """Time the subject on the device; whether it computes the right thing was checked before.
+    on_turn: Callable[[int], None] = lambda index: None,
+) -> list[Outcome]:
+    """Time the entrants on the device; that they are right was checked before.
 
     Args:
-        subject: what to run.
+        entrants: what to run, in the order of turns.
         device: where.
         policy: how.
-        prepare_s: what making it ready took, for the record.
-        best_s: the median to beat in a search; one that cannot is given up early.
+        on_turn: is told which entrant has its turn, before anything of it runs.
     """
-    device.reset_peak_memory()
-    warm_up = _warm_up(subject, device, policy)
-    state_before = device.state()
-    samples_s, stop_reason = _sample(subject, device, policy, warm_up.enqueue_s, best_s)
-    return Measurement(
-        samples_s=samples_s,
-        timer=device.timer.kind,
-        timer_resolution_s=device.timer.resolution_s,
-        cache=policy.cache,
-        flush_bytes=device.flush_bytes if policy.cache is Cache.COLD else 0,
-        num_warmup=warm_up.num_runs,
-        warmup_s=warm_up.seconds,
-        enqueue_s=warm_up.enqueue_s,
-        prepare_s=prepare_s,
-        stop_reason=stop_reason,
-        peak_memory_bytes=device.peak_memory_bytes(),
-        state_before=state_before,
-        state_after=device.state(),
-    )
+    contests = [_Contest(entrant, device, policy) for entrant in entrants]
+
+    def turn(index: int, phase: Callable[[_Contest], None]) -> None:
+        if contests[index].error is None:
+            on_turn(index)
+            try:
+                phase(contests[index])
+            except Exception as error:  # A run may raise anything; it is the caller's to tell.
+                contests[index].error = error
+
+    for index in range(len(contests)):
+        turn(index, _Contest.warm_up)
+    while any(contest.is_going for contest in contests):
+        for index, contest in enumerate(contests):
+            if contest.is_going:
+                turn(index, _Contest.sample)
+    for index in range(len(contests)):
+        turn(index, _Contest.finish)
+    return [contest.outcome for contest in contests]
 
 
-def _time_once(
-    subject: Subject, device: Device, policy: MeasurePolicy, enqueue_s: float = 0.0
-) -> tuple[float, float]:
-    """The sample, and the host time that the call itself took."""
-    subject.restore()
-    if policy.cache is Cache.COLD:
-        device.flush_cache(at_least_s=ENQUEUE_MARGIN * enqueue_s)
-    device.timer.start()
-    called_s = time.perf_counter()
-    subject.run()
-    returned_s = time.perf_counter()
-    return device.timer.stop(), returned_s - called_s
+@dataclass(slots=True)
+class _Contest:
+    """One entrant's way through the phases."""
 
+    entrant: Entrant
+    device: Device
+    policy: MeasurePolicy
+    error: Exception | None = None
+    measurement: Measurement | None = None
 
-def _warm_up(subject: Subject, device: Device, policy: MeasurePolicy) -> _WarmUp:
-    """Run until two neighbouring windows agree, or until the time-out."""
-    started_s = device.now_s()
-    window = policy.warmup_window
-    runs_s: list[float] = []
-    enqueues_s: list[float] = []
+    _runs: list[Callable[[], Outputs]] = field(default_factory=list)
+    _launch: Launch = Launch.DIRECT
+    _enqueue_s: float = 0.0
+    _num_warmup: int = 0
+    _warmup_s: float = 0.0
+    _measured_s: float = 0.0
+    _state_before: DeviceState = field(default_factory=DeviceState)
+    _rules: list[StoppingRule] = field(default_factory=list)
+    _samples_s: list[float] = field(default_factory=list)
+    _windows: list[Window] = field(default_factory=list)
+    _num_runs: int = 0
+    _num_counted: int = 0
+    _num_retries: int = 0
+    _elapsed_s: float = 0.0
+    _peak_memory_bytes: int | None = None
+    _stop_reason: str = ""
+    _last_set: int = 0
+    _last_outputs: Outputs | None = None
 
-    def finished(elapsed_s: float) -> _WarmUp:
-        # The first calls may still compile or allocate; the latest are like those to come.
-        return _WarmUp(
-            num_runs=len(runs_s),
-            seconds=elapsed_s,
-            enqueue_s=statistics.median(enqueues_s[-window:]),
+    @property
+    def is_going(self) -> bool:
+        """Still has samples to take."""
+        return not self._stop_reason and self.error is None
+
+    @property
+    def outcome(self) -> Outcome:
+        """What became of it."""
+        if self.error is not None:
+            return Outcome(error=self.error)
+        return Outcome(
+            measurement=self.measurement,
+            last_set=self._last_set,
+            last_outputs=self._last_outputs,
         )
 
-    while True:
-        run_s, enqueue_s = _time_once(subject, device, policy)
-        runs_s.append(run_s)
-        enqueues_s.append(enqueue_s)
-        elapsed_s = device.now_s() - started_s
-        if len(runs_s) >= 2 * window:
-            earlier = statistics.median(runs_s[-2 * window : -window])
-            latest = statistics.median(runs_s[-window:])
-            if abs(latest - earlier) <= policy.warmup_tolerance * earlier:
-                return finished(elapsed_s)
-        if elapsed_s >= policy.warmup_timeout_s:
-            return finished(elapsed_s)
+    def warm_up(self) -> None:
+        """Run until two neighbouring windows agree, or until the time-out."""
+        self._choose_runs()
+        self.device.reset_peak_memory()
+        policy, window = self.policy, self.policy.warmup_window
+        began_s, started_s = time.perf_counter(), self.device.now_s()
+        runs_s: list[float] = []
+        enqueues_s: list[float] = []
+        is_stable = False
+        while not is_stable and self._warmup_s < policy.warmup_timeout_s:
+            run_s, enqueue_s = self._time_once()
+            runs_s.append(run_s)
+            enqueues_s.append(enqueue_s)
+            self._warmup_s = self.device.now_s() - started_s
+            if len(runs_s) >= 2 * window:
+                earlier = statistics.median(runs_s[-2 * window : -window])
+                latest = statistics.median(runs_s[-window:])
+                is_stable = abs(latest - earlier) <= policy.warmup_tolerance * earlier
+        self._num_warmup = len(runs_s)
+        # The first calls may still compile or allocate; the latest are like those to come.
+        self._enqueue_s = statistics.median(enqueues_s[-window:])
+        self._rules = [MedianIntervalRule(policy)]
+        if self.entrant.best_s is not None:
+            self._rules.insert(0, BeatenRule(self.entrant.best_s))
+        self._state_before = self.device.state()
+        self._measured_s += time.perf_counter() - began_s
 
+    def sample(self) -> None:
+        """Take a turn of samples and ask the rules; a throttled turn is repeated after a rest."""
+        began_s, started_s = time.perf_counter(), self.device.now_s()
+        if self.policy.cache is Cache.HOT:
+            # Another entrant ran before: this one's own data must be back in the cache.
+            self.entrant.subject.restore()
+            self._runs[0]()
+        taken_s: list[float] = []
+        self._last_outputs = None
+        while True:
+            sample_s, _ = self._time_once(keeps_outputs=True)
+            taken_s.append(sample_s)
+            turn_s = self.device.now_s() - started_s
+            is_full = self._num_counted + len(taken_s) >= self.policy.max_samples
+            if is_full or turn_s >= min(TURN_S, self.policy.timeout_s - self._elapsed_s):
+                break
+        self._measured_s += time.perf_counter() - began_s
+        self._elapsed_s += turn_s
+        self._samples_s += taken_s
+        window = Window(num_samples=len(taken_s), seconds=turn_s, state=self.device.state())
+        self._windows.append(window)
+        if window.state.is_throttled and self._num_retries < self.policy.throttle_retries:
+            self._num_retries += 1
+            self.device.pause(self.policy.throttle_pause_s)
+            return
+        self._count(taken_s)
 
-def _sample(
-    subject: Subject,
-    device: Device,
-    policy: MeasurePolicy,
-    enqueue_s: float,
-    best_s: float | None,
-) -> tuple[tuple[float, ...], str]:
-    """Every sample in order, and why sampling stopped."""
-    started_s = device.now_s()
-    rules: list[StoppingRule] = [MedianIntervalRule(policy)]
-    if best_s is not None:
-        rules.insert(0, BeatenRule(best_s))
-    samples_s: list[float] = []
-    while True:
-        sample_s, _ = _time_once(subject, device, policy, enqueue_s)
-        samples_s.append(sample_s)
-        elapsed_s = device.now_s() - started_s
-        for rule in rules:
-            rule.add(sample_s)
-        reasons = [rule.reason_to_stop(elapsed_s) for rule in rules]
-        if any(reasons):
-            return tuple(samples_s), next(reason for reason in reasons if reason)
+    def _count(self, taken_s: Sequence[float]) -> None:
+        """Tell the rules of samples that count, and ask whether they are enough."""
+        self._num_counted += len(taken_s)
+        for rule in self._rules:
+            for sample_s in taken_s:
+                rule.add(sample_s)
+        reasons = [rule.reason_to_stop(self._elapsed_s) for rule in self._rules]
+        self._stop_reason = next((reason for reason in reasons if reason), "")
+
+    def finish(self) -> None:
+        """Make the measurement, with what is measured without a pause between runs."""
+        policy, device = self.policy, self.device
+        self._peak_memory_bytes = device.peak_memory_bytes()
+        state_after = device.state()
+        self.entrant.subject.restore()
+        self.measurement = Measurement(
+            samples_s=tuple(self._samples_s),
+            windows=tuple(self._windows),
+            timer=device.timer.kind,
+            timer_resolution_s=device.timer.resolution_s,
+            launch=self._launch,
+            cache=policy.cache,
+            flush_bytes=device.flush_bytes if policy.cache is Cache.COLD else 0,
+            num_input_sets=len(self._runs),
+            num_warmup=self._num_warmup,
+            warmup_s=self._warmup_s,
+            measured_s=self._measured_s,
+            enqueue_s=self._enqueue_s,
+            prepare_s=self.entrant.prepare_s,
+            stop_reason=self._stop_reason,
+            peak_memory_bytes=self._peak_memory_bytes,
+            state_before=self._state_before,
+            state_after=state_after,
+            energy=measure_energy(self._runs[0], device, policy.energy_s),
+            sustained=measure_sustained(self._runs[0], device, policy.sustained_timeout_s),
+        )
+
+    def _choose_runs(self) -> None:
+        """The runs as they are launched; hot ones share one set of inputs, which stays in cache."""
+        subject = self.entrant.subject
+        self._runs = list(subject.runs if self.policy.cache is Cache.COLD else subject.runs[:1])
+        self._launch = self.policy.launch
+        if self._launch is Launch.GRAPH:
+            subject.restore()
+            replays = [self.device.capture(run) for run in self._runs]
+            found = [replay for replay in replays if replay is not None]
+            if len(found) == len(self._runs):
+                self._runs = found
+            else:
+                self._launch = Launch.HELD
+        if self._launch is Launch.HELD and not self.device.hold(0.0):
+            self._launch = Launch.DIRECT
+
+    def _time_once(self, *, keeps_outputs: bool = False) -> tuple[float, float]:
+        """The sample, and the host time that the call itself took."""
+        device = self.device
+        self.entrant.subject.restore()
+        if self.policy.cache is Cache.COLD:
+            device.flush_cache()
+        if self._launch is not Launch.DIRECT:
+            device.hold(ENQUEUE_MARGIN * self._enqueue_s)
+        which = self._num_runs % len(self._runs)
+        run = self._runs[which]
+        self._num_runs += 1
+        self._last_outputs = None  # Their memory is free for the run, as it was at the one before.
+        device.timer.start()
+        called_s = time.perf_counter()
+        outputs = run()
+        returned_s = time.perf_counter()
+        sample_s = device.timer.stop()
+        if keeps_outputs:
+            self._last_set, self._last_outputs = which, outputs
+        return sample_s, returned_s - called_s

@@ -26,12 +26,14 @@ class UnsupportedHere(ChipscaleError):  # noqa: N818 - it is a state, told as on
 class Subject:
     """One implementation of one problem, ready to be checked and timed."""
 
-    run: Callable[[], object]
-    """The timed work; may be called any number of times."""
+    runs: tuple[Callable[[], Outputs], ...]
+    """The timed work, once for each set of inputs; each may be called any number of times."""
     restore: Callable[[], None]
     """Puts back what a run overwrote; called before every run, outside the timed part."""
     check: Callable[[], Correctness]
-    """Runs once and compares with the fp64 reference."""
+    """Runs once on the first set of inputs and compares with the fp64 reference."""
+    recheck: Callable[[int, Outputs], Correctness]
+    """Compares what a timed run on that set of inputs returned with the fp64 reference."""
 
 
 class Workbench(Protocol):
@@ -83,7 +85,11 @@ class TorchWorkbench:
             self._device.synchronize()
             return compare(outputs, expected, self._op.tolerance(self._problem))
 
-        return Subject(run=run, restore=self._restore, check=check)
+        def recheck(which: int, outputs: Outputs) -> Correctness:
+            del which
+            return compare(outputs, self._expected(), self._op.tolerance(self._problem))
+
+        return Subject(runs=(run,), restore=self._restore, check=check, recheck=recheck)
 
     def _poison(self, outputs: Outputs) -> None:
         """Overwrites the outputs of a run, whose memory the next run is given again.
@@ -170,10 +176,17 @@ class FakeWorkbench:
         if impl == "triton":
             ideal_s *= self._launch_factor()
         tolerances = self._op.tolerance(self._problem)
+        errors = None if fault is None else _FAKE_ERRORS.get(fault)
+
+        def run() -> Outputs:
+            self._device.advance(ideal_s)
+            return ()
+
         return Subject(
-            run=lambda: self._device.advance(ideal_s),
+            runs=(run,),
             restore=lambda: None,
-            check=lambda: imagined(tolerances, None if fault is None else _FAKE_ERRORS.get(fault)),
+            check=lambda: imagined(tolerances, errors),
+            recheck=lambda which, outputs: imagined(tolerances, errors),
         )
 
     def _launch_factor(self) -> float:

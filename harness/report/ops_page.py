@@ -95,7 +95,7 @@ def ratios_by_op(records: Iterable[Record]) -> Mapping[str, Sequence[float]]:
     for record in records:
         if record.status is Status.OK and record.measurement is not None and not record.case.forced:
             of_problem = times.setdefault((record.case.problem.op, record.case.problem.id), {})
-            of_problem[record.case.impl] = statistics.median(record.measurement.samples_s)
+            of_problem[record.case.impl] = statistics.median(record.measurement.steady_samples_s)
     found: dict[str, list[float]] = {}
     for (op, _), by_impl in times.items():
         others = [seconds for impl, seconds in by_impl.items() if impl != "triton"]

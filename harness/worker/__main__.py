@@ -46,7 +46,7 @@ class PlainPrinter(Watcher):
         self._num_done += 1
         shown = record.reason
         if record.measurement is not None:
-            shown = duration(summarize(record.measurement.samples_s).median)
+            shown = duration(summarize(record.measurement.steady_samples_s).median)
         print(
             f"[{self._num_done}/{self._num_cases}] {record.case.id}: {record.status} {shown}",
             flush=True,

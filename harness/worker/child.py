@@ -10,8 +10,8 @@ import statistics
 import sys
 import threading
 import time
-from collections.abc import Callable
-from dataclasses import replace
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import TextIO
@@ -24,36 +24,73 @@ from harness.device.base import Device
 from harness.device.open import open_device
 from harness.environment import num_usable_cores, processor_name, read_environment
 from harness.errors import ChipscaleError
-from harness.measure.loop import measure
+from harness.measure.loop import Entrant, Outcome, measure
 from harness.measure.protocol import protocol_hash
 from harness.measure.subject import UnsupportedHere, Workbench, open_workbench
 from harness.record import Record, Status
-from harness.worker.events import Event, Stage
+from harness.worker.events import POISONED_EXIT_CODE, Event, Stage
+from harness.worker.heartbeat import Heartbeat
 from harness.worker.job import Job, read_job
 from kernels import registry, triton_support, tuning
 from kernels.op import Problem
 from kernels.tuning import Config, Launches
 
-POISONED_EXIT_CODE = 75
-"""The device context is unusable after this case; a fresh process goes on (EX_TEMPFAIL)."""
 _NO_MEMORY = ("out of memory", "can't allocate memory", "not enough memory")
 MAX_REASON_CHARACTERS = 500
 """Compilers print pages; the first lines say what went wrong."""
 
 
-class CaseRunner:
-    """Runs cases one after the other, keeping the workbench of the last problem."""
+@dataclass(slots=True)
+class _Ready:
+    """A case that was found right and waits for its turns."""
 
-    def __init__(self, job: Job, device: Device, tell: Callable[[Event], None]) -> None:
+    index: int
+    record: Record
+    entrant: Entrant
+
+
+class CaseRunner:
+    """Runs the cases of one problem after those of another, keeping the last workbench."""
+
+    def __init__(
+        self,
+        job: Job,
+        device: Device,
+        tell: Callable[[Event], None],
+        beat: Callable[[int], None],
+    ) -> None:
         self._job = job
         self._device = device
         self._tell = tell
+        self._beat = beat
         self._problem: Problem | None = None
         self._workbench: Workbench | None = None
         self._best_s: dict[tuple[str, ...], float] = {}
 
-    def run(self, case: Case) -> Record:
-        """The record of the case, whatever becomes of it."""
+    def run(self, indices: Sequence[int]) -> Iterator[Record]:
+        """The records of these cases of one problem, whatever becomes of them.
+
+        All are checked before any is timed, and those that are right are timed together.
+        """
+        cases = self._job.cases
+        # What a tuner forces holds for one case alone, so such a case comes alone.
+        with tuning.forced(dict(cases[indices[0]].forced)):
+            ready: list[_Ready] = []
+            for index in indices:
+                self._beat(index)
+                self._tell(Event(started_case=index))
+                checked = self._checked(index)
+                if isinstance(checked, Record):
+                    yield checked
+                else:
+                    ready.append(checked)
+            if ready:
+                self._tell(Event(stage=Stage.MEASURE))
+                yield from self._timed(ready)
+
+    def _checked(self, index: int) -> "_Ready | Record":
+        """The case made ready and found right, or the record that says why it is not."""
+        case = self._job.cases[index]
         record = Record(
             run_id=self._job.run.run_id,
             case=case,
@@ -70,26 +107,20 @@ class CaseRunner:
                 ),
             )
             _refuse_other_families(case, self._device.torch_device)
-            with tuning.forced(dict(case.forced)), tuning.observed() as launches:
-                measured = self._measured(case, record, launches)
-            return replace(measured, launches=tuple(launches))
-        except UnsupportedHere as reason:
-            return _failed(record, Status.UNSUPPORTED, str(reason))
-        except (torch.OutOfMemoryError, MemoryError) as error:
-            return _failed(record, Status.OUT_OF_MEMORY, _first_words(error))
+            with tuning.observed() as launches:
+                return self._prepared(index, record, launches)
         except Exception as error:  # an implementation may raise anything; it becomes the reason
-            words = _first_words(error)
-            is_memory = any(sign in words.lower() for sign in _NO_MEMORY)
-            return _failed(record, Status.OUT_OF_MEMORY if is_memory else Status.ERROR, words)
+            return _failed(record, error)
 
-    def _measured(self, case: Case, identity: Record, launches: Launches) -> Record:
-        """Check, then time; raises what the implementation raises."""
+    def _prepared(self, index: int, identity: Record, launches: Launches) -> "_Ready | Record":
+        """Raises what the implementation raises."""
+        case = self._job.cases[index]
         self._tell(Event(stage=Stage.PREPARE))
         workbench = self._workbench_of(case.problem)
         started_s = time.perf_counter()
         subject = workbench.subject(case.impl)
         subject.restore()
-        subject.run()
+        subject.runs[0]()
         self._device.synchronize()
         prepare_s = time.perf_counter() - started_s
         for kernel, _ in case.forced:
@@ -97,23 +128,58 @@ class CaseRunner:
                 raise UnsupportedHere(f"This problem does not launch {kernel}.")
         self._tell(Event(stage=Stage.CHECK))
         correctness = subject.check()
-        checked = replace(identity, correctness=correctness)
+        checked = replace(identity, correctness=correctness, launches=tuple(launches))
         if not correctness.is_right:
             return replace(checked, status=Status.INCORRECT, reason=correctness.explanation)
-        self._tell(Event(stage=Stage.MEASURE))
+        return _Ready(
+            index=index,
+            record=checked,
+            entrant=Entrant(
+                subject=subject,
+                prepare_s=prepare_s,
+                best_s=self._best_s.get(_rivals(case)) if case.forced else None,
+            ),
+        )
+
+    def _timed(self, ready: Sequence[_Ready]) -> Iterator[Record]:
+        """The records of cases that take turns on the device."""
         self._device.release_memory()
-        rivals = (case.problem.id, *(kernel for kernel, _ in case.forced))
-        measurement = measure(
-            subject,
+        outcomes = measure(
+            [one.entrant for one in ready],
             self._device,
             self._job.policy,
-            prepare_s=prepare_s,
-            best_s=self._best_s.get(rivals) if case.forced else None,
+            on_turn=lambda which: self._beat(ready[which].index),
         )
+        for one, outcome in zip(ready, outcomes, strict=True):
+            self._beat(one.index)
+            if outcome.measurement is None:
+                assert outcome.error is not None, "an entrant is measured, or raised an error"
+                yield _failed(one.record, outcome.error)
+                continue
+            try:
+                yield self._rechecked(one, outcome)
+            except Exception as error:  # as the comparison on a device that a run has broken
+                yield _failed(one.record, error)
+
+    def _rechecked(self, one: _Ready, outcome: Outcome) -> Record:
+        """The record of a measured case, provided that its last timed run was right too."""
+        measurement, outputs = outcome.measurement, outcome.last_outputs
+        assert measurement is not None
+        assert outputs is not None
+        correctness = one.entrant.subject.recheck(outcome.last_set, outputs)
+        if not correctness.is_right:
+            return replace(
+                one.record,
+                status=Status.INCORRECT,
+                correctness=correctness,
+                reason=f"right when checked, but not in the timed set. {correctness.explanation}",
+            )
+        case = one.record.case
         if case.forced:
-            median_s = statistics.median(measurement.samples_s)
+            median_s = statistics.median(measurement.steady_samples_s)
+            rivals = _rivals(case)
             self._best_s[rivals] = min(median_s, self._best_s.get(rivals, median_s))
-        return replace(checked, measurement=measurement)
+        return replace(one.record, measurement=measurement)
 
     def _workbench_of(self, problem: Problem) -> Workbench:
         if self._workbench is None or self._problem != problem:
@@ -140,7 +206,21 @@ def _refuse_other_families(case: Case, device: torch.device) -> None:
             raise UnsupportedHere(f"This configuration is not one for {' or '.join(families)}.")
 
 
-def _failed(record: Record, status: Status, reason: str) -> Record:
+def _rivals(case: Case) -> tuple[str, ...]:
+    """What the tries of one search have in common."""
+    return (case.problem.id, *(kernel for kernel, _ in case.forced))
+
+
+def _failed(record: Record, error: Exception) -> Record:
+    """The record of a case that raised that."""
+    if isinstance(error, UnsupportedHere):
+        status, reason = Status.UNSUPPORTED, str(error)
+    else:
+        reason = _first_words(error)
+        is_memory = isinstance(error, torch.OutOfMemoryError | MemoryError) or any(
+            sign in reason.lower() for sign in _NO_MEMORY
+        )
+        status = Status.OUT_OF_MEMORY if is_memory else Status.ERROR
     return replace(record, status=status, reason=reason[:MAX_REASON_CHARACTERS])
 
 
@@ -169,7 +249,22 @@ def _end_with_supervisor() -> None:
     os._exit(1)
 
 
-def main(job_file: str) -> int:
+def _groups(job: Job, wanted: Sequence[int]) -> Iterator[list[int]]:
+    """Neighbouring cases of one problem, which are measured together; a forced one by itself."""
+    group: list[int] = []
+    for index in wanted:
+        case = job.cases[index]
+        if group:
+            last = job.cases[group[-1]]
+            if last.problem != case.problem or last.forced or case.forced:
+                yield group
+                group = []
+        group.append(index)
+    if group:
+        yield group
+
+
+def main(job_file: str, heartbeat_file: str) -> int:
     """Measure the cases whose numbers come on the standard input, as one JSON list."""
     pipe = _claim_output()
 
@@ -178,6 +273,7 @@ def main(job_file: str) -> int:
         pipe.flush()
 
     job = read_job(Path(job_file))
+    heartbeat = Heartbeat(Path(heartbeat_file))
     wanted = json.loads(sys.stdin.readline())
     threading.Thread(target=_end_with_supervisor, daemon=True).start()
     try:
@@ -187,15 +283,14 @@ def main(job_file: str) -> int:
         return error.exit_code
     tell(Event(environment=read_environment(device.info)))
     tuning.use(tuning.table_of(device.info.name, job.tuning))
-    runner = CaseRunner(job, device, tell)
-    for index in wanted:
-        tell(Event(started_case=index))
-        record = runner.run(job.cases[index])
-        tell(Event(record=record))
-        if record.status in (Status.ERROR, Status.OUT_OF_MEMORY) and not device.is_usable():
-            return POISONED_EXIT_CODE
+    runner = CaseRunner(job, device, tell, heartbeat.beat)
+    for group in _groups(job, wanted):
+        for record in runner.run(group):
+            tell(Event(record=record))
+            if record.status in (Status.ERROR, Status.OUT_OF_MEMORY) and not device.is_usable():
+                return POISONED_EXIT_CODE
     return 0
 
 
 if __name__ == "__main__":
-    sys.exit(main(sys.argv[1]))
+    sys.exit(main(*sys.argv[1:]))

@@ -77,7 +77,7 @@ def main(job_file: str, first: str, step: str) -> int:
 def _run_once(case: Case, device: Device, seed: int) -> None:
     workbench = open_workbench(registry.load(case.problem.op), case.problem, device, seed)
     with tuning.forced(dict(case.forced)):
-        workbench.subject(case.impl).run()
+        workbench.subject(case.impl).runs[0]()
     device.synchronize()
 
 

@@ -6,6 +6,9 @@ from enum import StrEnum
 from harness.environment import Environment
 from harness.record import Record
 
+POISONED_EXIT_CODE = 75
+"""The device context is unusable after this case; a fresh process goes on (EX_TEMPFAIL)."""
+
 
 class Stage(StrEnum):
     """Where a case is."""

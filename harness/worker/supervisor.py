@@ -32,13 +32,15 @@ from harness.store.folder import (
     RunFolder,
     write_atomically,
 )
-from harness.worker.events import Event, Stage
+from harness.worker.events import POISONED_EXIT_CODE, Event, Stage
+from harness.worker.heartbeat import NO_CASE, Heartbeat
 from harness.worker.job import Job, read_job
 
 START_TIMEOUT_S = 300.0
 """A cold import of torch from a network file system has been seen to take minutes."""
 MAX_FRUITLESS_STARTS = 3
 """A child that dies this often in a row before its first case will not live the next time."""
+HEARTBEAT = ".heartbeat"
 LOG = "worker.log"
 """Where the children's own output goes, in the run's folder."""
 _POLL_S = 0.2
@@ -149,17 +151,22 @@ class _Supervisor:
         while todo and time.monotonic() < self._until_s:
             finished = self._run_child(todo)
             fruitless = 0 if finished else fruitless + 1
+            todo = [index for index in todo if index not in finished]
             if fruitless == MAX_FRUITLESS_STARTS:
                 raise RecordError(
                     f"The worker died {fruitless} times before its first case; "
                     f"{self._folder / LOG} has its last words."
                 )
-            todo = todo[finished:]
 
-    def _run_child(self, todo: list[int]) -> int:
-        """How many of the cases, from the front, one child settled."""
+    def _run_child(self, todo: list[int]) -> set[int]:
+        """The cases that one child settled."""
+        (self._folder / HEARTBEAT).unlink(missing_ok=True)
+        heartbeat = Heartbeat(self._folder / HEARTBEAT)
         child = subprocess.Popen(
-            [sys.executable, "-m", "harness.worker.child", str(self._folder / CASES)],
+            [
+                *(sys.executable, "-m", "harness.worker.child"),
+                *(str(self._folder / CASES), str(self._folder / HEARTBEAT)),
+            ],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=self._log,
@@ -169,26 +176,39 @@ class _Supervisor:
             start_new_session=True,
         )
         try:
-            return self._follow(child, todo)
+            return self._follow(child, todo, heartbeat)
         finally:
             _stop(child)
+            heartbeat.close()
 
-    def _follow(self, child: "subprocess.Popen[str]", todo: list[int]) -> int:
+    def _follow(
+        self, child: "subprocess.Popen[str]", todo: list[int], heartbeat: Heartbeat
+    ) -> set[int]:
         assert child.stdin is not None
         with contextlib.suppress(BrokenPipeError):
             child.stdin.write(str(todo) + "\n")
             child.stdin.flush()
+        index_of = {self._job.cases[index].id: index for index in todo}
         running: Case | None = None
         started_at = ""
         deadline_s = time.monotonic() + START_TIMEOUT_S
-        finished = 0
+        finished: set[int] = set()
+
+        def in_flight() -> int:
+            """The case that the child was at; several may have begun and have no record yet."""
+            beaten = heartbeat.read().case
+            assert running is not None
+            is_open = beaten != NO_CASE and beaten not in finished
+            return beaten if is_open else index_of[running.id]
+
         for event in _events(child):
             if event is None:
                 if time.monotonic() > deadline_s:
                     if running is None:
                         return finished
-                    self._append(self._timed_out(running, started_at))
-                    return finished + 1
+                    index = in_flight()
+                    self._append(self._timed_out(self._job.cases[index], started_at))
+                    return finished | {index}
             elif event.refusal is not None:
                 raise ConfigError(event.refusal)
             elif event.environment is not None:
@@ -203,14 +223,17 @@ class _Supervisor:
                 self._watcher.on_stage(event.stage)
             elif event.record is not None:
                 self._append(event.record)
-                running = None
-                deadline_s = time.monotonic() + START_TIMEOUT_S
-                finished += 1
+                finished.add(index_of[event.record.case.id])
+                deadline_s = time.monotonic() + self._job.policy.case_timeout_s
                 if time.monotonic() >= self._until_s:
                     return finished
-        if running is not None:
-            self._append(self._crashed(running, started_at, child.wait()))
-            finished += 1
+        if running is not None and len(finished) < len(todo):
+            exit_code = child.wait()
+            if exit_code != POISONED_EXIT_CODE:
+                index = in_flight()
+                if index not in finished:
+                    self._append(self._crashed(self._job.cases[index], started_at, exit_code))
+                    finished.add(index)
         return finished
 
     def _keep_environment(self, environment: Environment) -> None:
