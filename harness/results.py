@@ -9,8 +9,9 @@ from dataclasses import dataclass
 from functools import lru_cache
 
 from harness.cases import ROOF_ROLE
+from harness.device.base import POWER_CAP
 from harness.projection import Projection
-from harness.record import Record, Status
+from harness.record import Energy, Measurement, Record, Status, Sustained
 from harness.roofline import Bound, Roofline, is_memory_bound
 from harness.stats import Summary, geometric_mean, summarize
 from harness.units import duration, significant, with_prefix
@@ -53,7 +54,13 @@ class ResultRow:
     num_samples: int
     num_outliers: int
     is_throttled: bool
-    """The device reported a reason for lower clocks after the samples were taken."""
+    """The chip ran slower than it can all the time that samples were taken."""
+    num_throttled: int
+    """Samples that were taken while it did, labelled and left out of the median."""
+    is_power_capped: bool
+    """The chip drew all the power it may, and lowered its clocks for that."""
+    energy: Energy | None
+    sustained: Sustained | None
     bound: Bound | None
     roof_share: float | None
     """Achieved over attainable; above 1 when the roof was measured too low. None without a roof."""
@@ -164,9 +171,20 @@ def result_row(record: Record, roofs: Roofs) -> ResultRow:
         num_samples=summary.num_samples if summary else 0,
         num_outliers=summary.num_outliers if summary else 0,
         is_throttled=measurement is not None and measurement.is_throttled,
+        num_throttled=measurement.num_throttled if measurement is not None else 0,
+        is_power_capped=_is_power_capped(measurement),
+        energy=measurement.energy if measurement is not None else None,
+        sustained=measurement.sustained if measurement is not None else None,
         bound=bound,
         roof_share=share,
     )
+
+
+def _is_power_capped(measurement: Measurement | None) -> bool:
+    if measurement is None:
+        return False
+    states = [window.state for window in measurement.windows] or [measurement.state_after]
+    return any(POWER_CAP in state.throttle_reasons for state in states)
 
 
 def result_rows(records: Sequence[Record], roofs: Roofs | None = None) -> tuple[ResultRow, ...]:

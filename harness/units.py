@@ -15,6 +15,7 @@ MEBI = 2**20
 GIBI = 2**30
 
 _SI = ((1e18, "E"), (1e15, "P"), (1e12, "T"), (1e9, "G"), (1e6, "M"), (1e3, "k"), (1.0, ""))
+_SMALL = ((1e-3, "m"), (1e-6, "u"), (1e-9, "n"), (1e-12, "p"))
 _SECONDS = ((1.0, "s"), (1e-3, "ms"), (1e-6, "us"), (1e-9, "ns"))
 
 
@@ -34,6 +35,16 @@ def with_prefix(value: float, unit: str, digits: int = 3) -> str:
         if abs(value) >= scale:
             return f"{significant(value / scale, digits)} {prefix}{unit}"
     return f"{significant(value, digits)} {unit}"
+
+
+def energy(joules: float, digits: int = 3) -> str:
+    """An energy in J down to pJ: `energy(0.0123)` is `12.3 mJ`."""
+    if abs(joules) >= 1:
+        return with_prefix(joules, "J", digits)
+    for scale, prefix in _SMALL:
+        if abs(joules) >= scale:
+            return f"{significant(joules / scale, digits)} {prefix}J"
+    return f"{significant(joules / 1e-12, digits)} pJ"
 
 
 def duration(seconds: float, digits: int = 3) -> str:

@@ -22,6 +22,7 @@ from harness.report import (
     scaling_plot,
 )
 from harness.report.page import SCRIPT, STYLE
+from harness.report.power import PowerTable, power_tables
 from harness.report.rows import (
     NOT_AVAILABLE,
     confidence_text,
@@ -261,6 +262,27 @@ def _plots(rows: Sequence[ResultRow], roofs: Roofs, chip: ChipSpec | None) -> st
     return "".join(sections)
 
 
+def _power(content: PowerTable) -> str:
+    kinds = ["number" if head in content.numbers else "" for head in content.heads]
+    heads = "".join(
+        f'<th scope="col" class="{kind}">{escape(head)}</th>'
+        for head, kind in zip(content.heads, kinds, strict=True)
+    )
+    body = "".join(
+        "<tr>"
+        + "".join(
+            f'<td class="{kind}">{escape(word)}</td>'
+            for word, kind in zip(line, kinds, strict=True)
+        )
+        + "</tr>"
+        for line in content.lines
+    )
+    return (
+        f'<div class="scroll"><table><thead><tr>{heads}</tr></thead>'
+        f"<tbody>{body}</tbody></table></div>"
+    )
+
+
 def render(
     *,
     records: Sequence[Record] = (),
@@ -295,6 +317,10 @@ def render(
     if rows:
         sections = [_plots(rows, roofs, chip), *sections, _cases(rows)]
         links = [("roofline", "Roofline"), *links, ("cases", "All cases")]
+        for title, content in power_tables(rows):
+            name = title.split()[0].lower()
+            sections.append(_section(name, title, content.note, _power(content)))
+            links.append((name, title))
     warnings = environment_warnings(environment, rows)
     if info is not None or environment is not None:
         facts = environment_facts(info, environment)

@@ -9,6 +9,7 @@ from collections.abc import Sequence
 from harness.environment import Environment
 from harness.projection import Projection
 from harness.record import Record
+from harness.report.power import power_tables
 from harness.report.rows import (
     environment_facts,
     environment_warnings,
@@ -118,6 +119,8 @@ def render(
         parts.append(f"Measured roofs: {roofs_text(roofs)}. Cases: {status_counts(rows)}.")
         parts += _results(rows) if best_rows(rows) else []
         parts += _reasons(rows) if any(not row.is_ok for row in rows) else []
+        for title, content in power_tables(rows):
+            parts += [f"## {title}", table(content.heads, content.lines, content.numbers)]
     if projection is not None:
         parts += _projection(projection)
     facts = environment_facts(info, environment)

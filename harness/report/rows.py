@@ -37,7 +37,11 @@ def roof_text(row: ResultRow) -> str:
 
 def status_text(row: ResultRow) -> str:
     """The status in plain words."""
-    marks = {"throttled": row.is_throttled, "noisy": row.is_noisy}
+    marks = {
+        "throttled": row.is_throttled,
+        "power capped": row.is_power_capped,
+        "noisy": row.is_noisy,
+    }
     return ", ".join(
         [row.status.replace("_", " "), *(name for name, is_so in marks.items() if is_so)]
     )
@@ -134,7 +138,22 @@ def environment_warnings(
         )
     throttled = sum(row.is_throttled for row in rows)
     if throttled:
-        warnings.append(f"The device lowered its clocks during {throttled} of {len(rows)} cases.")
+        warnings.append(
+            f"The device was throttled all through {throttled} of {len(rows)} cases, whose times "
+            "are of a chip that is slower than it should be. Look at its cooling."
+        )
+    again = sum(row.num_throttled > 0 and not row.is_throttled for row in rows)
+    if again:
+        warnings.append(
+            f"The device was throttled for some samples of {again} of {len(rows)} cases; they are "
+            "kept, labelled, and left out of the medians."
+        )
+    capped = sum(row.is_power_capped for row in rows)
+    if capped:
+        warnings.append(
+            f"The device was at its power limit in {capped} of {len(rows)} cases, so its clocks "
+            "depend on the data and on the limit that is set."
+        )
     above = sum(row.is_above_roof for row in rows)
     if above:
         warnings.append(

@@ -10,6 +10,7 @@ from rich.text import Text
 
 from harness.projection import Projection
 from harness.record import Status
+from harness.report.power import PowerTable, power_tables
 from harness.report.rows import (
     median_text,
     part_shares,
@@ -82,6 +83,16 @@ def _reasons(rows: Sequence[ResultRow]) -> RenderableType:
     return table
 
 
+def _plain_table(content: PowerTable) -> RenderableType:
+    table = Table(box=None, header_style="dim", pad_edge=False, padding=(0, 2, 0, 0))
+    for head in content.heads:
+        is_number = head in content.numbers
+        table.add_column(head, justify="right" if is_number else "left", no_wrap=is_number)
+    for line in content.lines:
+        table.add_row(*(Text(word) for word in line))
+    return table
+
+
 def results_view(rows: Sequence[ResultRow], roofs: Roofs) -> RenderableType:
     """The table, why some cases have no time, the measured roofs and the counts."""
     parts: list[RenderableType] = [results_table(rows), Text("")]
@@ -103,7 +114,11 @@ def results_view(rows: Sequence[ResultRow], roofs: Roofs) -> RenderableType:
             )
         )
     if any(row.is_throttled for row in rows):
-        parts.append(Text("Throttled: the device lowered its clocks while the case ran."))
+        parts.append(Text("Throttled: the device ran slower than it can all through the case."))
+    if any(row.is_power_capped for row in rows):
+        parts.append(Text("Power capped: the device lowered its clocks to stay in its limit."))
+    for title, table in power_tables(rows):
+        parts += [Text(""), Text(f"{title}:", style="bold"), _plain_table(table)]
     parts.append(Text(f"Cases: {status_counts(rows)}."))
     return Group(*parts)
 

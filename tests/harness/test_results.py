@@ -4,7 +4,8 @@ from dataclasses import replace
 import pytest
 
 from harness.cases import Case
-from harness.record import Status
+from harness.device.base import POWER_CAP
+from harness.record import Status, Window
 from harness.results import (
     Roofs,
     best_rows,
@@ -47,7 +48,7 @@ def test_a_share_above_one_is_kept_and_flagged() -> None:
 
 def test_a_failed_case_has_its_reason_and_no_numbers() -> None:
     rows = [row for row in result_rows(sample_records()) if not row.is_ok]
-    assert {row.status for row in rows} == set(Status) - {Status.OK}
+    assert {row.status for row in rows} == set(Status) - {Status.OK, Status.SKIPPED}
     assert all(row.median_s is None and row.roof_share is None and row.reason for row in rows)
 
 
@@ -94,10 +95,43 @@ def test_roofs_are_written_with_their_units() -> None:
 def test_a_case_that_lowered_its_clocks_is_marked() -> None:
     record = sample_records()[0]
     assert record.measurement is not None
-    state = dataclasses.replace(record.measurement.state_after, throttle_reasons=("power cap",))
+    reasons = ("hardware thermal slowdown",)
+    state = dataclasses.replace(record.measurement.state_after, throttle_reasons=reasons)
     measurement = dataclasses.replace(record.measurement, state_after=state)
     (row,) = result_rows([dataclasses.replace(record, measurement=measurement)])
     assert row.is_throttled
+    assert not row.is_power_capped
+
+
+def test_a_chip_at_its_power_limit_is_marked_but_not_as_throttled() -> None:
+    record = sample_records()[0]
+    assert record.measurement is not None
+    state = dataclasses.replace(record.measurement.state_after, throttle_reasons=(POWER_CAP,))
+    measurement = dataclasses.replace(record.measurement, state_after=state)
+    (row,) = result_rows([dataclasses.replace(record, measurement=measurement)])
+    assert row.is_power_capped
+    assert not row.is_throttled
+
+
+def test_throttled_samples_are_counted_and_left_out_of_the_median() -> None:
+    record = sample_records()[0]
+    assert record.measurement is not None
+    quick, slow = (1e-3,) * 10, (2e-3,) * 15
+    hot = dataclasses.replace(
+        record.measurement.state_after, throttle_reasons=("hardware slowdown",)
+    )
+    measurement = dataclasses.replace(
+        record.measurement,
+        samples_s=slow + quick,
+        windows=(
+            Window(num_samples=15, seconds=0.1, state=hot),
+            Window(num_samples=10, seconds=0.1, state=record.measurement.state_after),
+        ),
+    )
+    (row,) = result_rows([dataclasses.replace(record, measurement=measurement)])
+    assert row.median_s == 1e-3
+    assert row.num_throttled == 15
+    assert not row.is_throttled
 
 
 def test_a_wide_interval_makes_a_case_noisy() -> None:

@@ -63,6 +63,8 @@ COLUMNS = (
     "tflops",
     "gbps",
     "pct_roof",
+    "joules",
+    "sustained_us",
     "op",
     "impl",
     "dtype",
@@ -142,6 +144,8 @@ def scaled(row: ResultRow) -> dict[str, float]:
         "tflops": row.flops_per_s and row.flops_per_s / TERA,
         "gbps": row.bytes_per_s and row.bytes_per_s / GIGA,
         "pct_roof": row.roof_share and row.roof_share * 100,
+        "joules": row.energy.joules_per_run if row.energy else None,
+        "sustained_us": row.sustained.sustained_s * 1e6 if row.sustained else None,
     }
     return {name: value for name, value in values.items() if value is not None}
 
@@ -161,6 +165,8 @@ def table_rows(rows: Sequence[ResultRow]) -> list[list[str | float | None]]:
                 numbers.get("tflops"),
                 numbers.get("gbps"),
                 numbers.get("pct_roof"),
+                numbers.get("joules"),
+                numbers.get("sustained_us"),
                 row.op,
                 row.impl,
                 row.dtype,
@@ -274,6 +280,7 @@ def _params(
         "dtypes": distinct(record.case.problem.dtype for record in records),
         "timer": distinct(one.timer for one in timed),
         "cache": distinct(one.cache for one in timed),
+        "launch": distinct(one.launch for one in timed),
         "driver": environment.device.driver,
         "runtime": environment.device.runtime,
         "torch": environment.version("torch"),
