@@ -46,7 +46,7 @@ class MeasurePolicy:
     """Cold runs take turns between as many sets of inputs, so that no run finds its own."""
     relative_half_width: float = 0.01
     """Stop once half the median's 95 % interval is at most this share of the median."""
-    min_samples: int = 10
+    min_samples: int = 20
     max_samples: int = 1000
     timeout_s: float = 10.0
     """Stop sampling then, even if the interval is still wide; the record says so."""

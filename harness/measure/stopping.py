@@ -6,9 +6,13 @@ from typing import Protocol
 from harness.measure.policy import MeasurePolicy
 from harness.stats import summarize
 
-CHECK_GROWTH = 1.2
+CHECK_GROWTH = 1.4
 """The rule is asked again after this factor of samples: asked after each, the first lucky interval
 would end the run."""
+CHECKS_IN_A_ROW = 2
+"""So many checks must find the interval narrow enough. With one, what stopped at a lucky moment holds
+the true median in 87 to 97 % of simulated series where 95 % is asked (correlation of neighbours 0.6
+to 0); with two, in 91 to 98 % (`tests/harness/measure/test_stopping.py`)."""
 
 
 class StoppingRule(Protocol):
@@ -58,6 +62,7 @@ class MedianIntervalRule:
         self._policy = policy
         self._samples_s: list[float] = []
         self._next_check = policy.min_samples
+        self._num_passed = 0
 
     def add(self, sample_s: float) -> None:
         """Take one more sample into account."""
@@ -70,7 +75,9 @@ class MedianIntervalRule:
         if num_samples >= self._next_check:
             self._next_check = max(num_samples + 1, int(num_samples * CHECK_GROWTH))
             half_width = summarize(self._samples_s).relative_half_width
-            if half_width <= policy.relative_half_width:
+            is_narrow = half_width <= policy.relative_half_width
+            self._num_passed = self._num_passed + 1 if is_narrow else 0
+            if self._num_passed >= CHECKS_IN_A_ROW:
                 return (
                     f"interval half-width {half_width:.2%} reached the "
                     f"{policy.relative_half_width:.2%} wanted"

@@ -10,7 +10,6 @@ from harness.device.fake import FakeDevice
 from harness.device.request import FakeOptions
 from harness.measure.loop import TURN_S, Entrant, Outcome, measure
 from harness.measure.policy import Cache, Launch, MeasurePolicy
-from harness.measure.stopping import MedianIntervalRule
 from harness.measure.subject import Subject, open_workbench
 from harness.record import Correctness, Measurement
 from kernels import registry
@@ -299,15 +298,6 @@ def test_no_sample_is_dropped() -> None:
     device = FakeDevice(FakeOptions(noise=0.0, launch_s=0.0))
     subject = subject_of(device, run=lambda: device.advance(next(runs)))
     assert max(measure_one(subject, device).samples_s) == pytest.approx(1.0)
-
-
-def test_the_rule_does_not_stop_on_the_first_lucky_samples() -> None:
-    rule = MedianIntervalRule(POLICY)
-    for _ in range(POLICY.min_samples - 1):
-        rule.add(1.0)
-        assert rule.reason_to_stop(0.0) is None
-    rule.add(1.0)
-    assert rule.reason_to_stop(0.0) is not None
 
 
 def test_a_throttling_chip_shows_in_the_state_after() -> None:
