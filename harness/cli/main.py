@@ -56,6 +56,7 @@ VERBS = {
     "list": "what there is to choose from: suites, models, ops, chips, clusters, runs ...",
     "tune": "search the fastest launch configurations of an op's kernels on this chip",
     "project": "a training step of a model on a cluster, from runs or data sheets",
+    "validate": "hold the projection against published runs, or a table of your own",
     "compare": "two runs, case by case, with a verdict for each",
     "report": "write a run's HTML and Markdown report again",
     "sync": "fill MLflow from run folders, also those of other hosts; twice does no harm",
@@ -92,7 +93,7 @@ def _parser() -> argparse.ArgumentParser:
         verb: verbs.add_parser(verb, help=text, description=text, formatter_class=raw)
         for verb, text in VERBS.items()
     }
-    for verb in ("run", "tune", "project"):
+    for verb in ("run", "tune", "project", "validate"):
         made[verb].add_argument(
             "overrides", nargs="*", metavar="KEY=VALUE", help="Hydra overrides of the configuration"
         )

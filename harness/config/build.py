@@ -1,8 +1,10 @@
 """The composed configuration into the frozen types the program works with; done once."""
 
+import importlib.resources
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from enum import StrEnum
 from pathlib import Path
 from typing import Any
 
@@ -91,6 +93,40 @@ class ProjectRequest:
     results_dir: Path
     html_file: Path | None
     tracking: TrackingRequest
+
+
+PUBLISHED_RUNS = Path(str(importlib.resources.files("configs"))) / "validation/published_runs.csv"
+"""What `chipscale validate` predicts when no table is given."""
+
+
+class ValidationFormat(StrEnum):
+    """How a validation is written."""
+
+    TABLE = "table"
+    MARKDOWN = "markdown"
+    JSON = "json"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ValidateRequest:
+    """Everything `chipscale validate` was asked for."""
+
+    data_file: Path
+    format: ValidationFormat
+
+
+def validate_request(config: DictConfig) -> ValidateRequest:
+    """The request in a composed `validate` configuration.
+
+    Raises:
+        ConfigError: naming the key, its value and what is allowed.
+    """
+    data = _plain(config)
+    file = data["data"]
+    return ValidateRequest(
+        data_file=Path(file) if file else PUBLISHED_RUNS,
+        format=ValidationFormat(_one_of(data["format"], list(ValidationFormat), "format")),
+    )
 
 
 def _plain(config: DictConfig) -> dict[str, Any]:

@@ -116,9 +116,18 @@ class TuneSchema:
     tracking: TrackingSchema = field(default_factory=TrackingSchema)
 
 
+@dataclass
+class ValidateSchema:
+    """`chipscale validate`."""
+
+    data: str | None = None
+    format: str = MISSING
+
+
 def register() -> None:
     """Make the schemas known to Hydra; doing so again changes nothing."""
     store = ConfigStore.instance()
     store.store(name="run_schema", node=RunSchema)
     store.store(name="tune_schema", node=TuneSchema)
     store.store(name="project_schema", node=ProjectSchema)
+    store.store(name="validate_schema", node=ValidateSchema)

@@ -10,9 +10,9 @@ CHECK_GROWTH = 1.4
 """The rule is asked again after this factor of samples: asked after each, the first lucky interval
 would end the run."""
 CHECKS_IN_A_ROW = 2
-"""So many checks must find the interval narrow enough. With one, what stopped at a lucky moment holds
-the true median in 87 to 97 % of simulated series where 95 % is asked (correlation of neighbours 0.6
-to 0); with two, in 91 to 98 % (`tests/harness/measure/test_stopping.py`)."""
+"""So many checks must find the interval narrow enough. With one, what stopped at a lucky moment
+holds the true median in 87 to 97 % of simulated series where 95 % is asked (correlation of
+neighbours 0.6 to 0); with two, in 91 to 98 % (`tests/harness/measure/test_stopping.py`)."""
 
 
 class StoppingRule(Protocol):

@@ -4,21 +4,17 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from harness.config.build import PUBLISHED_RUNS
 from harness.extrapolate.project import (
     CHECKED_CHIPS,
     FASTER_THAN_MODEL,
     SLOWER_THAN_MODEL_DENSE,
     SLOWER_THAN_MODEL_MOE,
 )
-from tests.validation.published import (
-    Dropped,
-    Prediction,
-    by_family,
-    held_out_coverage,
-    held_out_intervals,
-    predict_all,
-    table,
-)
+from harness.validation.predict import Prediction, predict_all
+from harness.validation.render import markdown
+from harness.validation.rows import Dropped, read_runs
+from harness.validation.summary import by_family, held_out_coverage, held_out_intervals
 
 DOCS = Path(__file__).parents[2] / "docs" / "extrapolation.md"
 
@@ -44,7 +40,9 @@ FUSED_DENSE = ("dgxc", "llama3", "megatron-h100")
 
 @pytest.fixture(scope="module")
 def outcome() -> tuple[list[Prediction], list[Dropped]]:
-    return predict_all()
+    runs, unread = read_runs(PUBLISHED_RUNS)
+    predictions, unpredicted = predict_all(runs)
+    return predictions, [*unread, *unpredicted]
 
 
 @pytest.fixture(scope="module")
@@ -161,5 +159,5 @@ def test_dropped_rows_have_their_reason(
 
 def test_the_table_in_the_docs_is_the_one_that_is_reached(predictions: list[Prediction]) -> None:
     text = DOCS.read_text(encoding="utf-8")
-    missing = [line for line in table(predictions).splitlines() if line not in text]
+    missing = [line for line in markdown(predictions).splitlines() if line not in text]
     assert not missing

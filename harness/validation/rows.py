@@ -1,0 +1,246 @@
+"""Published training runs: from a row of a table to what the model is asked, or why it is not.
+
+Nothing here is tuned to a row: a chip is its data sheet and the best matrix product published for
+it, a cluster one of those in `configs/cluster/`, and what a row does not say is searched.
+"""
+
+import csv
+import math
+from dataclasses import dataclass
+from pathlib import Path
+
+from harness.config.specs import load_chip, load_model
+from harness.errors import RecordError
+from harness.workload.model import CausalCount, Experts, ModelSpec
+from harness.workload.plan import ParallelSpec
+
+CHIPS = {
+    "H100-SXM": ("h100_sxm", "h100_16k"),
+    "A100-80GB-SXM": ("a100_80gb_sxm", "a100_4k"),
+    "A100-40GB-SXM": ("a100_40gb_sxm", "a100_4k"),
+}
+DTYPES = {"bf16": "bf16", "amp_bf16": "bf16", "fp16": "fp16"}
+TIME = "step_time_s"
+METRICS = (TIME, "tokens_per_s_per_chip", "tflops_per_chip", "mfu_pct")
+WITHOUT_SEQUENCE_PARALLELISM = ("megatron-sc21", "megatron-2020", "mtnlg", "vtrain")
+"""Sources from before it was published, which leave the column empty."""
+KEEPS_SCORES = ("megatron-sc21", "megatron-2020", "korthikanti", "mtnlg", "vtrain")
+"""Sources from before FlashAttention, whose attention writes its scores to memory."""
+GATED = ("llama", "grok", "mixtral", "gpt-oss", "deepseek", "qwen")
+
+
+COLUMNS = (
+    *("id", "source", "chip", "chips", "model", "layers", "hidden", "ffn_hidden", "heads"),
+    *("kv_heads", "vocab", "experts", "topk", "seq_len", "global_batch_seqs", "micro_batch"),
+    *("tp", "pp", "vpp", "dp", "cp", "ep", "zero", "sequence_parallel", "recompute"),
+    *("precision", "metric_name", "metric_value", "flops_convention"),
+)
+"""What a table must have; further columns are for people."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PublishedRun:
+    """One published row that can be predicted."""
+
+    id: str
+    family: str
+    """The source, as `dgxc` of `dgxc-023`."""
+    chip: str
+    num_chips: int
+    model: ModelSpec
+    parallel: ParallelSpec
+    is_sequence_parallel: bool
+    is_attention_fused: bool
+    metric: str
+    """What the row publishes, one of METRICS."""
+    published: float
+    """In the unit of that metric."""
+    step_time_s: float
+    """The step time that the published value means, in the row's own count of FLOPs."""
+
+    def value(self, step_time_s: float) -> float:
+        """That step time in the row's metric; every other one is a rate, so inverse to it."""
+        if self.metric == TIME:
+            return step_time_s
+        return self.published * self.step_time_s / step_time_s
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Dropped:
+    """A row that is not predicted, and why."""
+
+    id: str
+    reason: str
+
+
+Row = dict[str, str]
+
+
+def family(row_id: str) -> str:
+    """`dgxc-023` is of `dgxc`, `llama3-t4-001` of `llama3`."""
+    head = row_id.split("-")
+    if row_id.startswith("megatron-sc21"):
+        return "-".join(head[:3])
+    if head[0] in ("vtrain", "megatron", "korthikanti") and len(head) > 2:
+        return "-".join(head[:2])
+    return head[0]
+
+
+def _whole(row: Row, column: str) -> int | None:
+    text = row[column]
+    return int(float(text)) if text else None
+
+
+def _model(row: Row) -> ModelSpec | str:
+    needed = ("layers", "hidden", "ffn_hidden", "heads", "vocab", "seq_len", "global_batch_seqs")
+    missing = [column for column in needed if not row[column]]
+    if missing:
+        return f"{', '.join(missing)} not given"
+    name = row["model"]
+    if name.startswith("deepseek-v3"):
+        return load_model("deepseek_v3")
+    hidden, heads = int(float(row["hidden"])), int(float(row["heads"]))
+    experts = None
+    ffn = int(float(row["ffn_hidden"]))
+    if row["experts"] and float(row["experts"]) > 1:
+        top_k = _whole(row, "topk")
+        if top_k is None:
+            return "topk not given"
+        experts = Experts(
+            num_experts=int(float(row["experts"])), num_experts_per_token=top_k, expert_ffn=ffn
+        )
+        ffn = 0
+    is_gated = name.lower().startswith(GATED)
+    return ModelSpec(
+        name=name,
+        title=name,
+        num_layers=int(float(row["layers"])),
+        hidden=hidden,
+        num_heads=heads,
+        num_kv_heads=_whole(row, "kv_heads") or heads,
+        head_dim=hidden // heads,
+        ffn=ffn,
+        vocab=int(float(row["vocab"])),
+        is_embedding_tied=not is_gated,
+        source=row["source"],
+        experts=experts,
+        is_ffn_gated=is_gated,
+    )
+
+
+def _step_time(row: Row, model: ModelSpec) -> float:
+    value = float(row["metric_value"])
+    metric, convention = row["metric_name"], row["flops_convention"]
+    length, chips = int(float(row["seq_len"])), float(row["chips"])
+    tokens = float(row["global_batch_seqs"]) * length
+    if metric == TIME:
+        return value
+    if metric == "tokens_per_s_per_chip":
+        return tokens / (value * chips)
+    count = CausalCount.FULL
+    if row["id"].startswith("llama3"):
+        # The paper does not say; the causal count makes the published step the shortest.
+        count = CausalCount.CAUSAL
+    flops = model.model_flops_per_token(length, count)
+    if "hardware" in convention:
+        # Narayanan et al. (SC21) count the forward pass of the layers twice.
+        flops += model.forward_flops_per_token(length, count) - 2 * model.vocab * model.hidden
+    if metric == "mfu_pct":
+        peak = load_chip(CHIPS[row["chip"]][0]).peak("bf16")
+        assert peak is not None
+        value = value / 100 * peak / 1e12
+    return tokens * flops / (value * 1e12 * chips)
+
+
+def read_run(row: Row) -> PublishedRun | Dropped:
+    """The run of a row, or why it cannot be predicted."""
+
+    def drop(reason: str) -> Dropped:
+        return Dropped(id=row["id"], reason=reason)
+
+    if row["chip"] not in CHIPS:
+        return drop(f"chip {row['chip']} is not checked yet")
+    dtype = DTYPES.get(row["precision"].lower())
+    if dtype is None:
+        return drop(f"precision {row['precision'] or 'not given'} has no ops yet")
+    if row["metric_name"] not in METRICS:
+        return drop(f"metric {row['metric_name']} is not a training rate")
+    published = float(row["metric_value"])
+    if not (math.isfinite(published) and published > 0):
+        return drop(f"metric_value {row['metric_value']} is not above zero")
+    model = _model(row)
+    if isinstance(model, str):
+        return drop(model)
+    if not (row["tp"] and row["pp"]):
+        return drop("tp, pp not given")
+    if row["id"].startswith("megascale-t"):
+        return drop("an ablation of methods, one number per method, on one plan")
+    seconds = _step_time(row, model)
+    recompute = row["recompute"].split()[0].strip(",") if row["recompute"] else None
+    if recompute not in ("none", "selective", "full"):
+        recompute = "none"
+    zero = row["zero"][:1]
+    length = int(float(row["seq_len"]))
+    parallel = ParallelSpec(
+        global_batch_tokens=int(float(row["global_batch_seqs"])) * length,
+        sequence_length=length,
+        dtype=dtype,
+        tensor=_whole(row, "tp"),
+        pipeline=_whole(row, "pp"),
+        data=_whole(row, "dp"),
+        context=_whole(row, "cp") or 1,
+        expert=_whole(row, "ep") or 1,
+        virtual_stages=_whole(row, "vpp"),
+        microbatch_size=_whole(row, "micro_batch"),
+        zero_stage=int(zero) if zero.isdigit() else 1,
+        recompute=recompute,
+    )
+    said = row["sequence_parallel"]
+    is_cut = said == "yes" or (not said and not row["id"].startswith(WITHOUT_SEQUENCE_PARALLELISM))
+    return PublishedRun(
+        id=row["id"],
+        family=family(row["id"]),
+        chip=row["chip"],
+        num_chips=int(float(row["chips"])),
+        model=model,
+        parallel=parallel,
+        is_sequence_parallel=is_cut,
+        is_attention_fused=not row["id"].startswith(KEEPS_SCORES),
+        metric=row["metric_name"],
+        published=published,
+        step_time_s=seconds,
+    )
+
+
+def read_runs(path: Path) -> tuple[list[PublishedRun], list[Dropped]]:
+    """All rows: those that can be predicted, and the others with their reasons.
+
+    Raises:
+        RecordError: when there is no such table, or it lacks a column.
+    """
+    try:
+        with path.open(encoding="utf-8", newline="") as file:
+            reader = csv.DictReader(file)
+            missing = [name for name in COLUMNS if name not in (reader.fieldnames or ())]
+            if missing:
+                raise RecordError(
+                    f"{path}: no column {', '.join(missing)}. "
+                    "`configs/validation/published_runs.csv` shows what a table has."
+                )
+            read = [_read_or_drop(row, number) for number, row in enumerate(reader, start=2)]
+    except FileNotFoundError:
+        raise RecordError(f"{path}: no such file. Give a table as data=FILE.csv.") from None
+    except UnicodeDecodeError as error:
+        raise RecordError(f"{path}: not a text in UTF-8 ({error.reason}).") from None
+    runs = [run for run in read if isinstance(run, PublishedRun)]
+    return runs, [run for run in read if isinstance(run, Dropped)]
+
+
+def _read_or_drop(row: Row, line: int) -> PublishedRun | Dropped:
+    """One bad cell costs its row, not the table."""
+    named = {key: value or "" for key, value in row.items() if isinstance(key, str)}
+    named["id"] = named["id"] or f"line {line}"
+    try:
+        return read_run(named)
+    except (ValueError, ZeroDivisionError) as error:
+        return Dropped(id=named["id"], reason=f"a number cannot be read: {error}")

@@ -1,0 +1,135 @@
+"""Tables of published runs as users bring them, and what is printed of them."""
+
+import csv
+import json
+from pathlib import Path
+
+import pytest
+
+from harness.cli.main import main
+from harness.config.build import PUBLISHED_RUNS
+from harness.validation.rows import COLUMNS, PublishedRun, read_run
+
+RUN = "llama3-t4-002"
+
+
+def published(row_id: str = RUN) -> dict[str, str]:
+    with PUBLISHED_RUNS.open(encoding="utf-8", newline="") as file:
+        return next(row for row in csv.DictReader(file) if row["id"] == row_id)
+
+
+def table(path: Path, *rows: dict[str, str]) -> Path:
+    with path.open("w", encoding="utf-8", newline="") as file:
+        writer = csv.DictWriter(file, fieldnames=COLUMNS, extrasaction="ignore")
+        writer.writeheader()
+        writer.writerows(rows)
+    return path
+
+
+def validated(
+    path: Path, capsys: pytest.CaptureFixture[str], expected_exit_code: int = 0
+) -> dict[str, object]:
+    assert main(["validate", f"data={path}", "format=json"]) == expected_exit_code
+    found = json.loads(capsys.readouterr().out)
+    assert isinstance(found, dict)
+    return found
+
+
+def test_a_table_of_ones_own_is_predicted_into_one_json_object(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    unknown = published() | {"id": "other-1", "chip": "Abacus"}
+    found = validated(table(tmp_path / "runs.csv", published(), unknown), capsys)
+    assert (found["rows"], found["used"]) == (2, 1)
+    (dropped,) = found["dropped"]
+    assert dropped["id"] == "other-1"
+    assert "Abacus" in dropped["reason"]
+    (one,) = found["predictions"]
+    assert one["id"] == RUN
+    assert one["P10"] < one["predicted"] < one["P90"]
+    error = abs(one["predicted"] / one["published"] - 1)
+    for key in ("median_abs_error", "mean_abs_error", "worst_abs_error"):
+        assert found[key] == pytest.approx(error)
+    assert found["by_source"]["llama3"]["used"] == 1
+
+
+def test_a_prediction_is_in_the_metric_of_its_row(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    run = read_run(published())
+    assert isinstance(run, PublishedRun)
+    as_time = published() | {
+        "id": "time-1",
+        "metric_name": "step_time_s",
+        "metric_value": str(run.step_time_s),
+    }
+    tokens = run.parallel.global_batch_tokens / run.num_chips / run.step_time_s
+    as_rate = published() | {
+        "id": "rate-1",
+        "metric_name": "tokens_per_s_per_chip",
+        "metric_value": str(tokens),
+    }
+    found = validated(table(tmp_path / "runs.csv", as_time, as_rate), capsys)
+    time, rate = found["predictions"]
+    assert time["published"] == pytest.approx(run.step_time_s)
+    # The same step, once as a time and once as a rate.
+    assert time["predicted"] * rate["predicted"] == pytest.approx(run.step_time_s * tokens)
+
+
+@pytest.mark.parametrize(
+    ("cell", "value", "reason"),
+    [
+        ("metric_value", "fast", "a number cannot be read"),
+        ("metric_value", "0", "is not above zero"),
+        ("metric_value", "nan", "is not above zero"),
+        ("layers", "many", "a number cannot be read"),
+        ("heads", "", "heads not given"),
+    ],
+)
+def test_a_bad_cell_costs_its_row_and_says_why(
+    cell: str,
+    value: str,
+    reason: str,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    bad = published() | {"id": "bad-1", cell: value}
+    found = validated(table(tmp_path / "runs.csv", bad, published()), capsys)
+    assert found["used"] == 1
+    (dropped,) = found["dropped"]
+    assert reason in dropped["reason"]
+
+
+def test_a_table_with_nothing_to_predict_is_told_by_the_exit_code(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    path = table(tmp_path / "runs.csv", published() | {"chip": "Abacus"})
+    found = validated(path, capsys, expected_exit_code=5)
+    assert found["used"] == 0
+    assert found["median_abs_error"] is None
+
+
+@pytest.mark.parametrize(
+    ("arguments", "complaint"),
+    [
+        (["data=nowhere.csv"], "nowhere.csv: no such file"),
+        (["format=xml"], "format"),
+        (["date=runs.csv"], "date"),
+    ],
+)
+def test_a_mistake_is_told_in_a_line(
+    arguments: list[str], complaint: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["validate", *arguments]) == 2
+    error = capsys.readouterr().err
+    assert complaint in error
+    assert "Traceback" not in error
+
+
+def test_a_table_that_lacks_columns_names_them(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    path = tmp_path / "runs.csv"
+    path.write_text("id,chip\nx,y\n", encoding="utf-8")
+    assert main(["validate", f"data={path}"]) == 2
+    assert "no column source, chips" in capsys.readouterr().err
