@@ -27,6 +27,7 @@ from kernels import registry
 BYTES_PER_GBIT = GIGA / 8
 PEAK_DTYPES = ("fp64", "fp32", "tf32", "bf16", "fp16", "fp8", "fp4", "int8")
 COMPUTE_DTYPES = ("bf16", "fp16", "fp32")
+LINEAR_DTYPES = ("", "fp8", "int8")
 RECOMPUTE = ("none", "selective", "full")
 
 
@@ -412,6 +413,7 @@ def parallel_spec(data: Mapping[str, object], key: str = "parallel") -> Parallel
         global_batch_tokens=reader.count("global_batch_tokens"),
         sequence_length=reader.count("sequence_length"),
         dtype=reader.choice("dtype", COMPUTE_DTYPES),
+        linear_dtype=reader.choice("linear_dtype", LINEAR_DTYPES, ""),
         tensor=reader.optional_count("tensor"),
         pipeline=reader.optional_count("pipeline"),
         data=reader.optional_count("data"),

@@ -126,6 +126,7 @@ class StepModel:
     lookup: Lookup
     sequence_length: int
     dtype: str
+    linear_dtype: str = ""
     is_sequence_parallel: bool = True
     """Tensor groups cut norms and residuals along the sequence; False is plain all-reduce."""
     is_attention_fused: bool = True
@@ -140,12 +141,23 @@ class StepModel:
         cls, model: ModelSpec, cluster: ClusterSpec, lookup: Lookup, parallel: ParallelSpec
     ) -> "StepModel":
         """The step model of what a plan is asked to do."""
-        return cls(model, cluster, lookup, parallel.sequence_length, parallel.dtype)
+        return cls(
+            model,
+            cluster,
+            lookup,
+            parallel.sequence_length,
+            parallel.dtype,
+            linear_dtype=parallel.linear_dtype,
+        )
 
     def shard(self, plan: PlanChoice) -> Shard:
         """The part of model and batch that a chip of the plan works on."""
         shard = shard_of(plan, self.sequence_length, self.dtype)
-        return replace(shard, is_attention_fused=self.is_attention_fused)
+        return replace(
+            shard,
+            linear_dtype=self.linear_dtype,
+            is_attention_fused=self.is_attention_fused,
+        )
 
     def work_time(self, items: tuple[WorkItem, ...]) -> WorkTime:
         """The items' times added up."""
@@ -261,6 +273,7 @@ class StepModel:
                 microbatch_size=plan.microbatch_size,
                 sequence_length=self.sequence_length,
                 dtype=self.dtype,
+                linear_dtype=self.linear_dtype,
                 is_attention_fused=self.is_attention_fused,
             )
             stages = self.stages(shard, kinds, plan.recompute)

@@ -4,7 +4,6 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
-from harness.config.specs import load_chip, load_cluster
 from harness.errors import ChipscaleError
 from harness.extrapolate.lookup import Lookup
 from harness.extrapolate.memory import memory_use
@@ -12,7 +11,8 @@ from harness.extrapolate.project import ModelError, model_error, spread
 from harness.extrapolate.search import best_plan
 from harness.extrapolate.step import StepModel, StepTime
 from harness.projection import PlanChoice
-from harness.validation.rows import CHIPS, Dropped, PublishedRun
+from harness.validation.clusters import cluster_of
+from harness.validation.rows import Dropped, PublishedRun
 from harness.workload.plan import ParallelSpec
 from kernels import registry
 
@@ -79,7 +79,7 @@ class Prediction:
         used = memory_use(
             run.model, self.step.plan, run.parallel.sequence_length, run.parallel.dtype
         )
-        limit = load_chip(CHIPS[run.chip][0]).memory_bytes
+        limit = run.chip.memory_bytes
         assert limit is not None
         return used.total_bytes / limit
 
@@ -98,11 +98,12 @@ def predict_all(
 
 def predict(run: PublishedRun, lookups: dict[str, Lookup]) -> Prediction | Dropped:
     """The step time of a run from its configuration; its memory is not checked here."""
-    chip_name, cluster_name = CHIPS[run.chip]
-    lookup = lookups.get(chip_name)
+    lookup = lookups.get(run.chip.name)
     if lookup is None:
-        lookup = lookups[chip_name] = Lookup(load_chip(chip_name), registry.cost)
-    cluster = load_cluster(cluster_name)
+        lookup = lookups[run.chip.name] = Lookup(run.chip, registry.cost)
+    cluster = cluster_of(run.chip, run.num_chips)
+    if cluster is None:
+        return Dropped(id=run.id, reason=f"the network of {run.chip.title} is n/a")
     parallel = run.parallel
     steps = StepModel.of(run.model, cluster, lookup, parallel)
     steps.is_sequence_parallel = run.is_sequence_parallel

@@ -6,20 +6,39 @@ it, a cluster one of those in `configs/cluster/`, and what a row does not say is
 
 import csv
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
-from harness.config.specs import load_chip, load_model
+from harness.config.specs import load_model
+from harness.device.chip import ChipSpec
 from harness.errors import RecordError
+from harness.validation.clusters import chip_titled
 from harness.workload.model import CausalCount, Experts, ModelSpec
 from harness.workload.plan import ParallelSpec
 
-CHIPS = {
-    "H100-SXM": ("h100_sxm", "h100_16k"),
-    "A100-80GB-SXM": ("a100_80gb_sxm", "a100_4k"),
-    "A100-40GB-SXM": ("a100_40gb_sxm", "a100_4k"),
+KNOWN_MODELS = {
+    "deepseek-v2": "deepseek_v2",
+    "deepseek-v3": "deepseek_v3",
+    "gpt-oss-120b": "gpt_oss_120b",
+    "kimi-k2": "kimi_k2",
+    "qwen3-235b-a22b": "qwen3_235b_a22b",
+    "qwen3-30b-a3b": "qwen3_30b_a3b",
 }
-DTYPES = {"bf16": "bf16", "amp_bf16": "bf16", "fp16": "fp16"}
+"""Models whose heads are not their width over their number, or that a table's columns cannot say;
+a name that begins so is that file of `configs/model/`, with the layers of the row."""
+PRECISIONS = {
+    "bf16": ("bf16", ""),
+    "amp_bf16": ("bf16", ""),
+    "fp16": ("fp16", ""),
+    "fp8": ("bf16", "fp8"),
+    "fp8-cs": ("bf16", "fp8"),
+    "fp8-mx": ("bf16", "fp8"),
+    "mxfp8": ("bf16", "fp8"),
+    "float8": ("bf16", "fp8"),
+    "amp_fp8": ("bf16", "fp8"),
+    "int8": ("bf16", "int8"),
+}
+"""Type of the model, and that of the products with a layer's weights, by the row's first word."""
 TIME = "step_time_s"
 METRICS = (TIME, "tokens_per_s_per_chip", "tflops_per_chip", "mfu_pct")
 WITHOUT_SEQUENCE_PARALLELISM = ("megatron-sc21", "megatron-2020", "mtnlg", "vtrain")
@@ -45,7 +64,7 @@ class PublishedRun:
     id: str
     family: str
     """The source, as `dgxc` of `dgxc-023`."""
-    chip: str
+    chip: ChipSpec
     num_chips: int
     model: ModelSpec
     parallel: ParallelSpec
@@ -91,14 +110,25 @@ def _whole(row: Row, column: str) -> int | None:
     return int(float(text)) if text else None
 
 
+def _data_degree(row: Row) -> int | None:
+    """The row's, or what its chips leave where a part of it is written as another axis."""
+    degrees = [_whole(row, column) or 1 for column in ("tp", "pp", "cp")]
+    chips, given = int(float(row["chips"])), _whole(row, "dp")
+    left = chips // math.prod(degrees)
+    return None if given is None else given if given * math.prod(degrees) == chips else left
+
+
 def _model(row: Row) -> ModelSpec | str:
-    needed = ("layers", "hidden", "ffn_hidden", "heads", "vocab", "seq_len", "global_batch_seqs")
+    name = row["model"]
+    known = next((file for title, file in KNOWN_MODELS.items() if name.startswith(title)), None)
+    needed = ["layers", "seq_len", "global_batch_seqs"]
+    if known is None:
+        needed += ["hidden", "ffn_hidden", "heads", "vocab"]
     missing = [column for column in needed if not row[column]]
     if missing:
         return f"{', '.join(missing)} not given"
-    name = row["model"]
-    if name.startswith("deepseek-v3"):
-        return load_model("deepseek_v3")
+    if known is not None:
+        return replace(load_model(known), num_layers=int(float(row["layers"])))
     hidden, heads = int(float(row["hidden"])), int(float(row["heads"]))
     experts = None
     ffn = int(float(row["ffn_hidden"]))
@@ -128,7 +158,7 @@ def _model(row: Row) -> ModelSpec | str:
     )
 
 
-def _step_time(row: Row, model: ModelSpec) -> float:
+def _step_time(row: Row, model: ModelSpec, chip: ChipSpec) -> float:
     value = float(row["metric_value"])
     metric, convention = row["metric_name"], row["flops_convention"]
     length, chips = int(float(row["seq_len"])), float(row["chips"])
@@ -146,8 +176,9 @@ def _step_time(row: Row, model: ModelSpec) -> float:
         # Narayanan et al. (SC21) count the forward pass of the layers twice.
         flops += model.forward_flops_per_token(length, count) - 2 * model.vocab * model.hidden
     if metric == "mfu_pct":
-        peak = load_chip(CHIPS[row["chip"]][0]).peak("bf16")
-        assert peak is not None
+        peak = chip.peak("bf16")
+        if peak is None:
+            raise ValueError(f"mfu_pct of {chip.title}, whose bf16 peak is n/a")
         value = value / 100 * peak / 1e12
     return tokens * flops / (value * 1e12 * chips)
 
@@ -158,11 +189,14 @@ def read_run(row: Row) -> PublishedRun | Dropped:
     def drop(reason: str) -> Dropped:
         return Dropped(id=row["id"], reason=reason)
 
-    if row["chip"] not in CHIPS:
-        return drop(f"chip {row['chip']} is not checked yet")
-    dtype = DTYPES.get(row["precision"].lower())
-    if dtype is None:
-        return drop(f"precision {row['precision'] or 'not given'} has no ops yet")
+    chip = chip_titled(row["chip"])
+    if chip is None:
+        return drop(f"chip {row['chip']} has no data sheet in configs/chip")
+    words = row["precision"].lower().split()
+    types = PRECISIONS.get(words[0]) if words else None
+    if types is None:
+        return drop(f"precision {words[0] if words else 'not given'} has no ops yet")
+    dtype, linear_dtype = types
     if row["metric_name"] not in METRICS:
         return drop(f"metric {row['metric_name']} is not a training rate")
     published = float(row["metric_value"])
@@ -175,7 +209,7 @@ def read_run(row: Row) -> PublishedRun | Dropped:
         return drop("tp, pp not given")
     if row["id"].startswith("megascale-t"):
         return drop("an ablation of methods, one number per method, on one plan")
-    seconds = _step_time(row, model)
+    seconds = _step_time(row, model, chip)
     recompute = row["recompute"].split()[0].strip(",") if row["recompute"] else None
     if recompute not in ("none", "selective", "full"):
         recompute = "none"
@@ -185,9 +219,10 @@ def read_run(row: Row) -> PublishedRun | Dropped:
         global_batch_tokens=int(float(row["global_batch_seqs"])) * length,
         sequence_length=length,
         dtype=dtype,
+        linear_dtype=linear_dtype,
         tensor=_whole(row, "tp"),
         pipeline=_whole(row, "pp"),
-        data=_whole(row, "dp"),
+        data=_data_degree(row),
         context=_whole(row, "cp") or 1,
         expert=_whole(row, "ep") or 1,
         virtual_stages=_whole(row, "vpp"),
@@ -200,7 +235,7 @@ def read_run(row: Row) -> PublishedRun | Dropped:
     return PublishedRun(
         id=row["id"],
         family=family(row["id"]),
-        chip=row["chip"],
+        chip=chip,
         num_chips=int(float(row["chips"])),
         model=model,
         parallel=parallel,

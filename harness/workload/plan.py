@@ -11,7 +11,10 @@ class ParallelSpec:
     """Tokens of one optimizer step over the whole cluster."""
     sequence_length: int
     dtype: str
-    """Type of the matrix products: `bf16`, `fp16` or `fp32`."""
+    """Type of the model and, unless `linear_dtype` says otherwise, of its matrix products: `bf16`,
+    `fp16` or `fp32`."""
+    linear_dtype: str = ""
+    """Type in which layers multiply by their weights, as `fp8`; empty for `dtype`."""
     tensor: int | None = None
     pipeline: int | None = None
     data: int | None = None

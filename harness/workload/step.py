@@ -57,6 +57,8 @@ class Shard:
     sequence_length: int = 4096
     """Tokens per sequence; in decoding, tokens already in the cache with the new one."""
     dtype: str = "bf16"
+    linear_dtype: str = ""
+    """Type in which training multiplies by the weights of layers, as `fp8`; empty for `dtype`."""
     is_attention_fused: bool = True
     """False writes the scores to memory and multiplies all of them, as before FlashAttention."""
 
@@ -154,6 +156,30 @@ class _Layer:
     def gemm(self, role: str, rows: int, columns: int, depth: int) -> WorkItem:
         return self.item("gemm", role, M=rows, N=columns, K=depth)
 
+    def linear(self, role: str, rows: int, columns: int, depth: int) -> list[WorkItem]:
+        """The product with a weight of the layer, in 8 bits where the shard says so.
+
+        Then its input is quantized first. Weights are quantized once for all microbatches, which
+        is left out; head, router and attention core keep the type of the model.
+
+        Source: Transformer Engine's FP8 recipe, Micikevicius et al. (arXiv 2209.05433) section 3.
+        """
+        dtype = self.shard.linear_dtype
+        if not dtype or self.phase is not Phase.TRAINING:
+            return [self.gemm(role, rows, columns, depth)]
+        return [
+            _quantized(self, role, dtype, rows, depth),
+            self.item("scaled_gemm", role, dtype, "row", M=rows, N=columns, K=depth),
+        ]
+
+    def experts_linear(
+        self, role: str, rows: int, num_experts: int, columns: int, depth: int
+    ) -> list[WorkItem]:
+        """The same for the rows of all experts of this chip; in 8 bits, all as one product."""
+        if self.shard.linear_dtype and self.phase is Phase.TRAINING:
+            return self.linear(f"{role}, experts as one", rows, columns, depth)
+        return [self.experts_gemm(role, rows, num_experts, columns, depth)]
+
     def experts_gemm(
         self, role: str, rows: int, num_experts: int, columns: int, depth: int
     ) -> WorkItem:
@@ -191,7 +217,9 @@ class _Layer:
         width = model.head_dim
         items = [
             self.norm("attention norm", self.own_tokens, model.hidden),
-            self.gemm("attention qkv", self.tokens, (heads + 2 * kv_heads) * width, model.hidden),
+            *self.linear(
+                "attention qkv", self.tokens, (heads + 2 * kv_heads) * width, model.hidden
+            ),
         ]
         if model.has_qk_norm:
             items.append(self.norm("query norm", self.tokens * heads, width))
@@ -208,7 +236,7 @@ class _Layer:
         return [
             *items,
             *core,
-            self.gemm("attention out", self.tokens, model.hidden, heads * width),
+            *self.linear("attention out", self.tokens, model.hidden, heads * width),
             self.residual("attention residual"),
         ]
 
@@ -297,12 +325,12 @@ class _Layer:
         items = [self.norm("attention norm", self.own_tokens, model.hidden)]
         if q_rank:
             items += [
-                self.gemm("query down", self.own_tokens, q_rank, model.hidden),
+                *self.linear("query down", self.own_tokens, q_rank, model.hidden),
                 self.norm("query norm", self.own_tokens, q_rank),
             ]
         items += [
-            self.gemm("query up", self.tokens, heads * (nope + rope), q_rank or model.hidden),
-            self.gemm("key-value down", self.own_tokens, kv_rank + rope, model.hidden),
+            *self.linear("query up", self.tokens, heads * (nope + rope), q_rank or model.hidden),
+            *self.linear("key-value down", self.own_tokens, kv_rank + rope, model.hidden),
             self.norm("key-value norm", self.own_tokens, kv_rank),
             self.item("rope", "rope", T=self.tokens, H=heads + 1, D=rope),
         ]
@@ -318,12 +346,12 @@ class _Layer:
             ]
         else:
             items += [
-                self.gemm("key-value up", self.tokens, heads * (nope + value), kv_rank),
+                *self.linear("key-value up", self.tokens, heads * (nope + value), kv_rank),
                 self._core(heads, heads, nope + rope, value),
             ]
         return [
             *items,
-            self.gemm("attention out", self.tokens, model.hidden, heads * value),
+            *self.linear("attention out", self.tokens, model.hidden, heads * value),
             self.residual("attention residual"),
         ]
 
@@ -332,9 +360,9 @@ class _Layer:
         gated = self.model.is_ffn_gated
         up = f"{role} gate up" if gated else f"{role} up"
         return [
-            self.gemm(up, rows, (2 if gated else 1) * width, hidden),
+            *self.linear(up, rows, (2 if gated else 1) * width, hidden),
             self.activation(role, rows, width),
-            self.gemm(f"{role} down", rows, hidden, width),
+            *self.linear(f"{role} down", rows, hidden, width),
         ]
 
     def feed_forward(self, kind: LayerKind) -> list[WorkItem]:
@@ -369,9 +397,9 @@ class _Layer:
                 K=top_k,
             ),
             self.moved("moe_permute", "expert dispatch"),
-            self.experts_gemm("expert gate up", sent, local, gated * width, hidden),
+            *self.experts_linear("expert gate up", sent, local, gated * width, hidden),
             self.activation("expert", sent, width),
-            self.experts_gemm("expert down", sent, local, hidden, width),
+            *self.experts_linear("expert down", sent, local, hidden, width),
             self.moved("moe_unpermute", "expert combine"),
         ]
         if experts.num_shared_experts:
@@ -399,6 +427,29 @@ class _Layer:
         return [self.item("embedding", "embedding", T=self.tokens, V=rows, H=model.hidden)]
 
 
+def _quantized(layer: _Layer, role: str, dtype: str, rows: int, width: int) -> WorkItem:
+    return layer.item("quantize", f"{role} input", dtype, "token", T=rows, H=width)
+
+
+def _scaled_gradients(item: WorkItem) -> list[WorkItem]:
+    """The gradients of an 8-bit product: its output's gradient quantized, then two products.
+
+    Both are products of the forward kind, with the axes in other places.
+    """
+    product = item.problem
+    rows, columns, depth = product["M"], product["N"], product["K"]
+
+    def again(op: str, variant: str, **axes: int) -> WorkItem:
+        made = problem(op, product.dtype, Mode.FORWARD, variant, **axes)
+        return replace(item, problem=made, direction=Direction.BACKWARD)
+
+    return [
+        again("quantize", "token", T=rows, H=columns),
+        again("scaled_gemm", product.variant, M=rows, N=depth, K=columns),
+        again("scaled_gemm", product.variant, M=columns, N=depth, K=rows),
+    ]
+
+
 def backward(items: Iterable[WorkItem]) -> tuple[WorkItem, ...]:
     """The gradients of forward work, in reverse order.
 
@@ -408,6 +459,11 @@ def backward(items: Iterable[WorkItem]) -> tuple[WorkItem, ...]:
     found: list[WorkItem] = []
     for item in reversed(tuple(items)):
         base = replace(item, direction=Direction.BACKWARD)
+        if item.problem.op == "quantize":
+            continue  # Its gradient passes through as it is.
+        if item.problem.op == "scaled_gemm":
+            found += _scaled_gradients(item)
+            continue
         if item.problem.op == "moe_route":
             continue  # The gradient of T x K weights is no work worth the name.
         if item.problem.op == "add":

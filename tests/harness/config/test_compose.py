@@ -63,7 +63,7 @@ def problems_of(cases: tuple[Case, ...]) -> set[str]:
         ("suite.ops=[gemm", "close its brackets"),
         ("suite.roofs=gemm", "suite.roofs: 'gemm' is not a list."),
         ("measure.timeout_s=0", "measure.timeout_s: 0.0 is not greater than 0."),
-        ("measure.max_samples=2", "Set it to 10 or more."),
+        ("measure.max_samples=2", "Set it to 20 or more."),
         ("measure.cache=warm", "measure.cache: 'warm' is not allowed. Allowed are cold, hot."),
         ("device.fake.faults={gemm:hangs}", "Did you mean 'hang'?"),
         ("device.fake.faults={gem:hang}", "no op named 'gem'. Did you mean 'gemm'?"),

@@ -8,6 +8,7 @@ import pytest
 
 from harness.cli.main import main
 from harness.config.build import PUBLISHED_RUNS
+from harness.validation.clusters import chip_titled, cluster_of
 from harness.validation.rows import COLUMNS, PublishedRun, read_run
 
 RUN = "llama3-t4-002"
@@ -133,3 +134,46 @@ def test_a_table_that_lacks_columns_names_them(
     path.write_text("id,chip\nx,y\n", encoding="utf-8")
     assert main(["validate", f"data={path}"]) == 2
     assert "no column source, chips" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("precision", "linear_dtype"),
+    [("fp8", "fp8"), ("MXFP8", "fp8"), ("FP8-CS (FP8-MX)", "fp8"), ("bf16", "")],
+)
+def test_a_rows_precision_says_how_layers_multiply(precision: str, linear_dtype: str) -> None:
+    run = read_run(published() | {"precision": precision})
+    assert isinstance(run, PublishedRun)
+    assert run.parallel.dtype == "bf16"
+    assert run.parallel.linear_dtype == linear_dtype
+
+
+def test_a_known_models_heads_are_its_own_and_its_layers_the_rows() -> None:
+    run = read_run(published() | {"model": "qwen3-30b-a3b (4 layers)", "layers": "4"})
+    assert isinstance(run, PublishedRun)
+    assert run.model.head_dim == 128
+    assert run.model.num_layers == 4
+
+
+def test_chips_that_no_axis_names_are_data_parallel() -> None:
+    row = published() | {"chips": "6144", "tp": "8", "pp": "1", "cp": "", "dp": "16", "zero": "3"}
+    run = read_run(row)
+    assert isinstance(run, PublishedRun)
+    assert run.parallel.data == 768
+
+
+def test_a_chip_is_joined_as_its_data_sheet_says() -> None:
+    chip = chip_titled("GB200")
+    assert chip is not None
+    rack, *outer = cluster_of(chip, 512).tiers
+    assert rack.chips == chip.scaleup_domain_chips
+    assert rack.bandwidth_bytes_per_s_per_chip == chip.scaleup_bandwidth_bytes_per_s_per_chip
+    assert {tier.bandwidth_bytes_per_s_per_chip for tier in outer} == {
+        chip.scaleout_bandwidth_bytes_per_s_per_chip
+    }
+
+
+def test_a_network_that_no_data_sheet_tells_is_not_guessed() -> None:
+    chip = chip_titled("TPU-v5e")
+    assert chip is not None
+    assert cluster_of(chip, 256) is not None
+    assert cluster_of(chip, 512) is None

@@ -7,6 +7,8 @@ from harness.workload.model import CausalCount
 @pytest.mark.parametrize("name", list_names("model"))
 def test_counted_parameters_are_the_published_ones(name: str) -> None:
     model = load_model(name)
+    if model.published_parameters is None:
+        pytest.skip("its parameters are published too roughly to be held to")
     assert model.num_parameters == pytest.approx(model.published_parameters, rel=1e-4)
 
 

@@ -1,4 +1,5 @@
 import re
+from dataclasses import replace
 
 import pytest
 from hypothesis import given
@@ -177,3 +178,40 @@ def test_a_degree_that_does_not_divide_is_refused_with_one_that_does() -> None:
 def test_experts_of_a_dense_model_are_refused() -> None:
     with pytest.raises(PlanError, match=r"shard\.expert: 8 does not divide the 1 experts"):
         phase_problems(load_model("llama3_8b"), Shard(expert=8), Phase.TRAINING)
+
+
+@pytest.mark.parametrize("name", ["llama3_8b", "deepseek_v3"])
+def test_eight_bit_layers_have_as_many_flops_as_sixteen_bit_ones(name: str) -> None:
+    model = load_model(name)
+    kind = LayerKind.MOE if model.num_moe_layers else LayerKind.DENSE
+    products = (*MATRIX_OPS, "scaled_gemm")
+    shard = Shard(sequence_length=512)
+    flops = [
+        total_cost(
+            [item for item in layer_work(model, one, kind) if item.problem.op in products],
+            registry.cost,
+        ).flops
+        for one in (shard, replace(shard, linear_dtype="fp8"))
+    ]
+    assert flops[0] == flops[1]
+
+
+def test_eight_bit_layers_quantize_what_goes_into_each_product() -> None:
+    shard = Shard(sequence_length=512, linear_dtype="fp8")
+    items = layer_work(load_model("llama3_8b"), shard, LayerKind.DENSE)
+    problems = [item.problem for item in items for _ in range(item.count)]
+    products = [one for one in problems if one.op == "scaled_gemm"]
+    # Four weights, each with a product forward and two backward; no other product has weights.
+    assert len(products) == 3 * 4
+    assert not [one for one in problems if one.op == "gemm"]
+    quantized = [one for one in problems if one.op == "quantize"]
+    # Each forward input once, and the gradient of each output once.
+    assert len(quantized) == 2 * 4
+    inputs = {(one["T"], one["H"]) for one in quantized}
+    assert all((one["M"], one["K"]) in inputs for one in products[:4])
+
+
+def test_serving_multiplies_as_the_model_says_whatever_training_does() -> None:
+    shard = Shard(sequence_length=512, linear_dtype="fp8")
+    items = layer_work(load_model("llama3_8b"), shard, LayerKind.DENSE, Phase.DECODE)
+    assert not [item for item in items if item.problem.op == "scaled_gemm"]
