@@ -110,6 +110,8 @@ def main(arguments: list[str] | None = None) -> int:
         print("Stopped; the same command goes on where it was.", file=sys.stderr)
         return INTERRUPTED_EXIT_CODE
     records = folder.records()
+    for warning in folder.proof.warnings if folder.proof is not None else ():
+        print(f"warning: {warning}")
     for record in records:
         if record.status in FAILURES:
             print(f"{record.case.id}: {record.status}, {record.reason}")

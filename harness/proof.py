@@ -1,0 +1,440 @@
+"""Proof: what was found out about timer, launch and cache before anything was measured.
+
+Nothing of it is subtracted from a sample. It says how far the samples can be trusted, in numbers
+with their intervals and in sentences with what to do.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+
+from harness.record import SHORT_RESOLUTIONS
+from harness.stats import CONFIDENCE, ratio_interval, summarize
+from harness.units import capacity, duration, significant
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Estimate:
+    """A value with its interval."""
+
+    value: float
+    low: float
+    high: float
+
+    def is_beyond(self, tolerance: float, expected: float = 1.0) -> bool:
+        """The whole interval is farther from what is expected than the tolerance."""
+        return self.low > expected + tolerance or self.high < expected - tolerance
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Linearity:
+    """The same work done several times in one sample must take as many times as long."""
+
+    counts: tuple[int, ...]
+    """How often the work was done in a sample."""
+    medians_s: tuple[float, ...]
+    """One for each count."""
+    unit_s: float
+    """Slope of the line through the medians: one unit of the work."""
+    intercept_s: float
+    """What every sample holds besides its work: timer and launch."""
+    deviation: Estimate
+    """Farthest from the line, relative to it."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TimerProof:
+    """One timer, started and stopped around nothing and around work of known length."""
+
+    kind: str
+    claimed_resolution_s: float
+    observed_resolution_s: float | None
+    """Smallest difference between readings of the same work; None where no step showed."""
+    overhead_s: Estimate
+    """What it shows for nothing at all."""
+    linearity: Linearity | None
+    """None where the timer showed no time at all for the work."""
+
+    @property
+    def resolution_s(self) -> float:
+        """The coarser of what is claimed and what was seen."""
+        return max(self.claimed_resolution_s, self.observed_resolution_s or 0.0)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ScaleProof:
+    """Long work by the device's timer, and by the host's clock around it."""
+
+    device_s: float
+    host_s: float
+    ratio: Estimate
+    """Device over host: 1, less the host's time to start and to notice the end."""
+    drift: Estimate
+    """That ratio at the end of the proof over that at its start."""
+    apart_s: float
+    """Time between the two."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LaunchProof:
+    """An empty op, launched as the samples are and with nothing done about its launch."""
+
+    wanted: str
+    used: str
+    """What the device could do of it; see `harness/measure/policy.py`."""
+    direct_s: Estimate
+    used_s: Estimate
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CacheProof:
+    """A buffer read right after it was read (hot), and after a flush (cold)."""
+
+    policy: str
+    """What the run's samples have: `cold` or `hot`."""
+    told_bytes: int | None
+    """The last-level cache by the device's own word."""
+    flush_bytes: int
+    buffer_bytes: int
+    """The largest buffer that showed a difference, or the smallest that was tried."""
+    tried_bytes: tuple[int, ...]
+    cold_s: float
+    hot_s: float
+    ratio: Estimate | None
+    """Cold over hot; None where the timer showed no time for the read."""
+
+    @property
+    def is_proven(self) -> bool:
+        """Reading takes longer after a flush, beyond chance."""
+        return self.ratio is not None and self.ratio.low > 1
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Proof:
+    """Everything that was proven of one device in one process."""
+
+    device: str
+    timers: tuple[TimerProof, ...] = ()
+    """That of the samples first; the host's clock behind it where it is another."""
+    scale: ScaleProof | None = None
+    launch: LaunchProof | None = None
+    cache: CacheProof | None = None
+    """None on a device that has no cache."""
+    seconds: float = 0.0
+    """What the proof took."""
+    failure: str = ""
+    """Why there is none, where the device could not do what it takes."""
+    changes: tuple[str, ...] = ()
+    """What a later process of the same run found otherwise, one sentence each."""
+
+    @property
+    def resolution_s(self) -> float:
+        """Of the samples' timer; 0 where nothing was proven."""
+        return self.timers[0].resolution_s if self.timers else 0.0
+
+    @property
+    def warnings(self) -> tuple[str, ...]:
+        """What a reader should know before trusting a time, with what to do, a sentence or two."""
+        return tuple(f"{one.warning} {one.advice}".rstrip() for one in judge(self) if one.warning)
+
+
+def estimate(samples: Sequence[float]) -> Estimate:
+    """The median with its interval."""
+    summary = summarize(samples)
+    return Estimate(value=summary.median, low=summary.low, high=summary.high)
+
+
+def estimate_ratio(
+    first: Sequence[float], second: Sequence[float], confidence: float = CONFIDENCE
+) -> Estimate | None:
+    """Median over median with its interval; None where a sample is not positive."""
+    if min(*first, *second) <= 0:
+        return None
+    low, high = ratio_interval(first, second, confidence)
+    return Estimate(value=summarize(first).median / summarize(second).median, low=low, high=high)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Judgement:
+    """One thing that was proven, or not."""
+
+    what: str
+    found: str
+    """Numbers in words."""
+    warning: str = ""
+    """A sentence; empty when all is well."""
+    advice: str = ""
+    """What to do about it."""
+
+
+SCALE_TOLERANCE = 0.01
+"""As much as a median's interval is wide when sampling stops by default: a timer that is wrong by
+more is the larger error."""
+LINEARITY_TOLERANCE = 0.05
+"""As much as the flag for short samples lets pass."""
+
+
+def judge(proof: Proof) -> tuple[Judgement, ...]:
+    """What the numbers mean, each with a warning and its remedy where one is due."""
+    if proof.failure:
+        return (
+            Judgement(
+                what="timer",
+                found="not proven",
+                warning=f"The timer was not proven: {proof.failure}.",
+                advice="Its times may still be right; `chipscale doctor` shows what is missing.",
+            ),
+        )
+    judgements: list[Judgement] = []
+    for timer in proof.timers:
+        judgements += (_overhead(timer), _resolution(timer), _linearity(timer))
+    judgements += _scale(proof.scale) if proof.scale is not None else ()
+    judgements += (_launch(proof.launch),) if proof.launch is not None else ()
+    judgements += (_cache(proof.cache),) if proof.cache is not None else ()
+    judgements += (
+        Judgement(
+            what="later in this run",
+            found=change,
+            warning=change,
+            advice="Measure again on a quiet host if cases of both are compared.",
+        )
+        for change in proof.changes
+    )
+    return tuple(judgements)
+
+
+def _overhead(timer: TimerProof) -> Judgement:
+    overhead = timer.overhead_s
+    is_large = overhead.value > SHORT_RESOLUTIONS * timer.resolution_s
+    return Judgement(
+        what=f"{timer.kind} overhead",
+        found=f"{duration(overhead.value)} ({_range(overhead)}) around nothing",
+        warning=(
+            f"The overhead of {timer.kind} is {duration(overhead.value)}, so a sample shorter than "
+            f"{duration(SHORT_RESOLUTIONS * overhead.value)} holds more than "
+            f"{100 / SHORT_RESOLUTIONS:g} % of it."
+        )
+        if is_large
+        else "",
+        advice="Compare larger sizes; nothing is subtracted." if is_large else "",
+    )
+
+
+def _resolution(timer: TimerProof) -> Judgement:
+    claimed, seen = timer.claimed_resolution_s, timer.observed_resolution_s
+    is_coarser = seen is not None and seen > 2 * claimed
+    found = f"{duration(claimed)} claimed, " + (
+        "no steps seen" if seen is None else f"{duration(seen)} seen"
+    )
+    return Judgement(
+        what=f"{timer.kind} resolution",
+        found=found,
+        warning=(
+            f"The steps of {timer.kind} are {duration(timer.resolution_s)}, coarser than the "
+            f"{duration(claimed)} claimed."
+        )
+        if is_coarser
+        else "",
+        advice=(
+            f"Samples under {duration(SHORT_RESOLUTIONS * timer.resolution_s)} are flagged as "
+            "short; compare larger sizes."
+        )
+        if is_coarser
+        else "",
+    )
+
+
+def _linearity(timer: TimerProof) -> Judgement:
+    what = f"{timer.kind} linearity"
+    line = timer.linearity
+    if line is None:
+        return Judgement(
+            what=what,
+            found="not shown",
+            warning=f"Work of known length took no time at all by {timer.kind}.",
+            advice="Its steps are too coarse for anything short; compare larger sizes.",
+        )
+    counts = ", ".join(str(count) for count in line.counts)
+    found = (
+        f"{counts} times the same work: {duration(line.unit_s)} each and "
+        f"{duration(line.intercept_s)} besides, off the line by {_percent(line.deviation)}"
+    )
+    is_bent = line.deviation.is_beyond(LINEARITY_TOLERANCE, expected=0.0)
+    return Judgement(
+        what=what,
+        found=found,
+        warning=(
+            f"Times of {timer.kind} do not grow as the work does: they are off a line by "
+            f"{_percent(line.deviation)}."
+        )
+        if is_bent
+        else "",
+        advice="Measure on a quiet host with steady clocks, and compare only equal sizes."
+        if is_bent
+        else "",
+    )
+
+
+def _scale(scale: ScaleProof) -> tuple[Judgement, Judgement]:
+    ratio, drift = scale.ratio, scale.drift
+    percent = significant(100 * abs(ratio.value - 1), 2)
+    is_wrong, is_drifting = ratio.is_beyond(SCALE_TOLERANCE), drift.is_beyond(SCALE_TOLERANCE)
+    direction = "fast" if ratio.value > 1 else "slow"
+    return (
+        Judgement(
+            what="against the host's clock",
+            found=(
+                f"{duration(scale.device_s)} by the device, {duration(scale.host_s)} by the host: "
+                f"ratio {ratio.value:.4f} ({ratio.low:.4f} to {ratio.high:.4f})"
+            ),
+            warning=f"The device's timer runs {percent} % {direction} against the host's clock."
+            if is_wrong
+            else "",
+            advice=(
+                "Compare its times only with those of the same timer, and tell the vendor; a "
+                "virtual machine may have moved the host's clock."
+            )
+            if is_wrong
+            else "",
+        ),
+        Judgement(
+            what="drift",
+            found=(
+                f"rate x {drift.value:.4f} ({drift.low:.4f} to {drift.high:.4f}) "
+                f"after {duration(scale.apart_s)}"
+            ),
+            warning=(
+                f"The rate of the device's timer changed by "
+                f"{significant(100 * abs(drift.value - 1), 2)} % in {duration(scale.apart_s)}."
+            )
+            if is_drifting
+            else "",
+            advice="Times taken at different moments cannot be compared until it is steady."
+            if is_drifting
+            else "",
+        ),
+    )
+
+
+def _launch(launch: LaunchProof) -> Judgement:
+    what = f"launch {launch.used}"
+    direct, used = launch.direct_s, launch.used_s
+    if launch.used == "direct":
+        return Judgement(
+            what=what,
+            found=f"an empty op takes {duration(direct.value)}, its launch is in every sample",
+        )
+    is_kept_out = used.high < direct.low
+    is_asked = launch.used == launch.wanted
+    missing = "" if is_asked else f"; {launch.wanted} was asked for, and is not to be had here"
+    return Judgement(
+        what=what,
+        found=(
+            f"an empty op takes {duration(used.value)} ({_range(used)}), and "
+            f"{duration(direct.value)} ({_range(direct)}) with its launch{missing}"
+        ),
+        warning=(
+            f"An empty op is no faster by launch '{launch.used}' ({duration(used.value)}) than "
+            f"with its launch in the sample ({duration(direct.value)})."
+        )
+        if not is_kept_out
+        else "",
+        advice="Short times may hold the host's; compare larger sizes, or try measure.launch=graph."
+        if not is_kept_out
+        else "",
+    )
+
+
+def _cache(cache: CacheProof) -> Judgement:
+    told = capacity(cache.told_bytes) if cache.told_bytes else "a size that is not told"
+    about = f"flush of {capacity(cache.flush_bytes)} for a cache of {told}"
+    if cache.ratio is None:
+        found = f"{about}: reading {capacity(cache.buffer_bytes)} took no time by this timer"
+    else:
+        found = (
+            f"{about}: reading {capacity(cache.buffer_bytes)} takes "
+            f"{significant(cache.ratio.value)} x as long after it ({significant(cache.ratio.low)} "
+            f"to {significant(cache.ratio.high)}; {duration(cache.cold_s)} cold, "
+            f"{duration(cache.hot_s)} hot)"
+        )
+    if cache.is_proven:
+        if cache.buffer_bytes < cache.tried_bytes[0]:
+            found += (
+                f"; {capacity(cache.tried_bytes[0])} shows no difference, as where others use the "
+                "cache too"
+            )
+        return Judgement(what="cold over hot", found=found)
+    return Judgement(
+        what="cold over hot",
+        found=f"not proven, {found}",
+        warning=(
+            "The flush is not proven: reading a buffer takes no longer after it, so cold times "
+            "may be of a warm cache."
+        )
+        if cache.policy == "cold"
+        else "",
+        advice=(
+            "A virtual machine often tells a wrong cache size, and other work on the host keeps "
+            "its caches cold. Measure on a quiet host of your own, or compare working sets far "
+            "larger than any cache."
+        ),
+    )
+
+
+def with_later(first: Proof, later: Proof) -> Proof:
+    """The first proof, with what a later process of the same run found otherwise."""
+    found = [change for change in changes_since(first, later) if change not in first.changes]
+    return replace(first, changes=(*first.changes, *found))
+
+
+def changes_since(first: Proof, later: Proof) -> tuple[str, ...]:
+    """What a later process of the same run found otherwise, beyond intervals and tolerances."""
+    if first.failure or later.failure:
+        return ()
+    found: list[str] = []
+    for before, after in zip(first.timers, later.timers, strict=False):
+        if before.kind != after.kind:
+            found.append(f"The timer was {before.kind} and later {after.kind}.")
+            continue
+        step_s = SHORT_RESOLUTIONS * max(before.resolution_s, after.resolution_s)
+        if _differ(before.overhead_s, after.overhead_s, step_s):
+            found.append(
+                f"The overhead of {before.kind} was {duration(before.overhead_s.value)} and later "
+                f"{duration(after.overhead_s.value)}."
+            )
+    if (
+        first.scale is not None
+        and later.scale is not None
+        and _differ(first.scale.ratio, later.scale.ratio, SCALE_TOLERANCE)
+    ):
+        found.append(
+            f"The timer's ratio to the host's clock was {first.scale.ratio.value:.4f} and later "
+            f"{later.scale.ratio.value:.4f}."
+        )
+    if (
+        first.launch is not None
+        and later.launch is not None
+        and first.launch.used != later.launch.used
+    ):
+        found.append(f"The launch was {first.launch.used} and later {later.launch.used}.")
+    if (
+        first.cache is not None
+        and later.cache is not None
+        and first.cache.is_proven
+        and not later.cache.is_proven
+    ):
+        found.append("The flush was proven, and later it was not.")
+    return tuple(found)
+
+
+def _differ(first: Estimate, later: Estimate, tolerance: float) -> bool:
+    is_apart = first.high < later.low or later.high < first.low
+    return is_apart and abs(first.value - later.value) > tolerance
+
+
+def _range(value: Estimate) -> str:
+    return f"{duration(value.low)} to {duration(value.high)}"
+
+
+def _percent(value: Estimate) -> str:
+    low, high = significant(100 * value.low, 2), significant(100 * value.high, 2)
+    return f"{significant(100 * value.value, 2)} % ({low} to {high})"
