@@ -35,6 +35,8 @@ def finish_run(
     records = folder.records()
     roofs = measured_roofs(records)
     console.print(results_view(result_rows(records, roofs), roofs))
+    for warning in folder.proof.warnings if folder.proof is not None else ():
+        console.print(f"warning: {warning}", style="yellow", markup=False, soft_wrap=True)
     console.print()
     if request.is_projected and not any(Phase.TRAINING in record.case.roles for record in records):
         console.print("No projection: the suite has no training work, and a step is of training.")

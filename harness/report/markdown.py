@@ -8,7 +8,9 @@ from collections.abc import Sequence
 
 from harness.environment import Environment
 from harness.projection import Projection
+from harness.proof import Proof
 from harness.record import Record
+from harness.report import method
 from harness.report.rows import (
     environment_facts,
     environment_warnings,
@@ -95,12 +97,25 @@ def _projection(projection: Projection) -> list[str]:
     return parts
 
 
+def _method(records: Sequence[Record], proof: Proof | None) -> list[str]:
+    facts = method.method_facts(records)
+    if not facts and proof is None:
+        return []
+    parts = [f"## {method.TITLE}"]
+    if facts:
+        parts.append(table(("what", "value"), facts))
+    if proof is not None:
+        parts += [method.NOTE, table(method.COLUMNS, method.proof_rows(proof))]
+    return parts
+
+
 def render(
     *,
     records: Sequence[Record] = (),
     info: RunInfo | None = None,
     environment: Environment | None = None,
     projection: Projection | None = None,
+    proof: Proof | None = None,
 ) -> str:
     """The Markdown of a run, a projection, or both."""
     roofs = measured_roofs(records)
@@ -111,7 +126,10 @@ def render(
         parts.append(headline(suite, chip, rows))
     if projection is not None:
         parts.append(projection_headline(projection))
-    warnings = environment_warnings(environment, rows)
+    warnings = (
+        *environment_warnings(environment, rows),
+        *(proof.warnings if proof is not None else ()),
+    )
     if warnings:
         parts.append("\n".join(f"- {cell(text)}" for text in warnings))
     if rows:
@@ -120,6 +138,7 @@ def render(
         parts += _reasons(rows) if any(not row.is_ok for row in rows) else []
     if projection is not None:
         parts += _projection(projection)
+    parts += _method(records, proof)
     facts = environment_facts(info, environment)
     if facts:
         parts += ["## Environment", table(("what", "value"), facts)]
