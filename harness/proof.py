@@ -83,6 +83,8 @@ class LaunchProof:
     """What the device could do of it; see `harness/measure/policy.py`."""
     direct_s: Estimate
     used_s: Estimate
+    is_behind_host: bool = False
+    """The device works through what the host has queued, so it may have to wait for a launch."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -318,10 +320,23 @@ def _scale(scale: ScaleProof) -> tuple[Judgement, Judgement]:
 def _launch(launch: LaunchProof) -> Judgement:
     what = f"launch {launch.used}"
     direct, used = launch.direct_s, launch.used_s
+    is_avoidable = launch.is_behind_host and launch.wanted != launch.used
     if launch.used == "direct":
         return Judgement(
             what=what,
             found=f"an empty op takes {duration(direct.value)}, its launch is in every sample",
+            warning=(
+                f"Every sample holds its launch, since {launch.wanted} is not to be had here: an "
+                f"empty op takes {duration(direct.value)}."
+            )
+            if is_avoidable
+            else "",
+            advice=(
+                f"Samples under {duration(SHORT_RESOLUTIONS * direct.value)} are partly of the "
+                "host: compare larger sizes, or try measure.launch=graph."
+            )
+            if is_avoidable
+            else "",
         )
     is_kept_out = used.high < direct.low
     is_asked = launch.used == launch.wanted

@@ -53,7 +53,7 @@ def table(heads: Sequence[str], rows: Sequence[Sequence[str]], numbers: Sequence
 
 def _results(rows: Sequence[ResultRow]) -> list[str]:
     best = sorted(best_rows(rows), key=lambda row: row.roof_share or 0.0)
-    heads = ("op", "shape", "type", "fastest", "median", "rate", "of roof")
+    heads = ("op", "shape", "type", "fastest", "median", "rate", "of roof", "remarks")
     lines = [
         (
             row.title,
@@ -63,6 +63,7 @@ def _results(rows: Sequence[ResultRow]) -> list[str]:
             median_text(row),
             row.rate,
             roof_text(row),
+            ", ".join(row.remarks),
         )
         for row in best[:MAX_ROWS]
     ]

@@ -1,137 +1,21 @@
 """Timers, launches and flushes that are not what they claim must be found and named."""
 
-import math
-import random
 import time
-from collections.abc import Callable
 from dataclasses import replace
 
 import pytest
-import torch
 
 from harness.codec import from_json, to_json
-from harness.device.base import DeviceInfo
 from harness.device.cpu import CpuDevice
 from harness.device.fake import FakeDevice
 from harness.device.request import FakeOptions
 from harness.environment import num_usable_cores, processor_name
 from harness.measure.policy import Cache, Launch, MeasurePolicy
-from harness.measure.proof import Work, prove, smallest_step_s
+from harness.measure.proof import prove, smallest_step_s
 from harness.proof import Proof, changes_since, judge, with_later
+from tests.harness.measure.stand_in import CACHE_BYTES, StandIn, StandInTimer
 
 POLICY = MeasurePolicy()
-CACHE_BYTES = 32 * 2**20
-READ_BYTES_PER_S = 1e12
-
-
-class StandInTimer:
-    """A timer whose faults are set by hand."""
-
-    kind = "stand_in"
-
-    def __init__(
-        self,
-        device: "StandIn",
-        *,
-        overhead_s: float = 0.0,
-        step_s: float = 0.0,
-        scale: float = 1.0,
-        drift_per_s: float = 0.0,
-        dead_s: float = 0.0,
-        claimed_s: float = 1e-7,
-    ) -> None:
-        self.resolution_s = claimed_s
-        self._device = device
-        self._overhead_s, self._step_s, self._scale = overhead_s, step_s, scale
-        self._drift_per_s, self._dead_s = drift_per_s, dead_s
-        self._started_s = 0.0
-
-    def _reading_s(self) -> float:
-        now_s = self._device.clock_s
-        shown_s = self._scale * (now_s + self._drift_per_s * now_s**2 / 2)
-        return math.floor(shown_s / self._step_s) * self._step_s if self._step_s else shown_s
-
-    def start(self) -> None:
-        self._started_s = self._reading_s()
-
-    def stop(self) -> float:
-        self._device.clock_s += self._overhead_s
-        self._device.synchronize()
-        return max(0.0, self._reading_s() - self._started_s - self._dead_s)
-
-
-class StandIn:
-    """A device with a virtual clock, a cache, and a host that takes its time to launch."""
-
-    def __init__(
-        self,
-        *,
-        launch_s: float = 0.0,
-        can_hold: bool = False,
-        can_capture: bool = False,
-        is_flushing: bool = True,
-        cache_bytes: int = CACHE_BYTES,
-        **timer: float,
-    ) -> None:
-        self.info = DeviceInfo(
-            name="stand-in", torch_device_type="cpu", last_level_cache_bytes=CACHE_BYTES
-        )
-        self.torch_device = torch.device("cpu")
-        self.clock_s = 0.0
-        self.launch_s = launch_s
-        self._held_s = 0.0
-        self._can_hold, self._can_capture = can_hold, can_capture
-        self._is_flushing, self._cache_bytes = is_flushing, cache_bytes
-        self._is_cold = True
-        self._random = random.Random(0)
-        self.timer = StandInTimer(self, **timer)
-
-    def work(self) -> Work:
-        return Work(
-            nothing=self.launches(0.0), unit=self.launches(2e-4), read=self._read, host=None
-        )
-
-    def launches(self, seconds: float, launch_s: float | None = None) -> Callable[[], None]:
-        """Work that the host launches; while the device is held, its launch costs nothing."""
-
-        def run() -> None:
-            delay_s = self.launch_s if launch_s is None else launch_s
-            held_s = min(delay_s, self._held_s)
-            self._held_s -= held_s
-            self.clock_s += delay_s - held_s + seconds * self._random.gauss(1.0, 0.001)
-
-        return run
-
-    def _read(self, num_bytes: int) -> Callable[[], None]:
-        def run() -> None:
-            is_hit = not self._is_cold and num_bytes <= self._cache_bytes
-            self._is_cold = False
-            factor = 0.5 if is_hit else 1.0
-            self.launches(factor * num_bytes / READ_BYTES_PER_S)()
-
-        return run
-
-    def now_s(self) -> float:
-        return self.clock_s
-
-    def synchronize(self) -> None:
-        self._held_s = 0.0
-
-    def flush_cache(self) -> None:
-        self.clock_s += 1e-4
-        self._is_cold = self._is_flushing
-
-    @property
-    def flush_bytes(self) -> int:
-        return 2 * CACHE_BYTES
-
-    def hold(self, seconds: float) -> bool:
-        if self._can_hold and seconds:
-            self._held_s = 1.0
-        return self._can_hold
-
-    def capture(self, run: Callable[[], None]) -> Callable[[], None] | None:
-        return self.launches(0.0, launch_s=1e-7) if self._can_capture else None
 
 
 def proof_of(policy: MeasurePolicy = POLICY, **faults: object) -> Proof:
@@ -282,6 +166,16 @@ def test_a_launch_that_is_not_to_be_had_is_told_with_what_was_done() -> None:
     assert "graph was asked for, and is not to be had here" in found
 
 
+def test_an_accelerator_whose_launch_cannot_be_kept_out_is_named() -> None:
+    proof = proof_of(launch_s=5e-6)
+    assert proof.launch is not None
+    assert proof.warnings == (), "a processor is its own host"
+    behind = replace(proof, launch=replace(proof.launch, is_behind_host=True))
+    warning = the_warning(behind, "Every sample holds its launch")
+    assert "an empty op takes 5.00 us" in warning
+    assert "under 100 us" in warning
+
+
 def test_a_hold_that_keeps_nothing_out_is_named() -> None:
     device = StandIn(launch_s=5e-6)
     device.hold = lambda seconds: True  # type: ignore[method-assign]
@@ -368,3 +262,11 @@ def test_what_a_later_proof_finds_otherwise_is_added_to_the_first_once() -> None
         "The flush was proven, and later it was not.",
     )
     assert any("later 12.4 us" in warning for warning in both.warnings)
+
+
+def test_a_device_with_events_is_proven_with_the_clock_of_the_host_beside() -> None:
+    device = CpuDevice(processor_name(), num_usable_cores())
+    device.timer.kind = "device_event"
+    proof = prove(device, POLICY)
+    assert not proof.failure
+    assert [timer.kind for timer in proof.timers] == ["device_event", "host_clock"]
