@@ -57,7 +57,7 @@ ELEMENTS, MAX_ELEMENTS = 2**14, 2**24
 BUFFER_SHARES = (2, 8, 32)
 """The buffers read are the last-level cache over these: the next is tried where the one before
 showed no difference, as where a virtual machine is told of a cache that others share."""
-CACHE_BUDGET_S = 0.4
+CACHE_BUDGET_S = 0.6
 """No other buffer is tried after it, and each is read for a third of it, except that ..."""
 MIN_CACHE_ROUNDS = 5
 """... there are so many rounds: that five are all slower than five others is 1 in 252 by chance."""
