@@ -121,7 +121,9 @@ def short_text(num_timer_steps: float) -> str:
     """`short: 3 steps of the timer`."""
     if num_timer_steps < 1:
         return "short: under 1 step of the timer"
-    return f"short: {significant(num_timer_steps, 2)} steps of the timer"
+    # Not rounded up: what is short never reads as long enough.
+    shown = f"{num_timer_steps:.2g}" if num_timer_steps < 10 else str(int(num_timer_steps))
+    return f"short: {shown} step{'' if shown == '1' else 's'} of the timer"
 
 
 @lru_cache(maxsize=8192)

@@ -44,7 +44,7 @@ def test_a_comparison_says_which_of_two_times_is_short(
     second.write(PROOF, replace(proof, timers=(late,)))
     assert main(["compare", "first", "second", "--results-dir", str(tmp_path)]) == 0
     shown = capsys.readouterr().out
-    assert "same, A short: 3.0 steps of the timer" in shown
+    assert "same, A short: 3 steps of the timer" in shown
     assert "A: 1 of 1 cases are short" in shown
     assert "B: The overhead of virtual_clock is 1.00 ms" in shown
     assert "B short" not in shown

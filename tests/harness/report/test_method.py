@@ -1,6 +1,7 @@
 """What a reader learns of how the samples were taken, and of times that are short."""
 
 from dataclasses import replace
+from pathlib import Path
 
 from harness.proof import CacheProof, Estimate, LaunchProof, Proof, ScaleProof, TimerProof
 from harness.record import Record
@@ -9,9 +10,10 @@ from harness.report.method import method_facts, proof_rows
 from harness.report.rows import environment_warnings, status_text
 from harness.report.table import results_view
 from harness.results import measured_roofs, result_rows
-from harness.store.mlflow.layout import COLUMNS, table_rows
+from harness.store.folder import PROOF as FILE
+from harness.store.mlflow.layout import COLUMNS, run_content, table_rows
 from tests.harness.report.test_table import text_of
-from tests.harness.sample_run import sample_environment, sample_info, sample_records
+from tests.harness.sample_run import sample_environment, sample_info, sample_records, write_run
 
 
 def exactly(value: float) -> Estimate:
@@ -124,13 +126,13 @@ def test_a_run_of_an_older_version_has_no_proof_and_says_nothing_of_it() -> None
 def test_a_short_time_says_so_in_every_view() -> None:
     records = short_records()
     rows = result_rows(records)
-    words = "short: 3.0 steps of the timer"
+    words = "short: 3 steps of the timer"
     assert rows[0].is_short
     assert status_text(rows[0]) == f"ok, {words}"
     assert words in html.render(records=records, info=sample_info())
     assert words in dict(zip(COLUMNS, table_rows(rows)[0], strict=True))["remarks"]
     view = text_of(results_view(rows, measured_roofs(records)), width=80)
-    assert "ok, short: 3.0 steps" in view
+    assert "ok, short: 3 steps" in view
     assert "Short: 1 of 54 cases are short" in view
     assert all(len(line) <= 80 for line in view.splitlines())
 
@@ -149,3 +151,18 @@ def test_short_cases_are_a_warning() -> None:
     )
     assert warning in environment_warnings(None, result_rows(short_records()))
     assert warning not in environment_warnings(None, result_rows(held_records()))
+
+
+def test_mlflow_holds_the_proof_and_how_samples_were_launched(tmp_path: Path) -> None:
+    folder = write_run(tmp_path, records=held_records())
+    folder.write(FILE, PROOF)
+    content = run_content(folder)
+    assert folder.proof == PROOF
+    assert FILE in {artifact.path for artifact in content.artifacts}
+    assert dict(content.params)["launch"] == "held"
+    (launches,) = {
+        line[COLUMNS.index("launch")]
+        for line in table_rows(result_rows(held_records()))
+        if line[COLUMNS.index("status")] == "ok"
+    }
+    assert launches == "held"
