@@ -204,44 +204,43 @@ def judge(proof: Proof) -> tuple[Judgement, ...]:
     return tuple(judgements)
 
 
+def _judged(what: str, found: str, *, is_bad: bool, warning: str, advice: str) -> Judgement:
+    """The warning and its advice are told only where it is bad."""
+    if not is_bad:
+        return Judgement(what=what, found=found)
+    return Judgement(what=what, found=found, warning=warning, advice=advice)
+
+
 def _overhead(timer: TimerProof) -> Judgement:
     overhead = timer.overhead_s
-    is_large = overhead.value > SHORT_RESOLUTIONS * timer.resolution_s
-    return Judgement(
-        what=f"{timer.kind} overhead",
-        found=f"{duration(overhead.value)} ({_range(overhead)}) around nothing",
+    return _judged(
+        f"{timer.kind} overhead",
+        f"{duration(overhead.value)} ({_range(overhead)}) around nothing",
+        is_bad=overhead.value > SHORT_RESOLUTIONS * timer.resolution_s,
         warning=(
             f"The overhead of {timer.kind} is {duration(overhead.value)}, so a sample shorter than "
             f"{duration(SHORT_RESOLUTIONS * overhead.value)} holds more than "
             f"{100 / SHORT_RESOLUTIONS:g} % of it."
-        )
-        if is_large
-        else "",
-        advice="Compare larger sizes; nothing is subtracted." if is_large else "",
+        ),
+        advice="Compare larger sizes; nothing is subtracted.",
     )
 
 
 def _resolution(timer: TimerProof) -> Judgement:
     claimed, seen = timer.claimed_resolution_s, timer.observed_resolution_s
-    is_coarser = seen is not None and seen > 2 * claimed
-    found = f"{duration(claimed)} claimed, " + (
-        "no steps seen" if seen is None else f"{duration(seen)} seen"
-    )
-    return Judgement(
-        what=f"{timer.kind} resolution",
-        found=found,
+    return _judged(
+        f"{timer.kind} resolution",
+        f"{duration(claimed)} claimed, "
+        + ("no steps seen" if seen is None else f"{duration(seen)} seen"),
+        is_bad=seen is not None and seen > 2 * claimed,
         warning=(
             f"The steps of {timer.kind} are {duration(timer.resolution_s)}, coarser than the "
             f"{duration(claimed)} claimed."
-        )
-        if is_coarser
-        else "",
+        ),
         advice=(
             f"Samples under {duration(SHORT_RESOLUTIONS * timer.resolution_s)} are flagged as "
             "short; compare larger sizes."
-        )
-        if is_coarser
-        else "",
+        ),
     )
 
 
@@ -256,63 +255,44 @@ def _linearity(timer: TimerProof) -> Judgement:
             advice="Its steps are too coarse for anything short; compare larger sizes.",
         )
     counts = ", ".join(str(count) for count in line.counts)
-    found = (
+    return _judged(
+        what,
         f"{counts} times the same work: {duration(line.unit_s)} each and "
-        f"{duration(line.intercept_s)} besides, off the line by {_percent(line.deviation)}"
-    )
-    is_bent = line.deviation.is_beyond(LINEARITY_TOLERANCE, expected=0.0)
-    return Judgement(
-        what=what,
-        found=found,
+        f"{duration(line.intercept_s)} besides, off the line by {_percent(line.deviation)}",
+        is_bad=line.deviation.is_beyond(LINEARITY_TOLERANCE, expected=0.0),
         warning=(
             f"Times of {timer.kind} do not grow as the work does: they are off a line by "
             f"{_percent(line.deviation)}."
-        )
-        if is_bent
-        else "",
-        advice="Measure on a quiet host with steady clocks, and compare only equal sizes."
-        if is_bent
-        else "",
+        ),
+        advice="Measure on a quiet host with steady clocks, and compare only equal sizes.",
     )
 
 
 def _scale(scale: ScaleProof) -> tuple[Judgement, Judgement]:
     ratio, drift = scale.ratio, scale.drift
-    percent = significant(100 * abs(ratio.value - 1), 2)
-    is_wrong, is_drifting = ratio.is_beyond(SCALE_TOLERANCE), drift.is_beyond(SCALE_TOLERANCE)
+    wrong, moved = (significant(100 * abs(one.value - 1), 2) for one in (ratio, drift))
     direction = "fast" if ratio.value > 1 else "slow"
     return (
-        Judgement(
-            what="against the host's clock",
-            found=(
-                f"{duration(scale.device_s)} by the device, {duration(scale.host_s)} by the host: "
-                f"ratio {ratio.value:.4f} ({ratio.low:.4f} to {ratio.high:.4f})"
-            ),
-            warning=f"The device's timer runs {percent} % {direction} against the host's clock."
-            if is_wrong
-            else "",
+        _judged(
+            "against the host's clock",
+            f"{duration(scale.device_s)} by the device, {duration(scale.host_s)} by the host: "
+            f"ratio {ratio.value:.4f} ({ratio.low:.4f} to {ratio.high:.4f})",
+            is_bad=ratio.is_beyond(SCALE_TOLERANCE),
+            warning=f"The device's timer runs {wrong} % {direction} against the host's clock.",
             advice=(
                 "Compare its times only with those of the same timer, and tell the vendor; a "
                 "virtual machine may have moved the host's clock."
-            )
-            if is_wrong
-            else "",
-        ),
-        Judgement(
-            what="drift",
-            found=(
-                f"rate x {drift.value:.4f} ({drift.low:.4f} to {drift.high:.4f}) "
-                f"after {duration(scale.apart_s)}"
             ),
+        ),
+        _judged(
+            "drift",
+            f"rate x {drift.value:.4f} ({drift.low:.4f} to {drift.high:.4f}) "
+            f"after {duration(scale.apart_s)}",
+            is_bad=drift.is_beyond(SCALE_TOLERANCE),
             warning=(
-                f"The rate of the device's timer changed by "
-                f"{significant(100 * abs(drift.value - 1), 2)} % in {duration(scale.apart_s)}."
-            )
-            if is_drifting
-            else "",
-            advice="Times taken at different moments cannot be compared until it is steady."
-            if is_drifting
-            else "",
+                f"The rate of the device's timer changed by {moved} % in {duration(scale.apart_s)}."
+            ),
+            advice="Times taken at different moments cannot be compared until it is steady.",
         ),
     )
 
@@ -320,73 +300,62 @@ def _scale(scale: ScaleProof) -> tuple[Judgement, Judgement]:
 def _launch(launch: LaunchProof) -> Judgement:
     what = f"launch {launch.used}"
     direct, used = launch.direct_s, launch.used_s
-    is_avoidable = launch.is_behind_host and launch.wanted != launch.used
+    or_graph = "" if launch.wanted == "graph" else ", or try measure.launch=graph"
+    missing = f"{launch.wanted} is not to be had here"
     if launch.used == "direct":
-        return Judgement(
-            what=what,
-            found=f"an empty op takes {duration(direct.value)}, its launch is in every sample",
+        return _judged(
+            what,
+            f"an empty op takes {duration(direct.value)}, its launch is in every sample",
+            # A processor is its own host: there is no launch to keep out.
+            is_bad=launch.is_behind_host and launch.wanted != launch.used,
             warning=(
-                f"Every sample holds its launch, since {launch.wanted} is not to be had here: an "
-                f"empty op takes {duration(direct.value)}."
-            )
-            if is_avoidable
-            else "",
+                f"Every sample holds its launch, since {missing}: an empty op takes "
+                f"{duration(direct.value)}."
+            ),
             advice=(
                 f"Samples under {duration(SHORT_RESOLUTIONS * direct.value)} are partly of the "
-                "host: compare larger sizes, or try measure.launch=graph."
-            )
-            if is_avoidable
-            else "",
+                f"host: compare larger sizes{or_graph}."
+            ),
         )
-    is_kept_out = used.high < direct.low
-    is_asked = launch.used == launch.wanted
-    missing = "" if is_asked else f"; {launch.wanted} was asked for, and is not to be had here"
-    return Judgement(
-        what=what,
-        found=(
-            f"an empty op takes {duration(used.value)} ({_range(used)}), and "
-            f"{duration(direct.value)} ({_range(direct)}) with its launch{missing}"
-        ),
+    return _judged(
+        what,
+        f"an empty op takes {duration(used.value)} ({_range(used)}), and "
+        f"{duration(direct.value)} ({_range(direct)}) with its launch"
+        + ("" if launch.used == launch.wanted else f"; {missing}"),
+        is_bad=used.high >= direct.low,
         warning=(
             f"An empty op is no faster by launch '{launch.used}' ({duration(used.value)}) than "
             f"with its launch in the sample ({duration(direct.value)})."
-        )
-        if not is_kept_out
-        else "",
-        advice="Short times may hold the host's; compare larger sizes, or try measure.launch=graph."
-        if not is_kept_out
-        else "",
+        ),
+        advice=f"Short times may hold the host's; compare larger sizes{or_graph}.",
     )
 
 
 def _cache(cache: CacheProof) -> Judgement:
     told = capacity(cache.told_bytes) if cache.told_bytes else "a size that is not told"
-    about = f"flush of {capacity(cache.flush_bytes)} for a cache of {told}"
+    found = f"flush of {capacity(cache.flush_bytes)} for a cache of {told}: "
+    found += f"reading {capacity(cache.buffer_bytes)} "
     if cache.ratio is None:
-        found = f"{about}: reading {capacity(cache.buffer_bytes)} took no time by this timer"
+        found += "took no time by this timer"
     else:
-        found = (
-            f"{about}: reading {capacity(cache.buffer_bytes)} takes "
-            f"{significant(cache.ratio.value)} x as long after it ({significant(cache.ratio.low)} "
-            f"to {significant(cache.ratio.high)}; {duration(cache.cold_s)} cold, "
-            f"{duration(cache.hot_s)} hot)"
+        found += (
+            f"takes {significant(cache.ratio.value)} x as long after it "
+            f"({significant(cache.ratio.low)} to {significant(cache.ratio.high)}; "
+            f"{duration(cache.cold_s)} cold, {duration(cache.hot_s)} hot)"
         )
-    if cache.is_proven:
-        if cache.buffer_bytes < cache.tried_bytes[0]:
-            found += (
-                f"; {capacity(cache.tried_bytes[0])} shows no difference, as where others use the "
-                "cache too"
-            )
-        return Judgement(what="cold over hot", found=found)
-    return Judgement(
-        what="cold over hot",
-        found=f"not proven, {found}",
+    if cache.is_proven and cache.buffer_bytes < cache.tried_bytes[0]:
+        found += (
+            f"; {capacity(cache.tried_bytes[0])} shows no difference, as where others use the "
+            "cache too"
+        )
+    return _judged(
+        "cold over hot",
+        found if cache.is_proven else f"not proven, {found}",
+        is_bad=not cache.is_proven and cache.policy == "cold",
         warning=(
             "The flush is not proven: reading a buffer takes no longer after it, so cold times "
             "may be of a warm cache."
-        )
-        if cache.policy == "cold"
-        else "",
+        ),
         advice=(
             "A virtual machine often tells a wrong cache size, and other work on the host keeps "
             "its caches cold. Measure on a quiet host of your own, or compare working sets far "

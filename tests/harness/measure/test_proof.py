@@ -163,7 +163,7 @@ def test_a_launch_that_is_not_to_be_had_is_told_with_what_was_done() -> None:
     assert proof.launch is not None
     assert proof.launch.used == "held"
     found = next(one.found for one in judge(proof) if one.what == "launch held")
-    assert "graph was asked for, and is not to be had here" in found
+    assert "graph is not to be had here" in found
 
 
 def test_an_accelerator_whose_launch_cannot_be_kept_out_is_named() -> None:
