@@ -8,6 +8,7 @@ from rich.table import Table
 
 from harness.compare import TOLERANCE, ComparedRuns, Comparison, Verdict, compare_records
 from harness.errors import NothingMeasured
+from harness.judgement import proof_warnings
 from harness.record import SHORT_RESOLUTIONS
 from harness.report.rows import environment_warnings
 from harness.results import result_rows, short_text
@@ -35,9 +36,11 @@ def main(options: argparse.Namespace) -> int:
     console = Console(highlight=False)
     console.print(f"A: {_title(first)}\nB: {_title(second)}\n", markup=False, soft_wrap=True)
     for name, folder in (("A", first), ("B", second)):
-        proven = folder.proof.warnings if folder.proof is not None else ()
         rows = result_rows(folder.records())
-        for warning in (*environment_warnings(folder.environment, rows), *proven):
+        for warning in (
+            *environment_warnings(folder.environment, rows),
+            *proof_warnings(folder.proof),
+        ):
             console.print(f"{name}: {warning}", style="yellow", markup=False, soft_wrap=True)
     console.print(_table(compared))
     verdicts = Counter(comparison.verdict for comparison in compared.comparisons)

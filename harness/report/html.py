@@ -12,6 +12,7 @@ from plotly.offline import get_plotlyjs
 
 from harness.device.chip import ChipSpec
 from harness.environment import Environment
+from harness.judgement import proof_warnings
 from harness.projection import Projection
 from harness.proof import Proof
 from harness.record import Record, Status
@@ -324,10 +325,7 @@ def render(
     if how:
         sections.append(how)
         links.append(("method", method.TITLE))
-    warnings = (
-        *environment_warnings(environment, rows),
-        *(proof.warnings if proof is not None else ()),
-    )
+    warnings = (*environment_warnings(environment, rows), *proof_warnings(proof))
     if info is not None or environment is not None:
         facts = environment_facts(info, environment)
         note = "Where these numbers come from; records.jsonl beside this file has every sample."

@@ -7,6 +7,7 @@ after a few lines, so what matters most comes first.
 from collections.abc import Sequence
 
 from harness.environment import Environment
+from harness.judgement import proof_warnings
 from harness.projection import Projection
 from harness.proof import Proof
 from harness.record import Record
@@ -127,10 +128,7 @@ def render(
         parts.append(headline(suite, chip, rows))
     if projection is not None:
         parts.append(projection_headline(projection))
-    warnings = (
-        *environment_warnings(environment, rows),
-        *(proof.warnings if proof is not None else ()),
-    )
+    warnings = (*environment_warnings(environment, rows), *proof_warnings(proof))
     if warnings:
         parts.append("\n".join(f"- {cell(text)}" for text in warnings))
     if rows:

@@ -3,7 +3,8 @@
 from collections import Counter
 from collections.abc import Iterable, Sequence
 
-from harness.proof import Proof, judge
+from harness.judgement import judge
+from harness.proof import Proof
 from harness.record import Measurement, Record
 from harness.units import capacity, duration
 

@@ -22,7 +22,8 @@ from harness.cases import Case
 from harness.codec import from_json, to_json
 from harness.environment import Environment
 from harness.errors import ConfigError, RecordError
-from harness.proof import Proof, with_later
+from harness.judgement import with_later
+from harness.proof import Proof
 from harness.record import Record, Status
 from harness.store.folder import (
     CASES,

@@ -10,9 +10,10 @@ from harness.device.cpu import CpuDevice
 from harness.device.fake import FakeDevice
 from harness.device.request import FakeOptions
 from harness.environment import num_usable_cores, processor_name
+from harness.judgement import changes_since, judge, proof_warnings, with_later
 from harness.measure.policy import Cache, Launch, MeasurePolicy
 from harness.measure.proof import prove, smallest_step_s
-from harness.proof import Proof, changes_since, judge, with_later
+from harness.proof import Proof
 from tests.harness.measure.stand_in import CACHE_BYTES, StandIn, StandInTimer
 
 POLICY = MeasurePolicy()
@@ -27,13 +28,13 @@ def proof_of(policy: MeasurePolicy = POLICY, **faults: object) -> Proof:
 
 def the_warning(proof: Proof, *words: str) -> str:
     """The one warning with all of these words."""
-    (found,) = [text for text in proof.warnings if all(word in text for word in words)]
+    (found,) = [text for text in proof_warnings(proof) if all(word in text for word in words)]
     return found
 
 
 def test_a_good_timer_and_flush_are_proven_without_a_warning() -> None:
     proof = proof_of()
-    assert proof.warnings == ()
+    assert proof_warnings(proof) == ()
     assert proof.cache is not None
     assert proof.cache.is_proven
     assert proof.cache.ratio is not None
@@ -69,6 +70,8 @@ def test_a_timer_that_sees_no_work_at_all_is_named() -> None:
     proof = proof_of(dead_s=1.0)
     assert proof.timers[0].linearity is None
     assert "no time at all" in the_warning(proof, "known length")
+    assert proof.scale is None
+    assert "No time of this device can be trusted" in the_warning(proof, "stood still")
 
 
 def test_a_timer_that_runs_fast_is_found_by_the_clock_of_the_host() -> None:
@@ -130,7 +133,7 @@ def test_a_flush_that_does_not_flush_is_found() -> None:
 
 def test_a_flush_that_does_not_flush_does_not_matter_to_hot_samples() -> None:
     proof = proof_of(replace(POLICY, cache=Cache.HOT), is_flushing=False)
-    assert proof.warnings == ()
+    assert proof_warnings(proof) == ()
     assert "not proven" in judge(proof)[-1].found
 
 
@@ -169,7 +172,7 @@ def test_a_launch_that_is_not_to_be_had_is_told_with_what_was_done() -> None:
 def test_an_accelerator_whose_launch_cannot_be_kept_out_is_named() -> None:
     proof = proof_of(launch_s=5e-6)
     assert proof.launch is not None
-    assert proof.warnings == (), "a processor is its own host"
+    assert proof_warnings(proof) == (), "a processor is its own host"
     behind = replace(proof, launch=replace(proof.launch, is_behind_host=True))
     warning = the_warning(behind, "Every sample holds its launch")
     assert "an empty op takes 5.00 us" in warning
@@ -217,7 +220,7 @@ def test_the_fake_chip_is_proven_at_once_and_its_clock_does_not_move() -> None:
     before = device.now_s()
     proof = prove(device, POLICY)
     assert proof.seconds < 0.05
-    assert proof.warnings == ()
+    assert proof_warnings(proof) == ()
     assert proof.cache is None
     assert device.now_s() == before == 0.0
 
@@ -261,7 +264,7 @@ def test_what_a_later_proof_finds_otherwise_is_added_to_the_first_once() -> None
         "The timer's ratio to the host's clock was 1.0000 and later 1.0300.",
         "The flush was proven, and later it was not.",
     )
-    assert any("later 12.4 us" in warning for warning in both.warnings)
+    assert any("later 12.4 us" in warning for warning in proof_warnings(both))
 
 
 def test_a_device_with_events_is_proven_with_the_clock_of_the_host_beside() -> None:

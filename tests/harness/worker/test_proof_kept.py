@@ -5,6 +5,7 @@ from pathlib import Path
 
 from harness.device.fake import FakeDevice
 from harness.device.request import FakeOptions
+from harness.judgement import proof_warnings
 from harness.measure.policy import MeasurePolicy
 from harness.measure.proof import prove
 from harness.proof import Estimate
@@ -20,7 +21,7 @@ def test_the_proof_of_timer_and_cache_is_kept_with_the_run(tmp_path: Path) -> No
     assert proof is not None
     assert proof.device == "chipscale fake chip"
     assert proof.timers[0].kind == "virtual_clock"
-    assert proof.warnings == ()
+    assert proof_warnings(proof) == ()
 
 
 def test_a_resumed_run_says_what_its_proof_finds_otherwise(tmp_path: Path) -> None:
