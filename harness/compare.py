@@ -43,6 +43,9 @@ class Comparison:
     low: float
     high: float
     verdict: Verdict
+    first_steps: float
+    """The first median in steps of its timer; below SHORT_RESOLUTIONS it is too short for it."""
+    second_steps: float
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -109,6 +112,7 @@ def _protocol_difference(first: Record, second: Record) -> str:
     assert second.correctness is not None
     parts = {
         "timer": (first.measurement.timer, second.measurement.timer),
+        "launch": (first.measurement.launch, second.measurement.launch),
         "cache": (first.measurement.cache, second.measurement.cache),
         "tolerance": (_tolerances(first.correctness), _tolerances(second.correctness)),
         "cost": (first.cost, second.cost),
@@ -135,6 +139,8 @@ def _compare(first: Record, second: Record, tolerance: float) -> Comparison:
         low=low,
         high=high,
         verdict=verdict(low, high, tolerance),
+        first_steps=first.measurement.num_timer_steps,
+        second_steps=second.measurement.num_timer_steps,
     )
 
 

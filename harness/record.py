@@ -3,6 +3,7 @@
 The samples are kept raw; whatever is said of them later is computed from them again.
 """
 
+import math
 from dataclasses import dataclass
 from enum import StrEnum
 
@@ -191,8 +192,14 @@ class Measurement:
     @property
     def is_short(self) -> bool:
         """The samples are too short for their timer."""
+        return self.num_timer_steps < SHORT_RESOLUTIONS
+
+    @property
+    def num_timer_steps(self) -> float:
+        """How many steps of the timer the median sample lasts."""
         ordered = sorted(self.steady_samples_s)
-        return ordered[len(ordered) // 2] < SHORT_RESOLUTIONS * self.timer_resolution_s
+        median_s = ordered[len(ordered) // 2]
+        return median_s / self.timer_resolution_s if self.timer_resolution_s > 0 else math.inf
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

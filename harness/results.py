@@ -61,6 +61,12 @@ class ResultRow:
     """The chip drew all the power it may, and lowered its clocks for that."""
     energy: Energy | None
     sustained: Sustained | None
+    launch: str
+    """How the host's time to launch was kept out of the samples; empty without a time."""
+    num_timer_steps: float | None
+    """The median in steps of its timer."""
+    is_short: bool
+    """The samples are too short for their timer: see SHORT_RESOLUTIONS."""
     bound: Bound | None
     roof_share: float | None
     """Achieved over attainable; above 1 when the roof was measured too low. None without a roof."""
@@ -76,6 +82,17 @@ class ResultRow:
         if self.median_s is None or self.low_s is None or self.high_s is None:
             return False
         return self.high_s - self.low_s > 2 * NOISY_HALF_WIDTH * self.median_s
+
+    @property
+    def remarks(self) -> tuple[str, ...]:
+        """What to know of its time before building on it, in a few words each."""
+        marks = {
+            "throttled": self.is_throttled,
+            "power capped": self.is_power_capped,
+            "noisy": self.is_noisy,
+            short_text(self.num_timer_steps or 0.0): self.is_short,
+        }
+        return tuple(words for words, is_so in marks.items() if is_so)
 
     @property
     def is_above_roof(self) -> bool:
@@ -106,6 +123,15 @@ class ResultRow:
         if is_matrix and self.flops_per_s is not None:
             return with_prefix(self.flops_per_s, "FLOP/s")
         return "" if self.bytes_per_s is None else with_prefix(self.bytes_per_s, "B/s")
+
+
+def short_text(num_timer_steps: float) -> str:
+    """`short: 3 steps of the timer`."""
+    if num_timer_steps < 1:
+        return "short: under 1 step of the timer"
+    # Not rounded up: what is short never reads as long enough.
+    shown = f"{num_timer_steps:.2g}" if num_timer_steps < 10 else str(int(num_timer_steps))
+    return f"short: {shown} step{'' if shown == '1' else 's'} of the timer"
 
 
 @lru_cache(maxsize=8192)
@@ -175,6 +201,9 @@ def result_row(record: Record, roofs: Roofs) -> ResultRow:
         is_power_capped=_is_power_capped(measurement),
         energy=measurement.energy if measurement is not None else None,
         sustained=measurement.sustained if measurement is not None else None,
+        launch=measurement.launch if measurement is not None else "",
+        num_timer_steps=measurement.num_timer_steps if measurement is not None else None,
+        is_short=measurement is not None and measurement.is_short,
         bound=bound,
         roof_share=share,
     )

@@ -6,10 +6,12 @@ from collections import Counter
 from rich.console import Console
 from rich.table import Table
 
-from harness.compare import TOLERANCE, ComparedRuns, Verdict, compare_records
+from harness.compare import TOLERANCE, ComparedRuns, Comparison, Verdict, compare_records
 from harness.errors import NothingMeasured
+from harness.judgement import proof_warnings
+from harness.record import SHORT_RESOLUTIONS
 from harness.report.rows import environment_warnings
-from harness.results import result_rows
+from harness.results import result_rows, short_text
 from harness.run import find_run
 from harness.store.folder import RunFolder
 from harness.units import duration, significant
@@ -34,7 +36,11 @@ def main(options: argparse.Namespace) -> int:
     console = Console(highlight=False)
     console.print(f"A: {_title(first)}\nB: {_title(second)}\n", markup=False, soft_wrap=True)
     for name, folder in (("A", first), ("B", second)):
-        for warning in environment_warnings(folder.environment, result_rows(folder.records())):
+        rows = result_rows(folder.records())
+        for warning in (
+            *environment_warnings(folder.environment, rows),
+            *proof_warnings(folder.proof),
+        ):
             console.print(f"{name}: {warning}", style="yellow", markup=False, soft_wrap=True)
     console.print(_table(compared))
     verdicts = Counter(comparison.verdict for comparison in compared.comparisons)
@@ -66,12 +72,23 @@ def _title(folder: RunFolder) -> str:
     return f"{info.chip or info.device}, {info.suite}, {info.run_id}"
 
 
+def _verdict(comparison: Comparison) -> str:
+    """The verdict, and which of the two times is too short for its timer."""
+    steps = {"A": comparison.first_steps, "B": comparison.second_steps}
+    short = [
+        f"{name} {short_text(number)}"
+        for name, number in steps.items()
+        if number < SHORT_RESOLUTIONS
+    ]
+    return ", ".join([comparison.verdict, *short])
+
+
 def _table(compared: ComparedRuns) -> Table:
     table = Table(box=None, header_style="bold", pad_edge=False, padding=(0, 2, 0, 0))
     table.add_column("case", overflow="fold")
     for name in ("A", "B", "B over A", "95 % interval"):
         table.add_column(name, justify="right", no_wrap=True)
-    table.add_column("B is", no_wrap=True)
+    table.add_column("B is", overflow="fold")
     for comparison in compared.comparisons:
         table.add_row(
             comparison.case_id.replace("[", " ").replace("]", ""),
@@ -79,7 +96,7 @@ def _table(compared: ComparedRuns) -> Table:
             duration(comparison.second_s),
             f"{significant(comparison.speedup)} x",
             f"{significant(comparison.low)} to {significant(comparison.high)}",
-            comparison.verdict,
+            _verdict(comparison),
             style=STYLES.get(comparison.verdict),
         )
     return table

@@ -10,6 +10,7 @@ import torch
 from rich.console import Console
 from rich.table import Table
 
+from harness.cli.doctor_timers import timers_view
 from harness.config.specs import match_chip
 from harness.device.accelerator import AcceleratorDevice
 from harness.device.base import Device
@@ -138,5 +139,7 @@ def main(options: argparse.Namespace) -> int:
     table.add_column("what to do", overflow="fold", style="yellow")
     for finding in findings:
         table.add_row(finding.what, finding.state, finding.advice)
-    Console(highlight=False, markup=False).print(table)
+    console = Console(highlight=False, markup=False)
+    console.print(table)
+    console.print(timers_view(devices))
     return 0

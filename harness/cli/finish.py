@@ -13,6 +13,7 @@ from harness.config.specs import list_names, load_chip
 from harness.config.this_chip import this_chip
 from harness.errors import CASE_FAILED_EXIT_CODE, ConfigError, PlanError
 from harness.extrapolate.project import project
+from harness.judgement import proof_warnings
 from harness.projection import Projection
 from harness.record import FAILURES, Record
 from harness.report.table import projection_view, results_view
@@ -35,6 +36,8 @@ def finish_run(
     records = folder.records()
     roofs = measured_roofs(records)
     console.print(results_view(result_rows(records, roofs), roofs))
+    for warning in proof_warnings(folder.proof):
+        console.print(f"warning: {warning}", style="yellow", markup=False, soft_wrap=True)
     console.print()
     if request.is_projected and not any(Phase.TRAINING in record.case.roles for record in records):
         console.print("No projection: the suite has no training work, and a step is of training.")

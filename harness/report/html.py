@@ -12,10 +12,13 @@ from plotly.offline import get_plotlyjs
 
 from harness.device.chip import ChipSpec
 from harness.environment import Environment
+from harness.judgement import proof_warnings
 from harness.projection import Projection
+from harness.proof import Proof
 from harness.record import Record, Status
 from harness.report import (
     breakdown_plot,
+    method,
     ops_plot,
     roof_share_plot,
     roofline_plot,
@@ -131,7 +134,9 @@ def _table_row(row: ResultRow, is_best: bool) -> str:
     )
     title = ""
     if row.is_ok:
-        title = f' title="{row.num_samples} samples, {row.num_outliers} of them outliers"'
+        launch = f", launch {row.launch}" if row.launch else ""
+        title = f"{row.num_samples} samples, {row.num_outliers} of them outliers{launch}"
+        title = f' title="{escape(title)}"'
     return f"<tr{title}>{''.join(cells)}</tr>"
 
 
@@ -163,6 +168,25 @@ def _cases(rows: Sequence[ResultRow]) -> str:
         "a heading sorts."
     )
     return _section("cases", "All cases", note, table)
+
+
+def _method(records: Sequence[Record], proof: Proof | None) -> str:
+    """The section on timer, launch and cache; empty where nothing is known of them."""
+    facts = method.method_facts(records)
+    if not facts and proof is None:
+        return ""
+    body = _definitions(facts)
+    if proof is not None:
+        heads = "".join(f'<th scope="col">{escape(name)}</th>' for name in method.COLUMNS)
+        lines = "".join(
+            f'<tr><th scope="row">{escape(what)}</th>{_cell(found)}{_cell(advice, "reason")}</tr>'
+            for what, found, advice in method.proof_rows(proof)
+        )
+        body += (
+            f'<h3>Proven before the first case</h3><div class="scroll"><table class="facts">'
+            f"<thead><tr>{heads}</tr></thead><tbody>{lines}</tbody></table></div>"
+        )
+    return _section("method", method.TITLE, method.NOTE, body)
 
 
 def _figures(rows: Sequence[ResultRow], roofs: Roofs, projection: Projection | None) -> str:
@@ -290,6 +314,7 @@ def render(
     environment: Environment | None = None,
     projection: Projection | None = None,
     chip: ChipSpec | None = None,
+    proof: Proof | None = None,
 ) -> str:
     """The page for a run, a projection, or both; it loads nothing, so it works with no network.
 
@@ -299,6 +324,7 @@ def render(
         environment: What it ran on.
         projection: What follows for a cluster.
         chip: The data sheet, drawn as dashed roofs; None where there is none.
+        proof: What timer, launch and flush are worth; None in runs of older versions.
     """
     roofs = measured_roofs(records)
     rows = result_rows(records, roofs)
@@ -321,7 +347,11 @@ def render(
             name = title.split()[0].lower()
             sections.append(_section(name, title, content.note, _power(content)))
             links.append((name, title))
-    warnings = environment_warnings(environment, rows)
+    how = _method(records, proof)
+    if how:
+        sections.append(how)
+        links.append(("method", method.TITLE))
+    warnings = (*environment_warnings(environment, rows), *proof_warnings(proof))
     if info is not None or environment is not None:
         facts = environment_facts(info, environment)
         note = "Where these numbers come from; records.jsonl beside this file has every sample."

@@ -7,8 +7,11 @@ after a few lines, so what matters most comes first.
 from collections.abc import Sequence
 
 from harness.environment import Environment
+from harness.judgement import proof_warnings
 from harness.projection import Projection
+from harness.proof import Proof
 from harness.record import Record
+from harness.report import method
 from harness.report.power import power_tables
 from harness.report.rows import (
     environment_facts,
@@ -52,7 +55,7 @@ def table(heads: Sequence[str], rows: Sequence[Sequence[str]], numbers: Sequence
 
 def _results(rows: Sequence[ResultRow]) -> list[str]:
     best = sorted(best_rows(rows), key=lambda row: row.roof_share or 0.0)
-    heads = ("op", "shape", "type", "fastest", "median", "rate", "of roof")
+    heads = ("op", "shape", "type", "fastest", "median", "rate", "of roof", "remarks")
     lines = [
         (
             row.title,
@@ -62,6 +65,7 @@ def _results(rows: Sequence[ResultRow]) -> list[str]:
             median_text(row),
             row.rate,
             roof_text(row),
+            ", ".join(row.remarks),
         )
         for row in best[:MAX_ROWS]
     ]
@@ -96,12 +100,25 @@ def _projection(projection: Projection) -> list[str]:
     return parts
 
 
+def _method(records: Sequence[Record], proof: Proof | None) -> list[str]:
+    facts = method.method_facts(records)
+    if not facts and proof is None:
+        return []
+    parts = [f"## {method.TITLE}"]
+    if facts:
+        parts.append(table(("what", "value"), facts))
+    if proof is not None:
+        parts += [method.NOTE, table(method.COLUMNS, method.proof_rows(proof))]
+    return parts
+
+
 def render(
     *,
     records: Sequence[Record] = (),
     info: RunInfo | None = None,
     environment: Environment | None = None,
     projection: Projection | None = None,
+    proof: Proof | None = None,
 ) -> str:
     """The Markdown of a run, a projection, or both."""
     roofs = measured_roofs(records)
@@ -112,7 +129,7 @@ def render(
         parts.append(headline(suite, chip, rows))
     if projection is not None:
         parts.append(projection_headline(projection))
-    warnings = environment_warnings(environment, rows)
+    warnings = (*environment_warnings(environment, rows), *proof_warnings(proof))
     if warnings:
         parts.append("\n".join(f"- {cell(text)}" for text in warnings))
     if rows:
@@ -123,6 +140,7 @@ def render(
             parts += [f"## {title}", table(content.heads, content.lines, content.numbers)]
     if projection is not None:
         parts += _projection(projection)
+    parts += _method(records, proof)
     facts = environment_facts(info, environment)
     if facts:
         parts += ["## Environment", table(("what", "value"), facts)]

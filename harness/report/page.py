@@ -46,6 +46,8 @@ th button:focus-visible { outline: 2px solid var(--link); outline-offset: 2px; }
 th[aria-sort=ascending] button::after { content: " \\2191"; }
 th[aria-sort=descending] button::after { content: " \\2193"; }
 td.number, th.number { text-align: right; white-space: nowrap; }
+table.facts th { position: static; font-weight: 600; font-size: 0.93em; }
+table.facts td:nth-child(2) { min-width: 32ch; }
 td.share { background: linear-gradient(to right, var(--bar) var(--share), transparent var(--share));
   }
 td { font-size: 0.93em; }

@@ -4,6 +4,7 @@ from collections.abc import Sequence
 
 from harness.environment import Environment
 from harness.projection import Interval, Projection, ScalePoint
+from harness.record import SHORT_RESOLUTIONS
 from harness.results import NOISY_HALF_WIDTH, ResultRow
 from harness.store.folder import RunInfo
 from harness.units import capacity, duration, significant, with_prefix
@@ -36,15 +37,8 @@ def roof_text(row: ResultRow) -> str:
 
 
 def status_text(row: ResultRow) -> str:
-    """The status in plain words."""
-    marks = {
-        "throttled": row.is_throttled,
-        "power capped": row.is_power_capped,
-        "noisy": row.is_noisy,
-    }
-    return ", ".join(
-        [row.status.replace("_", " "), *(name for name, is_so in marks.items() if is_so)]
-    )
+    """The status in plain words, with what to know of the time."""
+    return ", ".join([row.status.replace("_", " "), *row.remarks])
 
 
 def percent_text(share: float | None) -> str:
@@ -123,6 +117,18 @@ def reasons(rows: Sequence[ResultRow]) -> tuple[tuple[str, str, tuple[str, ...]]
     return tuple((status, reason, tuple(cases)) for (status, reason), cases in ordered)
 
 
+def short_warning(rows: Sequence[ResultRow]) -> str:
+    """A sentence on cases too short for their timer, or nothing."""
+    short = sum(row.is_short for row in rows)
+    if not short:
+        return ""
+    return (
+        f"{short} of {len(rows)} cases are short: they last less than {SHORT_RESOLUTIONS} "
+        f"steps of their timer, so one step is {100 / SHORT_RESOLUTIONS:g} % of their time or "
+        "more. Compare larger sizes."
+    )
+
+
 def environment_warnings(
     environment: Environment | None, rows: Sequence[ResultRow]
 ) -> tuple[str, ...]:
@@ -136,6 +142,9 @@ def environment_warnings(
             f"{noisy} of {len(rows)} cases are noisy: half their interval is more than "
             f"{NOISY_HALF_WIDTH:.0%} of the median. Measure again on a quiet host."
         )
+    short = short_warning(rows)
+    if short:
+        warnings.append(short)
     throttled = sum(row.is_throttled for row in rows)
     if throttled:
         warnings.append(

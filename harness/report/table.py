@@ -17,6 +17,7 @@ from harness.report.rows import (
     projection_facts,
     reasons,
     roof_text,
+    short_warning,
     status_text,
 )
 from harness.results import (
@@ -57,8 +58,10 @@ def results_table(rows: Sequence[ResultRow]) -> RenderableType:
             parts.append(Text.assemble((row.title, "bold cyan"), f"  {row.dtype} {row.shape}"))
         style = "bold" if row.case_id in best else ""
         line = _line(f"  {row.impl}", median_text(row), row.rate, roof_text(row), style=style)
-        status_style = "yellow" if row.is_noisy else STATUS_STYLE.get(row.status, "red")
-        line.append(status_text(row), style=status_style)
+        is_doubtful = row.is_noisy or row.is_short
+        status_style = "yellow" if is_doubtful else STATUS_STYLE.get(row.status, "red")
+        # The sentence below the table says of what the steps are; here they must fit a line.
+        line.append(status_text(row).replace(" of the timer", ""), style=status_style)
         parts.append(line)
     return Group(*parts)
 
@@ -113,6 +116,9 @@ def results_view(rows: Sequence[ResultRow], roofs: Roofs) -> RenderableType:
                 style="yellow",
             )
         )
+    short = short_warning(rows)
+    if short:
+        parts.append(Text(f"Short: {short}", style="yellow"))
     if any(row.is_throttled for row in rows):
         parts.append(Text("Throttled: the device ran slower than it can all through the case."))
     if any(row.is_power_capped for row in rows):

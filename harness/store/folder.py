@@ -5,6 +5,7 @@ results/runs/<run id>/
     config.yaml       the resolved configuration
     cases.json        the cases, as the worker was given them
     environment.json  what ran
+    proof.json        what its timer, launch and cache flush are worth
     records.jsonl     one Record per line, appended as they are made
     projection.json   the projection, once made
     report.html, report.md
@@ -21,6 +22,7 @@ from harness.codec import from_json, to_json
 from harness.environment import Environment
 from harness.errors import RecordError
 from harness.projection import Projection
+from harness.proof import Proof
 from harness.record import SCHEMA_VERSION, Record
 
 RECORDS = "records.jsonl"
@@ -28,6 +30,7 @@ ENVIRONMENT = "environment.json"
 RUN = "run.json"
 CASES = "cases.json"
 CONFIG = "config.yaml"
+PROOF = "proof.json"
 PROJECTION = "projection.json"
 REPORT_HTML = "report.html"
 REPORT_MARKDOWN = "report.md"
@@ -79,6 +82,13 @@ class RunFolder:
     def environment(self) -> Environment:
         """What ran. Raises RecordError when it was never written."""
         return from_json(Environment, self._read(ENVIRONMENT), str(self.path / ENVIRONMENT))
+
+    @property
+    def proof(self) -> Proof | None:
+        """What timer, launch and flush are worth; None in runs of older versions."""
+        if not (self.path / PROOF).exists():
+            return None
+        return from_json(Proof, self._read(PROOF), str(self.path / PROOF))
 
     @property
     def projection(self) -> Projection | None:

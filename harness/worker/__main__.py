@@ -18,6 +18,7 @@ from harness.errors import (
     ChipscaleError,
     NothingMeasured,
 )
+from harness.judgement import proof_warnings
 from harness.record import FAILURES, Record, Status
 from harness.stats import summarize
 from harness.store.folder import RUN, RunFolder, RunInfo, run_suffix, write_atomically
@@ -110,6 +111,8 @@ def main(arguments: list[str] | None = None) -> int:
         print("Stopped; the same command goes on where it was.", file=sys.stderr)
         return INTERRUPTED_EXIT_CODE
     records = folder.records()
+    for warning in proof_warnings(folder.proof):
+        print(f"warning: {warning}")
     for record in records:
         if record.status in FAILURES:
             print(f"{record.case.id}: {record.status}, {record.reason}")

@@ -25,6 +25,7 @@ from harness.device.open import open_device
 from harness.environment import num_usable_cores, processor_name, read_environment
 from harness.errors import ChipscaleError
 from harness.measure.loop import Entrant, Outcome, measure
+from harness.measure.proof import prove
 from harness.measure.protocol import protocol_hash
 from harness.measure.subject import UnsupportedHere, Workbench, open_workbench
 from harness.record import Record, Status
@@ -58,11 +59,13 @@ class CaseRunner:
         device: Device,
         tell: Callable[[Event], None],
         beat: Callable[[int], None],
+        resolution_s: float = 0.0,
     ) -> None:
         self._job = job
         self._device = device
         self._tell = tell
         self._beat = beat
+        self._resolution_s = resolution_s
         self._problem: Problem | None = None
         self._workbench: Workbench | None = None
         self._best_s: dict[tuple[str, ...], float] = {}
@@ -179,7 +182,11 @@ class CaseRunner:
             median_s = statistics.median(measurement.steady_samples_s)
             rivals = _rivals(case)
             self._best_s[rivals] = min(median_s, self._best_s.get(rivals, median_s))
-        return replace(one.record, measurement=measurement)
+        # What the timer was seen to do counts where it is less than what it claims.
+        resolution_s = max(measurement.timer_resolution_s, self._resolution_s)
+        return replace(
+            one.record, measurement=replace(measurement, timer_resolution_s=resolution_s)
+        )
 
     def _workbench_of(self, problem: Problem) -> Workbench:
         if self._workbench is None or self._problem != problem:
@@ -283,7 +290,10 @@ def main(job_file: str, heartbeat_file: str) -> int:
         return error.exit_code
     tell(Event(environment=read_environment(device.info)))
     tuning.use(tuning.table_of(device.info.name, job.tuning))
-    runner = CaseRunner(job, device, tell, heartbeat.beat)
+    proof = prove(device, job.policy)
+    tell(Event(proof=proof))
+    device.release_memory()
+    runner = CaseRunner(job, device, tell, heartbeat.beat, proof.resolution_s)
     for group in _groups(job, wanted):
         for record in runner.run(group):
             tell(Event(record=record))

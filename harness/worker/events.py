@@ -4,6 +4,7 @@ from dataclasses import dataclass
 from enum import StrEnum
 
 from harness.environment import Environment
+from harness.proof import Proof
 from harness.record import Record
 
 POISONED_EXIT_CODE = 75
@@ -24,6 +25,8 @@ class Event:
 
     environment: Environment | None = None
     """The child is up and has opened its device."""
+    proof: Proof | None = None
+    """What its timer, launch and flush are worth."""
     started_case: int | None = None
     """Index in the job of the case that begins now."""
     stage: Stage | None = None

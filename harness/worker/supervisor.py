@@ -22,11 +22,14 @@ from harness.cases import Case
 from harness.codec import from_json, to_json
 from harness.environment import Environment
 from harness.errors import ConfigError, RecordError
+from harness.judgement import with_later
+from harness.proof import Proof
 from harness.record import Record, Status
 from harness.store.folder import (
     CASES,
     CONFIG,
     ENVIRONMENT,
+    PROOF,
     RECORDS,
     RUN,
     RunFolder,
@@ -214,6 +217,8 @@ class _Supervisor:
             elif event.environment is not None:
                 self._keep_environment(event.environment)
                 self._watcher.on_environment(event.environment)
+            elif event.proof is not None:
+                self._keep_proof(event.proof)
             elif event.started_case is not None:
                 running = self._job.cases[event.started_case]
                 started_at = datetime.now(UTC).isoformat(timespec="milliseconds")
@@ -243,6 +248,12 @@ class _Supervisor:
             _refuse_other_environment(RunFolder(self._folder).environment, environment)
             return
         write_atomically(path, to_json(environment) + "\n")
+
+    def _keep_proof(self, proof: Proof) -> None:
+        """The first of the run stays; what a later child finds otherwise is added to it."""
+        folder = RunFolder(self._folder)
+        earlier = folder.proof if folder.has_records else None
+        folder.write(PROOF, proof if earlier is None else with_later(earlier, proof))
 
     def _append(self, record: Record) -> None:
         """Write the record and make sure that it is on disk before it is told of."""

@@ -7,6 +7,7 @@ from harness.cases import Case
 from harness.device.base import POWER_CAP
 from harness.record import Status, Window
 from harness.results import (
+    ResultRow,
     Roofs,
     best_rows,
     headline,
@@ -14,6 +15,7 @@ from harness.results import (
     projection_headline,
     result_rows,
     roofs_text,
+    short_text,
     status_counts,
 )
 from kernels.op import problem
@@ -149,3 +151,36 @@ def test_a_headline_tells_when_many_chips_are_idle() -> None:
     assert f"on {point.num_chips:,} x" in projection_headline(projection)
     partial = replace(projection, headline=replace(point, num_chips_used=16_384))
     assert f"on 16,384 of {point.num_chips:,} x" in projection_headline(partial)
+
+
+@pytest.mark.parametrize(
+    ("steps", "words"),
+    [
+        (0.4, "short: under 1 step of the timer"),
+        (1.0, "short: 1 step of the timer"),
+        (3.04, "short: 3 steps of the timer"),
+        (12.4, "short: 12 steps of the timer"),
+    ],
+)
+def test_how_short_a_time_is_is_said_in_steps(steps: float, words: str) -> None:
+    assert short_text(steps) == words
+
+
+def test_a_median_under_twenty_steps_is_short_and_one_of_twenty_is_not() -> None:
+    record = sample_records()[0]
+    assert record.measurement is not None
+
+    def row(num_steps: float) -> ResultRow:
+        assert record.measurement is not None
+        samples_s = (num_steps * 1e-6,) * 9
+        measurement = dataclasses.replace(
+            record.measurement, samples_s=samples_s, timer_resolution_s=1e-6, launch="held"
+        )
+        (found,) = result_rows([dataclasses.replace(record, measurement=measurement)])
+        return found
+
+    assert row(19.9).is_short
+    assert row(19.9).remarks == ("short: 19 steps of the timer",)
+    assert not row(20.1).is_short
+    assert row(20.1).remarks == ()
+    assert row(20.1).launch == "held"

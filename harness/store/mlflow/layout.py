@@ -32,6 +32,7 @@ from harness.store.folder import (
     CONFIG,
     ENVIRONMENT,
     PROJECTION,
+    PROOF,
     RECORDS,
     REPORT_HTML,
     REPORT_MARKDOWN,
@@ -70,6 +71,8 @@ COLUMNS = (
     "dtype",
     "mode",
     "shape",
+    "launch",
+    "remarks",
     "reason",
 )
 """MLflow's table comparison joins runs on the first column and shows the second."""
@@ -172,6 +175,8 @@ def table_rows(rows: Sequence[ResultRow]) -> list[list[str | float | None]]:
                 row.dtype,
                 row.mode,
                 row.shape,
+                row.launch,
+                ", ".join(row.remarks),
                 row.reason,
             ]
         )
@@ -278,9 +283,9 @@ def _params(
         "model": info.model,
         "impls": distinct(record.case.impl for record in records),
         "dtypes": distinct(record.case.problem.dtype for record in records),
+        "launch": distinct(one.launch for one in timed if one.launch),
         "timer": distinct(one.timer for one in timed),
         "cache": distinct(one.cache for one in timed),
-        "launch": distinct(one.launch for one in timed),
         "driver": environment.device.driver,
         "runtime": environment.device.runtime,
         "torch": environment.version("torch"),
@@ -320,6 +325,7 @@ def run_content(folder: RunFolder, vendors: Mapping[str, str] | None = None) -> 
     files = (
         (RECORDS, RECORDS),
         (ENVIRONMENT, ENVIRONMENT),
+        (PROOF, PROOF),
         (RUN, RUN),
         (CONFIG, f"config/{CONFIG}"),
         (CASES, f"config/{CASES}"),
