@@ -19,6 +19,7 @@ _WORDS = {
     "compiled",
     "dtypes",
     "eight_bit",
+    "fingerprint",
     "gated",
     "layer",
     "moe_rows",

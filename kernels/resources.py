@@ -2,6 +2,9 @@
 
     python -m kernels.resources OUT.csv [--targets sm_90,gfx942] [--ops gemm,copy]
 
+Each row has the fingerprint of what its kernel was compiled from. With `--kept TABLE.csv` kernels
+that are in that table as they are now are not compiled again, but for one of each op.
+
 Registers, bytes spilled to memory and shared memory come from the compiled binary: of NVIDIA's by
 `cuobjdump --dump-resource-usage`, of AMD's from the metadata of the assembly. Blackwell's tensor
 memory is what Triton allocated of it. Addresses are read from Triton's own intermediate form: see
@@ -11,19 +14,22 @@ memory is what Triton allocated of it. Addresses are read from Triton's own inte
 import argparse
 import concurrent.futures
 import csv
+import functools
 import importlib
+import itertools
 import multiprocessing
 import os
 import re
 import subprocess
 import sys
 import tempfile
-from collections.abc import Iterable, Sequence
-from dataclasses import astuple, dataclass, fields
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import astuple, dataclass, fields, replace
 from pathlib import Path
 from typing import Any, NamedTuple
 
 from kernels import registry
+from kernels.fingerprint import fingerprint, ingredients, without_comments
 from kernels.triton_support import AotKernel
 
 KIB = 1024
@@ -80,6 +86,8 @@ class Resources:
     """Of `TENSOR_MEMORY_COLUMNS`; 0 where there is none."""
     narrow_offsets: str
     """Pointer arguments whose addresses may overflow 32 bits, separated by blanks."""
+    fingerprint: str = ""
+    """Of what the kernel was compiled from and of this row, as `sealed` gives it."""
 
     @property
     def faults(self) -> tuple[str, ...]:
@@ -132,38 +140,65 @@ def compile_for(target: Target, description: AotKernel) -> Any:
     )
 
 
-def resources_of(op: str, target_name: str) -> list[Resources]:
-    """Every kernel of the op that is launched on devices of the target's family."""
+def described_for(op: str, target_name: str) -> list[AotKernel]:
+    """The kernels of the op that are launched on devices of the target's family."""
+    families = {TARGETS[target_name].family, target_name}
+    return [one for one in descriptions(op) if families & set(one.families)]
+
+
+def resources_of(op: str, target_name: str, labels: Iterable[str]) -> list[Resources]:
+    """The kernels of the op with those labels, compiled for the target."""
+    by_label = {description.label: description for description in described_for(op, target_name)}
+    return [_resources(op, target_name, by_label[label]) for label in labels]
+
+
+def _resources(op: str, target_name: str, description: AotKernel) -> Resources:
     target = TARGETS[target_name]
-    found = []
-    for description in descriptions(op):
-        if not {target.family, target_name} & set(description.families):
-            continue
-        compiled = compile_for(target, description)
-        is_nvidia = "cubin" in compiled.asm
-        binary = compiled.asm["cubin" if is_nvidia else "hsaco"]
-        registers, spilled = (
-            _nvidia_usage(binary) if is_nvidia else _amd_usage(compiled.asm["amdgcn"])
-        )
-        found.append(
-            Resources(
-                op=op,
-                kernel=description.label,
-                target=target_name,
-                num_warps=description.num_warps,
-                num_stages=description.num_stages,
-                registers_per_thread=registers,
-                spilled_bytes_per_thread=spilled,
-                shared_bytes=compiled.metadata.shared,
-                shared_limit_bytes=target.shared_limit_bytes,
-                # AMD's metadata have no such word, and NVIDIA's may say None.
-                tensor_memory_columns=getattr(compiled.metadata, "tmem_size", None) or 0,
-                narrow_offsets=" ".join(
-                    sorted(narrow_offsets(compiled.asm["ttir"]) - set(description.small))
-                ),
-            )
-        )
-    return found
+    compiled = compile_for(target, description)
+    is_nvidia = "cubin" in compiled.asm
+    binary = compiled.asm["cubin" if is_nvidia else "hsaco"]
+    registers, spilled = _nvidia_usage(binary) if is_nvidia else _amd_usage(compiled.asm["amdgcn"])
+    row = Resources(
+        op=op,
+        kernel=description.label,
+        target=target_name,
+        num_warps=description.num_warps,
+        num_stages=description.num_stages,
+        registers_per_thread=registers,
+        spilled_bytes_per_thread=spilled,
+        shared_bytes=compiled.metadata.shared,
+        shared_limit_bytes=target.shared_limit_bytes,
+        # AMD's metadata have no such word, and NVIDIA's may say None.
+        tensor_memory_columns=getattr(compiled.metadata, "tmem_size", None) or 0,
+        narrow_offsets=" ".join(
+            sorted(narrow_offsets(compiled.asm["ttir"]) - set(description.small))
+        ),
+    )
+    return sealed(row, description)
+
+
+def sealed(row: Resources, description: AotKernel) -> Resources:
+    """The row with the fingerprint of itself, its kernel, the compiler and how it was read."""
+    # Here, since this file is read where Triton is not installed, too.
+    import triton
+
+    row = replace(row, fingerprint="")
+    parts = (triton.__version__, _reading(), TARGETS[row.target], ingredients(description))
+    return replace(row, fingerprint=fingerprint((*parts, astuple(row))))
+
+
+@functools.cache
+def _reading() -> str:
+    """Of the code that compiles a kernel and reads its resources."""
+    functions: list[Callable[..., object]] = [
+        compile_for,
+        _resources,
+        _nvidia_usage,
+        _amd_usage,
+        narrow_offsets,
+    ]
+    patterns = (_DEFINED, _VALUE, _POINTER_ARGUMENT, _LOOP_VARIABLE)
+    return fingerprint((*map(without_comments, functions), *(one.pattern for one in patterns)))
 
 
 def _nvidia_usage(cubin: bytes) -> tuple[int, int]:
@@ -256,16 +291,51 @@ def narrow_offsets(ttir: str) -> set[str]:
     return narrow
 
 
+Key = tuple[str, str, str]
+"""Op, label of the kernel and target."""
+
+
+def unchanged(
+    kept: Iterable[Resources], ops: Sequence[str], targets: Sequence[str]
+) -> dict[Key, Resources]:
+    """The rows that say of a kernel as it is now what was found when it was compiled.
+
+    One kernel of each op is left out, the targets taking turns, so that a compiler that is missing
+    or gives another result is noticed where no kernel was changed.
+    """
+    by_key = {(row.op, row.kernel, row.target): row for row in kept}
+    found = {}
+    for index, op in enumerate(ops):
+        for target in targets:
+            described = described_for(op, target)
+            again = described[0] if target == targets[index % len(targets)] and described else None
+            for description in described:
+                key = (op, description.label, target)
+                row = by_key.get(key)
+                if description is not again and row and row == sealed(row, description):
+                    found[key] = row
+    return found
+
+
 def _survey(
-    ops: Sequence[str], targets: Sequence[str], num_processes: int
+    ops: Sequence[str],
+    targets: Sequence[str],
+    num_processes: int,
+    known: Mapping[Key, Resources],
 ) -> Iterable[list[Resources]]:
-    """The kernels of each op on each target, compiled by so many processes at once."""
+    """The kernels of each op on each target; what is not known is compiled, so many at once."""
     # Spawned, so that each imports Triton by itself; the targets of one op are told apart.
     context = multiprocessing.get_context("spawn")
     with concurrent.futures.ProcessPoolExecutor(num_processes, mp_context=context) as pool:
-        tasks = [pool.submit(resources_of, op, target) for op in ops for target in targets]
-        for task in tasks:
-            yield task.result()
+        tasks = {}
+        for op, target in itertools.product(ops, targets):
+            labels = [one.label for one in described_for(op, target)]
+            missing = [label for label in labels if (op, label, target) not in known]
+            task = pool.submit(resources_of, op, target, missing) if missing else None
+            tasks[op, target] = labels, task
+        for (op, target), (labels, task) in tasks.items():
+            new = {row.kernel: row for row in task.result()} if task else {}
+            yield [new.get(label) or known[op, label, target] for label in labels]
 
 
 def write_table(path: Path, table: Iterable[Resources]) -> None:
@@ -300,15 +370,19 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--targets", default=",".join(TARGETS), help="all by default")
     parser.add_argument("--ops", default=",".join(registry.names()), help="all by default")
     parser.add_argument("--processes", type=int, default=os.cpu_count() or 1)
+    parser.add_argument("--kept", type=Path, help="a table; what it still says is not compiled")
     options = parser.parse_args(arguments)
+    ops, targets = options.ops.split(","), options.targets.split(",")
+    known = unchanged(read_table(options.kept), ops, targets) if options.kept else {}
     table: list[Resources] = []
-    for found in _survey(options.ops.split(","), options.targets.split(","), options.processes):
+    for found in _survey(ops, targets, options.processes, known):
         table += found
         if found:
             print(f"{found[0].op} {found[0].target}: {len(found)} kernels", flush=True)
     write_table(options.out, table)
     faults = [fault for one in table for fault in one.faults]
-    print(f"{len(table)} kernels compiled, {len(faults)} faults.", *faults, sep="\n")
+    num_compiled = len(table) - len(known)
+    print(f"{num_compiled} kernels compiled, {len(faults)} faults.", *faults, sep="\n")
     return 1 if faults else 0
 
 
