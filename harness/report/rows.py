@@ -4,7 +4,7 @@ from collections.abc import Sequence
 
 from harness.environment import Environment
 from harness.projection import Interval, Projection, ScalePoint
-from harness.results import NOISY_HALF_WIDTH, ResultRow
+from harness.results import NOISY_HALF_WIDTH, ResultRow, disturbed_text
 from harness.store.folder import RunInfo
 from harness.units import capacity, duration, significant, with_prefix
 
@@ -135,6 +135,9 @@ def environment_warnings(
     throttled = sum(row.is_throttled for row in rows)
     if throttled:
         warnings.append(f"The device lowered its clocks during {throttled} of {len(rows)} cases.")
+    disturbed = disturbed_text(rows)
+    if disturbed:
+        warnings.append(disturbed)
     above = sum(row.is_above_roof for row in rows)
     if above:
         warnings.append(
@@ -169,6 +172,8 @@ def environment_facts(
             ("compute units", units),
             ("driver", device.driver),
             ("runtime", device.runtime),
+            ("back-end", device.backend),
+            ("telemetry", device.telemetry),
             ("host", environment.host),
             ("processor", f"{environment.processor}, {environment.num_cores} cores"),
             ("operating system", environment.operating_system),

@@ -23,6 +23,7 @@ from harness.results import (
     ResultRow,
     Roofs,
     best_rows,
+    disturbed_text,
     projection_headline,
     roofs_text,
     status_counts,
@@ -104,6 +105,9 @@ def results_view(rows: Sequence[ResultRow], roofs: Roofs) -> RenderableType:
         )
     if any(row.is_throttled for row in rows):
         parts.append(Text("Throttled: the device lowered its clocks while the case ran."))
+    disturbed = disturbed_text(rows)
+    if disturbed:
+        parts.append(Text(disturbed, style="yellow"))
     parts.append(Text(f"Cases: {status_counts(rows)}."))
     return Group(*parts)
 
