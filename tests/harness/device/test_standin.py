@@ -16,6 +16,8 @@ from harness.cli.main import main
 from harness.record import Record, Status
 from harness.store.folder import RunFolder
 
+pytestmark = pytest.mark.slow
+
 HERE = Path(__file__).parent
 ROOT = Path(__file__).parents[3]
 PROBLEMS = (
