@@ -1,6 +1,5 @@
 """Back-ends of other packages: found without being imported, refused with their package's name."""
 
-import importlib.util
 import tomllib
 from collections.abc import Callable
 from importlib.metadata import EntryPoint
@@ -15,6 +14,7 @@ from harness.device.backends import BACKENDS, Backend
 from harness.device.open import device_names, open_device
 from harness.device.request import DeviceRequest
 from harness.errors import ConfigError
+from tests.harness.device import plugin_folder
 
 ROOT = Path(__file__).parents[3]
 DEVICE = """
@@ -37,16 +37,9 @@ Install = Callable[[str, dict[str, str]], None]
 @pytest.fixture
 def install(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Install:
     """Puts a package with these entry points on the path of this process."""
-    spec = importlib.util.spec_from_file_location(
-        "plugin_folder", Path(__file__).with_name("plugin_folder.py")
-    )
-    assert spec is not None
-    assert spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
 
     def installed(package: str, entry_points: dict[str, str]) -> None:
-        folder = module.install(
+        folder = plugin_folder.install(
             tmp_path / package, package, entry_points, {"acme_chips_of_a_test": DEVICE}
         )
         monkeypatch.syspath_prepend(str(folder))

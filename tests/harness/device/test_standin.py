@@ -3,18 +3,17 @@
 The package is a file and a dist-info in a folder on PYTHONPATH: so an installed one looks.
 """
 
-import importlib.util
 import os
 import subprocess
 import sys
 from pathlib import Path
-from types import ModuleType
 
 import pytest
 
 from harness.cli.main import main
 from harness.record import Record, Status
 from harness.store.folder import RunFolder
+from tests.harness.device.plugin_folder import install
 
 pytestmark = pytest.mark.slow
 
@@ -35,20 +34,10 @@ QUICK = (
 )
 
 
-def _module(name: str) -> ModuleType:
-    """A file beside this one; tests are no package."""
-    spec = importlib.util.spec_from_file_location(name, HERE / f"{name}.py")
-    assert spec is not None
-    assert spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
-
-
 @pytest.fixture(scope="module")
 def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("standin")
-    _module("plugin_folder").install(
+    install(
         folder / "site",
         "acme-standin",
         {"standin": "standin_backend:open_device", "rusty": "rusty_backend:open_device"},
