@@ -13,7 +13,7 @@ import torch
 
 from harness.device import accelerator
 from harness.device.base import Device
-from harness.device.vendor import ascend, cambricon, cuda, intel, moore_threads
+from harness.device.vendor import ascend, cambricon, cuda, gaudi, intel, moore_threads
 from harness.errors import ConfigError
 
 
@@ -90,9 +90,10 @@ BACKENDS = (
     Backend(
         name="hpu",
         makers="Intel Gaudi",
-        open_device=accelerator.open_device,
+        open_device=gaudi.open_device,
         extension="habana_frameworks",
         install="habana-torch-plugin of Intel Gaudi's software (https://docs.habana.ai/)",
+        telemetry="hl-smi on PATH, and HABANA_VISIBLE_MODULES where there are several cards",
         pci_vendors=("1da3",),
     ),
     Backend(

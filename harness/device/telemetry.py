@@ -67,7 +67,6 @@ class SlowReader:
         self._now_s = now_s
         self._latest: DeviceState | None = None
         self._asked_s = -math.inf
-        self._read_s = -math.inf
         self._failures = 0
 
     @property
@@ -77,12 +76,13 @@ class SlowReader:
 
     def state(self) -> DeviceState:
         """The latest answer with its age; a new one when that is older than `READ_EVERY_S`."""
-        is_due = self._now_s() - self._asked_s >= READ_EVERY_S
-        if is_due and self._failures < MAX_FAILURES:
+        now_s = self._now_s()
+        if now_s - self._asked_s >= READ_EVERY_S and self._failures < MAX_FAILURES:
             self._ask()
+            now_s = self._asked_s
         if self._latest is None:
             return DeviceState()
-        return replace(self._latest, age_s=max(0.0, self._now_s() - self._read_s))
+        return replace(self._latest, age_s=now_s - self._asked_s)
 
     def _ask(self) -> None:
         try:
@@ -93,8 +93,6 @@ class SlowReader:
         self._asked_s = self._now_s()
         self._latest = found
         self._failures = 0 if found is not None else self._failures + 1
-        if found is not None:
-            self._read_s = self._asked_s
 
 
 def ask(command: Sequence[str]) -> str | None:

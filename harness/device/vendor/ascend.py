@@ -1,9 +1,11 @@
 """Huawei Ascend: clocks, power, temperature and processes, through npu-smi.
 
 Source: npu-smi reference, `npu-smi info` and `npu-smi info -t common`
-(https://www.hiascend.com/document/, "npu-smi Command Reference").
+(https://www.hiascend.com/document/, "npu-smi Command Reference"). What CANN's compilers know of a
+chip is in `data/platform_config/<chip>.ini` of the toolkit, section SoCInfo.
 """
 
+import os
 import re
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -25,6 +27,8 @@ from harness.device.telemetry import (
 TOOL = "npu-smi"
 _DRIVER = Path("/usr/local/Ascend/driver/version.info")
 """`Version=25.3.rc1`. Source: Ascend driver installation guide, "Query the version"."""
+_TOOLKIT = "/usr/local/Ascend/ascend-toolkit/latest"
+_ASSIGNED = re.compile(r"^(\w+)=(\d+)\s*$", re.MULTILINE)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -130,14 +134,28 @@ def clock_hz(common: str, chip: int) -> float | None:
     return None
 
 
+def platform(name: str, home: Path) -> dict[str, int]:
+    """The whole numbers of CANN's file on that chip, as `l2_size`; empty where it has none."""
+    files = sorted(home.glob(f"*/data/platform_config/{name}.ini")) if name.isalnum() else []
+    if not files:
+        return {}
+    text = files[0].read_text(encoding="utf-8", errors="replace")
+    return {key: int(value) for key, value in _ASSIGNED.findall(text)}
+
+
 def facts(seen: Seen) -> Facts:
-    """Cores as torch-npu calls them, and the driver's version; it tells the L2 like others do."""
+    """The L2 and the cube cores as CANN or torch-npu tell them, and the driver's version."""
+    known = platform(seen.name, Path(os.environ.get("ASCEND_HOME_PATH", _TOOLKIT)))
     driver = ""
     if _DRIVER.exists():
         text = _DRIVER.read_text(encoding="utf-8", errors="replace")
         match = re.search(r"^Version=(\S+)", text, re.MULTILINE)
         driver = match.group(1) if match else ""
-    return Facts(num_compute_units=seen.told("cube_core_num"), driver=driver)
+    return Facts(
+        last_level_cache_bytes=known.get("l2_size") or None,
+        num_compute_units=known.get("cube_core_cnt") or seen.told("cube_core_num"),
+        driver=driver,
+    )
 
 
 EXTRAS = Extras(telemetry=telemetry, facts=facts)

@@ -3,13 +3,14 @@
 import os
 from collections.abc import Callable
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
 from harness.device import telemetry
 from harness.device.base import DeviceState
 from harness.device.extras import Extras, Seen
-from harness.device.vendor import ascend, cambricon, hygon, metax, moore_threads
+from harness.device.vendor import ascend, cambricon, gaudi, hygon, metax, moore_threads
 
 Tool = Callable[..., Path]
 OWN = os.getpid()
@@ -167,7 +168,12 @@ HYGON = """\
  "card1": {"Average Graphics Package Power (W)": "N/A",
  "Temperature (Sensor edge) (C)": "35.0"}}
 """
+GAUDI = """\
+0, 230 W, 41 C
+3, 455 W, N/A
+"""
 VENDORS = {
+    "hl-smi": gaudi.EXTRAS,
     "npu-smi": ascend.EXTRAS,
     "cnmon": cambricon.EXTRAS,
     "mthreads-gmi": moore_threads.EXTRAS,
@@ -230,6 +236,37 @@ def test_metax_tells_power_temperature_and_who_else_is_there(tool: Tool) -> None
     assert (found.power_w, found.temperature_c) == (33.0, 39.0)
     assert found.foreign_processes == ("trainer (999999991)",)
     assert state(metax.EXTRAS, 0).foreign_processes == ()
+
+
+def test_gaudi_tells_power_and_temperature_of_the_module_it_is_given(
+    tool: Tool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    notes = tool("hl-smi", GAUDI)
+    assert state(gaudi.EXTRAS) == DeviceState()  # Which of the two it is nobody tells.
+    monkeypatch.setenv("HABANA_VISIBLE_MODULES", "3,0")
+    assert state(gaudi.EXTRAS, 1) == DeviceState(power_w=230.0, temperature_c=41.0)
+    assert state(gaudi.EXTRAS, 0) == DeviceState(power_w=455.0)
+    assert notes.read_text().splitlines()[0] == (
+        "-Q module_id,power.draw,temperature.aip -f csv,noheader"
+    )
+
+
+def test_gaudi_and_ascend_know_the_memory_behind_their_engines(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert gaudi.facts(Seen(index=0, name="GAUDI3")).last_level_cache_bytes == 96 * 2**20
+    folder = tmp_path / "arm64-linux" / "data" / "platform_config"
+    folder.mkdir(parents=True)
+    (folder / "Ascend910B2.ini").write_text(
+        "[version]\nSoC_version=Ascend910B2\n[SoCInfo]\nai_core_cnt=24\ncube_core_cnt=24\n"
+        "vector_core_cnt=48\nmemory_type=\nmemory_size=68719476736\nl2_size=201326592\n"
+    )
+    monkeypatch.setenv("ASCEND_HOME_PATH", str(tmp_path))
+    facts = ascend.facts(Seen(index=0, name="Ascend910B2"))
+    assert (facts.last_level_cache_bytes, facts.num_compute_units) == (192 * 2**20, 24)
+    properties = SimpleNamespace(cube_core_num=20)
+    facts = ascend.facts(Seen(index=0, name="Ascend910B4", properties=properties))
+    assert (facts.last_level_cache_bytes, facts.num_compute_units) == (None, 20)
 
 
 def test_hygon_tells_power_and_the_hottest_place(tool: Tool) -> None:
