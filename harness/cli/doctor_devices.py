@@ -29,6 +29,8 @@ def find_devices() -> tuple[list[Device], list[Finding]]:
     found: list[Device] = [CpuDevice(processor_name(), num_usable_cores())]
     findings = []
     for backend in backends.BACKENDS:
+        if backends.current_type() is not None:
+            break  # Torch drives one type; another's extension may change torch for it.
         try:
             backends.load_extension(backend)
         except ChipscaleError as error:

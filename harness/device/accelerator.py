@@ -2,11 +2,9 @@
 
 import contextlib
 import os
-import re
 import time
 from collections.abc import Callable
 from dataclasses import replace
-from pathlib import Path
 
 import torch
 
@@ -57,15 +55,6 @@ def _timer(device: torch.device) -> Timer:
     except (RuntimeError, TypeError, AttributeError):
         return HostClock(torch.accelerator.synchronize)
     return timer
-
-
-def _driver_version() -> str:
-    """The NVIDIA kernel driver's version as its own file tells it; empty elsewhere."""
-    path = Path("/proc/driver/nvidia/version")
-    if not path.exists():
-        return ""
-    found = re.search(r"\b(\d+\.\d+(?:\.\d+)?)\b", path.read_text(encoding="utf-8"))
-    return found.group(1) if found else ""
 
 
 def _runtime(device_type: str) -> str:
@@ -208,7 +197,7 @@ def _info(device: torch.device, seen: Seen, facts: Facts) -> DeviceInfo:
         memory_bytes=facts.memory_bytes or seen.told("total_memory"),
         last_level_cache_bytes=facts.last_level_cache_bytes or seen.told("L2_cache_size"),
         num_compute_units=facts.num_compute_units or seen.told("multi_processor_count"),
-        driver=facts.driver or _driver_version(),
+        driver=facts.driver,
         runtime=_runtime(device.type),
     )
 

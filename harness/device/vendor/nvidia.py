@@ -5,6 +5,8 @@ nvidia-ml-py, whose module is `pynvml`.
 """
 
 import importlib
+import re
+from pathlib import Path
 from types import ModuleType
 from typing import Any
 
@@ -16,7 +18,7 @@ from harness.device.base import (
     SYNC_BOOST,
     DeviceState,
 )
-from harness.device.extras import Extras, Seen
+from harness.device.extras import Extras, Facts, Seen
 from harness.device.processes import Occupants
 from harness.device.telemetry import NoTelemetry, Telemetry, celsius, number
 
@@ -37,6 +39,9 @@ and is no reason why it would run slower. Bit 0x100 is clocks set for a display.
 
 Source: NVML API reference, section NvmlClocksEventReasons; bits 0x200 and 0x400 are in nvml.h.
 """
+
+
+_DRIVER = Path("/proc/driver/nvidia/version")
 
 
 def _load() -> ModuleType | None:
@@ -131,4 +136,14 @@ class NvmlTelemetry:
         return found
 
 
-EXTRAS = Extras(telemetry=telemetry)
+def facts(seen: Seen) -> Facts:
+    """The kernel driver's version, as its own file tells it; torch tells the rest."""
+    del seen
+    if not _DRIVER.exists():
+        return Facts()
+    text = _DRIVER.read_text(encoding="utf-8", errors="replace")
+    found = re.search(r"\b(\d+\.\d+(?:\.\d+)?)\b", text)
+    return Facts(driver=found.group(1) if found else "")
+
+
+EXTRAS = Extras(telemetry=telemetry, facts=facts)

@@ -10,6 +10,7 @@ import torch
 
 from harness.config.compose import compose
 from harness.device import backends, plugins
+from harness.device import open as open_module
 from harness.device.backends import BACKENDS, Backend
 from harness.device.open import device_names, open_device
 from harness.device.request import DeviceRequest
@@ -166,3 +167,30 @@ def test_an_extension_that_torch_did_not_load_is_imported_where_it_is_asked_for(
     with pytest.raises(ConfigError, match="sees no accelerator here"):
         open_named("musa")
     assert torch.accelerator.imported_by_a_test  # type: ignore[attr-defined]
+
+
+def test_an_index_past_the_last_device_is_told_with_how_many_there_are(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(backends, "current_type", lambda: "cuda")
+    monkeypatch.setattr(torch.accelerator, "device_count", lambda: 1)
+    with pytest.raises(ConfigError, match=r"there is 1 device of type 'cuda'; the first is 0"):
+        open_named("cuda", 1)
+
+
+def test_another_accelerator_is_not_taken_in_its_place(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(backends, "current_type", lambda: "cuda")
+    with pytest.raises(ConfigError, match=r"'mps' was asked for, but the accelerator here is"):
+        open_named("mps")
+
+
+def test_a_type_that_only_torch_knows_is_opened_by_torchs_word_alone(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    opened: list[int] = []
+    monkeypatch.setattr(backends, "current_type", lambda: "maia")
+    monkeypatch.setattr(torch.accelerator, "device_count", lambda: 2)
+    monkeypatch.setattr(open_module, "AcceleratorDevice", opened.append)
+    open_named("maia", 1)
+    open_named("auto", 0)
+    assert opened == [1, 0]

@@ -2,6 +2,7 @@
 
 import os
 import sys
+from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
@@ -164,6 +165,19 @@ def test_the_same_chip_is_found_by_its_number_or_its_place(nvml: StandInNvml) ->
     nvml.names = []
     assert nvidia.telemetry(SEEN).source
     assert not nvidia.telemetry(Seen(index=0, name="a chip")).source
+
+
+def test_nvidias_driver_is_as_its_own_file_tells(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    file = tmp_path / "version"
+    monkeypatch.setattr(nvidia, "_DRIVER", file)
+    assert nvidia.facts(SEEN).driver == ""
+    file.write_text(
+        "NVRM version: NVIDIA UNIX Open Kernel Module for x86_64  575.57.08  Release Build\n"
+        "GCC version:  gcc version 12.3.0 (Ubuntu 12.3.0-1ubuntu1~22.04)\n"
+    )
+    assert nvidia.facts(SEEN).driver == "575.57.08"
 
 
 def test_a_host_without_nvidias_driver_has_no_telemetry(nvml: StandInNvml) -> None:
