@@ -62,7 +62,7 @@ def _read(index: int) -> DeviceState | None:
     return replace(
         chip.state,
         clock_hz=clock_hz(common, chip.chip),
-        foreign_processes=foreign(pids, pids) if pids else (),
+        foreign_processes=foreign(pids, pids),
     )
 
 

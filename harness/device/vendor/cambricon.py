@@ -36,7 +36,7 @@ def telemetry(seen: Seen) -> Telemetry:
 
 
 def parse(text: str) -> DeviceState | None:
-    """The state in `cnmon info -c N`: sections by indentation, a name and a value in each line."""
+    """The state in `cnmon info -c N`: a name without a value begins a section."""
     values: dict[tuple[str, str], str] = {}
     pids: dict[int, str] = {}
     section, pid = "", None
@@ -61,7 +61,7 @@ def parse(text: str) -> DeviceState | None:
     return DeviceState(
         power_w=power_w,
         temperature_c=temperature_c,
-        foreign_processes=foreign(pids, pids) if pids else (),
+        foreign_processes=foreign(pids, pids),
     )
 
 

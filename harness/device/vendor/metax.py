@@ -4,6 +4,7 @@ Source: the table that mx-smi prints, MetaX mx-smi user guide (https://developer
 """
 
 import re
+from dataclasses import replace
 
 from harness.device.base import DeviceState
 from harness.device.extras import Extras, Seen
@@ -59,11 +60,7 @@ def parse(text: str, chip: int) -> DeviceState | None:
             pids[int(process.group(2))] = process.group(3)
     if state is None:
         return None
-    return DeviceState(
-        temperature_c=state.temperature_c,
-        power_w=state.power_w,
-        foreign_processes=foreign(pids, pids) if pids else (),
-    )
+    return replace(state, foreign_processes=foreign(pids, pids))
 
 
 EXTRAS = Extras(telemetry=telemetry)

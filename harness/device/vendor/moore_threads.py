@@ -39,7 +39,7 @@ def telemetry(seen: Seen) -> Telemetry:
         if state is None:
             return None
         pids = processes(ask((TOOL,)) or "", chip)
-        return replace(state, foreign_processes=foreign(pids, pids) if pids else ())
+        return replace(state, foreign_processes=foreign(pids, pids))
 
     return SlowReader(TOOL, read)
 
