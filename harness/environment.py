@@ -6,17 +6,23 @@ import platform
 import socket
 import subprocess
 import sys
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from harness import __version__
-from harness.device.base import DeviceInfo
+from harness.device.base import DeviceInfo, DeviceState
+from harness.device.processes import busy
 
 PACKAGES = ("torch", "triton", "numpy")
 """The distributions whose versions can move a measurement."""
 VARIABLES = (
     "CUDA_VISIBLE_DEVICES",
     "HIP_VISIBLE_DEVICES",
+    "ASCEND_RT_VISIBLE_DEVICES",
+    "MLU_VISIBLE_DEVICES",
+    "MUSA_VISIBLE_DEVICES",
+    "ZE_AFFINITY_MASK",
     "OMP_NUM_THREADS",
     "MKL_NUM_THREADS",
     "MALLOC_MMAP_MAX_",
@@ -92,17 +98,46 @@ def num_usable_cores() -> int:
     return os.cpu_count() or 1
 
 
-def read_environment(device: DeviceInfo) -> Environment:
-    """The environment of this process, measuring that device."""
-    warnings = []
-    load = os.getloadavg()[0]
-    cores = num_usable_cores()
+MAX_NAMED = 5
+"""Programs that a warning names; the busiest come first."""
+
+
+def _warnings(device: DeviceInfo, state: DeviceState | None, cores: int) -> tuple[str, ...]:
+    """What other work there is before ours begins: on the device, and on the host."""
     # A virtual clock knows nothing of other work.
-    if load > 0.5 * cores and device.torch_device_type != "fake":
-        warnings.append(
+    if device.torch_device_type == "fake":
+        return ()
+    found = []
+    holders = state.foreign_processes if state is not None else ()
+    if holders:
+        found.append(
+            f"The device was held by {named(holders)} before measuring; "
+            "their work may show in the samples."
+        )
+    programs, load = busy(), os.getloadavg()[0]
+    if programs:
+        found.append(
+            f"Other programs were busy before measuring, in shares of one core: "
+            f"{named(programs)}; the load was {load:.1f} on {cores} cores. "
+            "Their work may show in the samples."
+        )
+    elif load > 0.5 * cores:
+        found.append(
             f"The host's load was {load:.1f} on {cores} cores before measuring; "
             "other work may show in the samples."
         )
+    return tuple(found)
+
+
+def named(programs: Sequence[str]) -> str:
+    """The first few of them, and how many more there are."""
+    more = len(programs) - MAX_NAMED
+    return ", ".join(programs[:MAX_NAMED]) + (f" and {more} more" if more > 0 else "")
+
+
+def read_environment(device: DeviceInfo, state: DeviceState | None = None) -> Environment:
+    """The environment of this process, measuring that device, which is in that state."""
+    cores = num_usable_cores()
     return Environment(
         device=device,
         host=socket.gethostname(),
@@ -118,5 +153,5 @@ def read_environment(device: DeviceInfo) -> Environment:
         has_local_changes=bool(_git("status", "--porcelain", "--untracked-files=no")),
         branch=_git("rev-parse", "--abbrev-ref", "HEAD"),
         variables=tuple((name, os.environ[name]) for name in VARIABLES if name in os.environ),
-        warnings=tuple(warnings),
+        warnings=_warnings(device, state, cores),
     )

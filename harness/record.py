@@ -190,6 +190,12 @@ class Measurement:
         return self.num_throttled == len(self.samples_s)
 
     @property
+    def foreign_processes(self) -> tuple[str, ...]:
+        """Other programs that held the device at some moment of it, in the order they were seen."""
+        states = (self.state_before, *(window.state for window in self.windows), self.state_after)
+        return tuple(dict.fromkeys(name for state in states for name in state.foreign_processes))
+
+    @property
     def is_short(self) -> bool:
         """The samples are too short for their timer."""
         return self.num_timer_steps < SHORT_RESOLUTIONS

@@ -10,6 +10,7 @@ from functools import lru_cache
 
 from harness.cases import ROOF_ROLE
 from harness.device.base import POWER_CAP
+from harness.environment import named
 from harness.projection import Projection
 from harness.record import Energy, Measurement, Record, Status, Sustained
 from harness.roofline import Bound, Roofline, is_memory_bound
@@ -70,6 +71,8 @@ class ResultRow:
     bound: Bound | None
     roof_share: float | None
     """Achieved over attainable; above 1 when the roof was measured too low. None without a roof."""
+    foreign_processes: tuple[str, ...] = ()
+    """Other programs that held the device while the case was measured."""
 
     @property
     def is_ok(self) -> bool:
@@ -206,6 +209,7 @@ def result_row(record: Record, roofs: Roofs) -> ResultRow:
         is_short=measurement is not None and measurement.is_short,
         bound=bound,
         roof_share=share,
+        foreign_processes=() if measurement is None else measurement.foreign_processes,
     )
 
 
@@ -260,6 +264,18 @@ def status_counts(rows: Sequence[ResultRow]) -> str:
     counts = Counter(row.status for row in rows)
     words = [f"{counts[status]} {status.replace('_', ' ')}" for status in Status if counts[status]]
     return ", ".join(words) or "no cases"
+
+
+def disturbed_text(rows: Sequence[ResultRow]) -> str:
+    """Which other programs held the device while how many cases were measured; empty for none."""
+    programs = tuple(dict.fromkeys(name for row in rows for name in row.foreign_processes))
+    if not programs:
+        return ""
+    disturbed = sum(bool(row.foreign_processes) for row in rows)
+    return (
+        f"Not alone: {named(programs)} held the device while {disturbed} of {len(rows)} cases were "
+        "measured. Stop them and measure again before building on these times."
+    )
 
 
 def roofs_text(roofs: Roofs) -> str:

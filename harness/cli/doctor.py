@@ -4,41 +4,27 @@ import argparse
 import importlib.metadata
 import os
 import shutil
-from dataclasses import dataclass
 
 import torch
 from rich.console import Console
 from rich.table import Table
 
+from harness.cli.doctor_devices import (
+    Finding,
+    backend_findings,
+    find_devices,
+    telemetry_finding,
+)
 from harness.cli.doctor_timers import timers_view
 from harness.config.specs import match_chip
-from harness.device.accelerator import AcceleratorDevice
 from harness.device.base import Device
-from harness.device.cpu import CpuDevice
-from harness.environment import num_usable_cores, processor_name
+from harness.environment import num_usable_cores
 from harness.units import capacity, duration
 from kernels.op import problem
 from kernels.registry import load
 
 MIN_FREE_BYTES = 2 * 2**30
 """A run's records and MLflow's artifacts are megabytes; compilers' caches are gigabytes."""
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Finding:
-    """One thing that was looked at."""
-
-    what: str
-    state: str
-    advice: str = ""
-    """What to do; empty when all is well."""
-
-
-def _devices() -> list[Device]:
-    found: list[Device] = [CpuDevice(processor_name(), num_usable_cores())]
-    if torch.accelerator.is_available():
-        found += [AcceleratorDevice(index) for index in range(torch.accelerator.device_count())]
-    return found
 
 
 def _device_findings(device: Device) -> list[Finding]:
@@ -50,7 +36,17 @@ def _device_findings(device: Device) -> list[Finding]:
     return [
         Finding(
             what=name,
-            state=f"{info.name}, {memory}, {info.runtime}",
+            state=", ".join(
+                part
+                for part in (
+                    info.name,
+                    memory,
+                    info.runtime,
+                    f"driver {info.driver}" if info.driver else "",
+                    f"by {info.backend}" if info.backend else "",
+                )
+                if part
+            ),
             advice=""
             if chip is not None or info.torch_device_type == "cpu"
             else f"no data sheet names '{info.name}': add it to `match` of a file in configs/chip/",
@@ -66,6 +62,7 @@ def _device_findings(device: Device) -> list[Finding]:
             if info.last_level_cache_bytes
             else "the device does not tell its cache size; a generous one is assumed",
         ),
+        telemetry_finding(device),
     ]
 
 
@@ -129,8 +126,9 @@ def _host_findings() -> list[Finding]:
 
 def main(options: argparse.Namespace) -> int:
     """Print everything looked at."""
-    devices = _devices()
+    devices, broken = find_devices()
     findings = [finding for device in devices for finding in _device_findings(device)]
+    findings += broken + backend_findings()
     findings += _implementation_findings(devices[-1])
     findings += _package_findings() + _host_findings()
     table = Table(box=None, header_style="bold", pad_edge=False, padding=(0, 2, 0, 0))

@@ -9,6 +9,7 @@ from rich.table import Table
 
 from harness.cli.main import LISTABLE
 from harness.config.specs import list_names, load_chip, load_cluster, load_data, load_model
+from harness.device.plugins import plugins
 from harness.errors import ConfigError, RecordError, did_you_mean
 from harness.run import RUNS
 from harness.store.folder import run_folders
@@ -126,13 +127,28 @@ def _described(group: str) -> Callable[[Sequence[Path]], tuple[tuple[str, ...], 
     return table
 
 
+def _devices(folders: Sequence[Path]) -> tuple[tuple[str, ...], Rows]:
+    """The files of the group, and behind them the back-ends of other packages."""
+    header, rows = _described("device")(folders)
+    known = {row[0] for row in rows}
+    for plugin in plugins():
+        if plugin.is_reserved:
+            continue
+        told = f"a back-end of {plugin.package}"
+        if plugin.name in known:
+            rows = [(name, told if name == plugin.name else text) for name, text in rows]
+        else:
+            rows.append((plugin.name, told))
+    return header, rows
+
+
 TABLES = {
     "models": _models,
     "chips": _chips,
     "clusters": _clusters,
     "ops": _ops,
     "suites": _described("suite"),
-    "devices": _described("device"),
+    "devices": _devices,
     "measures": _described("measure"),
     "parallels": _described("parallel"),
 }

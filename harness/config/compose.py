@@ -16,6 +16,7 @@ from omegaconf.errors import OmegaConfBaseException
 
 from harness.config import schema
 from harness.config.specs import list_names
+from harness.device.plugins import plugin_names
 from harness.errors import ConfigError, did_you_mean, unknown_name
 
 COMPOSE_ERRORS = (HydraException, OmegaConfBaseException, yaml.YAMLError)
@@ -191,6 +192,8 @@ def _check_groups(overrides: Sequence[Override], config_dirs: Sequence[Path]) ->
         if _is_group(override):
             group, name = override.key_or_group, str(override.value())
             names = list_names(group, config_dirs)
+            if group == "device":
+                names = (*names, *plugin_names())
             if name not in names:
                 raise unknown_name(group, group, name, names)
 

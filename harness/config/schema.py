@@ -11,6 +11,8 @@ from typing import Any
 from hydra.core.config_store import ConfigStore
 from omegaconf import MISSING
 
+from harness.device.plugins import plugin_names
+
 
 @dataclass
 class FakeSchema:
@@ -131,3 +133,6 @@ def register() -> None:
     store.store(name="tune_schema", node=TuneSchema)
     store.store(name="project_schema", node=ProjectSchema)
     store.store(name="validate_schema", node=ValidateSchema)
+    # A back-end of another package needs no file; where there is one of that name, it counts.
+    for name in plugin_names():
+        store.store(group="device", name=name, node={"name": name, "index": 0})

@@ -2,18 +2,17 @@
 
 import contextlib
 import os
-import re
 import time
 from collections.abc import Callable
-from pathlib import Path
+from dataclasses import replace
 
 import torch
 
-from harness.device.base import DeviceInfo, DeviceState, Result, Timer
+from harness.device.base import Device, DeviceInfo, DeviceState, Result, Timer
 from harness.device.clock import HostClock
+from harness.device.extras import Extras, Facts, Seen
 from harness.device.graph import capture
 from harness.device.hold import Hold
-from harness.device.telemetry import NvidiaTelemetry
 
 FALLBACK_CACHE_BYTES = 256 * 2**20
 """Assumed where the chip does not tell: triton.testing.do_bench clears as much."""
@@ -21,6 +20,7 @@ FLUSH_FACTOR = 2
 """A flush writes this many last-level caches (flashinfer-bench does the same)."""
 EVENT_RESOLUTION_S = 0.5e-6
 """CUDA runtime API, cudaEventElapsedTime: resolution of around 0.5 microseconds."""
+NO_EXTRAS = Extras()
 
 
 class EventTimer:
@@ -57,32 +57,34 @@ def _timer(device: torch.device) -> Timer:
     return timer
 
 
-def _driver_version() -> str:
-    """The NVIDIA kernel driver's version as its own file tells it; empty elsewhere."""
-    path = Path("/proc/driver/nvidia/version")
-    if not path.exists():
-        return ""
-    found = re.search(r"\b(\d+\.\d+(?:\.\d+)?)\b", path.read_text(encoding="utf-8"))
-    return found.group(1) if found else ""
-
-
 def _runtime(device_type: str) -> str:
     if device_type == "cuda":
         if torch.version.hip:
             return f"ROCm {torch.version.hip}"
         return f"CUDA {torch.version.cuda}"
-    return device_type
+    # As `torch.version.musa` and `torch.version.xpu`, where an extension puts it there.
+    version = getattr(torch.version, device_type, None)
+    return f"{device_type} {version}" if version else device_type
 
 
 class AcceleratorDevice:
-    """The accelerator of that index, of whatever vendor torch was built or extended for."""
+    """The accelerator of that index, of whatever vendor torch was built or extended for.
 
-    def __init__(self, index: int = 0) -> None:
+    Args:
+        index: as torch counts.
+        extras: what the vendor's file adds; all else is asked of torch.
+    """
+
+    def __init__(self, index: int = 0, extras: Extras = NO_EXTRAS) -> None:
         accelerator = torch.accelerator.current_accelerator(check_available=True)
         assert accelerator is not None, "the caller has checked that there is one"
         self.torch_device = torch.device(accelerator.type, index)
         torch.accelerator.set_device_index(index)
-        self.info = _info(self.torch_device)
+        seen = _seen(self.torch_device)
+        self._telemetry = extras.telemetry(seen)
+        self.info = replace(
+            _info(self.torch_device, seen, extras.facts(seen)), telemetry=self._telemetry.source
+        )
         self.timer: Timer = _timer(self.torch_device)
         self._flush_buffer = torch.empty(
             FLUSH_FACTOR * (self.info.last_level_cache_bytes or FALLBACK_CACHE_BYTES),
@@ -90,18 +92,14 @@ class AcceleratorDevice:
             device=self.torch_device,
         )
         self._hold = Hold(self.torch_device, self.timer)
-        # NVML names a chip `GPU-<uuid>`; torch leaves the prefix out.
-        self._telemetry = NvidiaTelemetry(f"GPU-{self.info.uuid}") if torch.version.cuda else None
 
     def now_s(self) -> float:
         """The host's monotonic clock."""
         return time.monotonic()
 
     def state(self) -> DeviceState:
-        """Clocks, power, temperature and throttling where the vendor's binding is there."""
-        if self._telemetry is None:
-            return DeviceState(load_average=os.getloadavg()[0])
-        return self._telemetry.state()
+        """What the vendor's tools tell, with the host's load."""
+        return replace(self._telemetry.state(), load_average=os.getloadavg()[0])
 
     def synchronize(self) -> None:
         """Wait until the device has finished everything."""
@@ -168,25 +166,42 @@ class AcceleratorDevice:
             torch.accelerator.empty_cache()
 
 
-def _info(device: torch.device) -> DeviceInfo:
-    """What the back-end tells; back-ends differ in what they know, so each field may be absent."""
+def _seen(device: torch.device) -> Seen:
+    """What the back-end tells of the chip; back-ends differ in what they know."""
     module = torch.get_device_module(device)
     properties: object = None
     if hasattr(module, "get_device_properties"):
         properties = module.get_device_properties(device.index)
-
-    def told(name: str) -> int | None:
-        found = getattr(properties, name, None)
-        return int(found) if found else None
-
-    return DeviceInfo(
+    domain, bus, place = (
+        getattr(properties, name, None) for name in ("pci_domain_id", "pci_bus_id", "pci_device_id")
+    )
+    address = ""
+    if isinstance(domain, int) and isinstance(bus, int) and isinstance(place, int):
+        address = f"{domain:04x}:{bus:02x}:{place:02x}.0"
+    return Seen(
+        index=device.index,
         name=str(getattr(properties, "name", "") or device.type),
+        uuid=str(getattr(properties, "uuid", "") or ""),
+        pci_address=address,
+        properties=properties,
+    )
+
+
+def _info(device: torch.device, seen: Seen, facts: Facts) -> DeviceInfo:
+    """A vendor's word before torch's: it is there where torch's is missing or means another."""
+    return DeviceInfo(
+        name=seen.name,
         torch_device_type=device.type,
         index=device.index,
-        uuid=str(getattr(properties, "uuid", "") or ""),
-        memory_bytes=told("total_memory"),
-        last_level_cache_bytes=told("L2_cache_size"),
-        num_compute_units=told("multi_processor_count"),
-        driver=_driver_version(),
+        uuid=seen.uuid,
+        memory_bytes=facts.memory_bytes or seen.told("total_memory"),
+        last_level_cache_bytes=facts.last_level_cache_bytes or seen.told("L2_cache_size"),
+        num_compute_units=facts.num_compute_units or seen.told("multi_processor_count"),
+        driver=facts.driver,
         runtime=_runtime(device.type),
     )
+
+
+def open_device(index: int) -> Device:
+    """The accelerator of that index by torch's word alone, of a vendor with no file here."""
+    return AcceleratorDevice(index)

@@ -26,10 +26,22 @@ class DeviceInfo:
     driver: str = ""
     runtime: str = ""
     """CUDA, ROCm, CANN ... with its version; the instruction set on a CPU."""
+    backend: str = ""
+    """The package that opened it, where it is not chipscale itself: `acme-chips 1.2`."""
+    telemetry: str = ""
+    """What its state is read with, as `NVML 575.57`; empty where nothing can be read."""
 
 
 POWER_CAP = "power cap"
 """The reason for lower clocks that a chip gives which draws all the power it may."""
+CLOCK_SETTING = "clock setting"
+"""Somebody asked for lower clocks, as `nvidia-smi -lgc` or an application does."""
+SYNC_BOOST = "sync boost"
+"""The chip keeps to the clocks of others it is grouped with."""
+BOARD_LIMIT = "board limit"
+RELIABILITY_LIMIT = "reliability limit"
+LASTING_REASONS = (POWER_CAP, CLOCK_SETTING, SYNC_BOOST, BOARD_LIMIT, RELIABILITY_LIMIT)
+"""Reasons that are as they are however long the chip rests."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -47,14 +59,17 @@ class DeviceState:
     """Runnable processes of the host over the last minute: other work shows here."""
     foreign_processes: tuple[str, ...] = ()
     """Other programs that hold this device, as `python (4711)`."""
+    age_s: float = 0.0
+    """How old the readings are: a tool that takes a second is not asked at every moment."""
 
     @property
     def is_throttled(self) -> bool:
         """The device runs slower than asked, for a reason that a rest takes away.
 
-        At its power limit a chip runs as it always will under such work, so that is no throttling.
+        At its power limit, or at clocks that somebody set, a chip runs as it always will under such
+        work, so that is no throttling.
         """
-        return any(reason != POWER_CAP for reason in self.throttle_reasons)
+        return any(reason not in LASTING_REASONS for reason in self.throttle_reasons)
 
 
 class Timer(Protocol):

@@ -7,12 +7,14 @@ import platform
 import resource
 import time
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import torch
 
 from harness.device.base import DeviceInfo, DeviceState, Result, Timer
 from harness.device.clock import HostClock
+from harness.device.vendor.linux_cpu import LinuxCpuTelemetry
 
 FALLBACK_CACHE_BYTES = 64 * 2**20
 """Assumed where the operating system does not tell: larger than most last-level caches, since a
@@ -57,6 +59,7 @@ class CpuDevice:
     def __init__(self, processor: str, num_cores: int) -> None:
         self.torch_device = torch.device("cpu")
         self.timer: Timer = HostClock(self.synchronize)
+        self._telemetry = LinuxCpuTelemetry()
         cache = last_level_cache_bytes()
         self.info = DeviceInfo(
             name=processor,
@@ -66,14 +69,17 @@ class CpuDevice:
             num_compute_units=num_cores,
             driver=platform.release(),
             runtime=torch.backends.cpu.get_cpu_capability(),
+            telemetry=self._telemetry.source,
         )
         self._flush_buffer = torch.ones(
             FLUSH_FACTOR * (cache or FALLBACK_CACHE_BYTES), dtype=torch.int8
         )
 
     def state(self) -> DeviceState:
-        """Clock and load; a CPU's power is not readable without privileges."""
-        return DeviceState(clock_hz=_clock_hz(), load_average=os.getloadavg()[0])
+        """Clock and load, and what the kernel shows of energy, temperature and throttling."""
+        return replace(
+            self._telemetry.state(), clock_hz=_clock_hz(), load_average=os.getloadavg()[0]
+        )
 
     def now_s(self) -> float:
         """The host's monotonic clock."""

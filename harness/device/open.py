@@ -1,13 +1,16 @@
 """From the name in a configuration to a device that is really there."""
 
+import contextlib
+
 import torch
 
+from harness.device import backends, plugins
 from harness.device.accelerator import AcceleratorDevice
 from harness.device.base import Device
 from harness.device.cpu import CpuDevice
 from harness.device.fake import FakeDevice
 from harness.device.request import DeviceRequest
-from harness.errors import ConfigError
+from harness.errors import ConfigError, did_you_mean
 
 
 def open_device(request: DeviceRequest, processor: str, num_cores: int) -> Device:
@@ -16,31 +19,84 @@ def open_device(request: DeviceRequest, processor: str, num_cores: int) -> Devic
     Raises:
         ConfigError: when it is not there; nothing else is taken in its place.
     """
-    if request.name == "fake":
+    name = _best() if request.name == "auto" else request.name
+    if name == "fake":
         return FakeDevice(request.fake)
-    accelerator = torch.accelerator.current_accelerator(check_available=True)
-    if request.name == "cpu" and request.index:
-        raise ConfigError(
-            f"device.index: {request.index} was asked for, but the processor is one device. "
-            "Set device.index=0."
-        )
-    if request.name == "cpu" or (request.name == "auto" and accelerator is None):
+    if name == "cpu":
+        if request.index:
+            raise ConfigError(
+                f"device.index: {request.index} was asked for, but the processor is one device. "
+                "Set device.index=0."
+            )
         return CpuDevice(processor, num_cores)
-    if accelerator is None:
-        raise ConfigError(
-            f"device.name: '{request.name}' was asked for, but torch {torch.__version__} sees no "
-            "accelerator here. `chipscale doctor` shows what is missing; device=cpu measures "
-            "the processor."
-        )
-    if request.name not in ("auto", accelerator.type):
-        raise ConfigError(
-            f"device.name: '{request.name}' was asked for, but the accelerator here is "
-            f"'{accelerator.type}'. Use device=auto or device={accelerator.type}."
-        )
+    plugin = plugins.find(name)
+    if plugin is not None:
+        return plugins.open_plugin(plugin, request.index)
+    return _accelerator(name, request.index)
+
+
+def device_names() -> tuple[str, ...]:
+    """Everything `device=` may be here, back-ends of other packages among them."""
+    built_in = [backend.name for backend in backends.BACKENDS]
+    return tuple(dict.fromkeys([*plugins.RESERVED, *built_in, *plugins.plugin_names()]))
+
+
+def _best() -> str:
+    """The accelerator where there is one, else the processor."""
+    found = backends.current_type()
+    if found is not None:
+        return found
+    for backend in backends.BACKENDS:
+        # An extension that is broken is told of by the doctor, and where it is asked for by name.
+        with contextlib.suppress(ConfigError):
+            backends.load_extension(backend)
+        found = backends.current_type()
+        if found is not None:
+            return found
+    return "cpu"
+
+
+def _accelerator(name: str, index: int) -> Device:
+    backend = backends.find(name)
+    found = backends.current_type()
+    if backend is not None and found != name:
+        backends.load_extension(backend)
+        found = backends.current_type()
+    if found != name:
+        raise _not_here(name, backend, found)
     count = torch.accelerator.device_count()
-    if request.index >= count:
+    if index >= count:
         raise ConfigError(
-            f"device.index: {request.index} was asked for, but there are {count} devices of type "
-            f"'{accelerator.type}'; the first is 0."
+            f"device.index: {index} was asked for, but there {_are(count)} of type '{name}'; "
+            "the first is 0."
         )
-    return AcceleratorDevice(request.index)
+    return AcceleratorDevice(index) if backend is None else backend.open_device(index)
+
+
+def _are(count: int) -> str:
+    return "is 1 device" if count == 1 else f"are {count} devices"
+
+
+def _not_here(name: str, backend: backends.Backend | None, found: str | None) -> ConfigError:
+    if backend is None:
+        names = device_names()
+        return ConfigError(
+            f"device.name: nothing called '{name}'. {did_you_mean(name, names)}"
+            f"There are {', '.join(names)}."
+        )
+    if not backend.is_installed:
+        return ConfigError(
+            f"device.name: '{name}' was asked for, but {backend.extension} is not installed here, "
+            f"and torch {torch.__version__} sees no accelerator of that type without it. "
+            f"Needed: {backend.install}."
+        )
+    if found is None:
+        return ConfigError(
+            f"device.name: '{name}' was asked for, but torch {torch.__version__} sees no "
+            f"accelerator here. Needed: {backend.install}. `chipscale doctor` shows what is "
+            "missing; device=cpu measures the processor."
+        )
+    return ConfigError(
+        f"device.name: '{name}' was asked for, but the accelerator here is '{found}'. "
+        f"Use device=auto or device={found}."
+    )

@@ -1,74 +1,161 @@
-"""Clocks, power, temperature and throttling of an NVIDIA chip, where nvidia-ml-py is installed."""
+"""Telemetry: what a device tells of its clocks, power, energy, temperature and occupants.
 
-import importlib
-import os
-from types import ModuleType
+One file per vendor reads it, behind one small protocol. A sensor that is missing, fails or answers
+nonsense gives None and never stops a measurement: a time without its temperature is worth more than
+no time.
 
-from harness.device.base import POWER_CAP, DeviceState
-
-_THROTTLE_BITS = {
-    0x04: POWER_CAP,
-    0x08: "hardware slowdown",
-    0x20: "software thermal slowdown",
-    0x40: "hardware thermal slowdown",
-    0x80: "hardware power brake",
-}
-"""nvmlClocksEventReasons bits that mean the chip runs slower than asked.
-
-Source: NVML API reference, section NvmlClocksEventReasons.
+A device's state is read by the loop between two turns, after the last sample of the one was timed
+and before the next begins; nothing here runs in a thread of its own, so no reading ever falls into
+a sample. A vendor's library answers in a millisecond and is asked each time. A command-line tool
+takes up to seconds, in which the chip would cool down, so `SlowReader` asks it at most every
+`READ_EVERY_S` and repeats the latest answer in between, with its age.
 """
 
+import math
+import os
+import re
+import subprocess
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from typing import Protocol
 
-def _load() -> ModuleType | None:
-    """The binding, initialised, or None on a host that has none."""
-    try:
-        nvml = importlib.import_module("pynvml")
-        nvml.nvmlInit()
-    except Exception:  # an absent driver has many names here, and none may stop a measurement
-        return None
-    return nvml
+from harness.device.base import DeviceState
+
+READ_EVERY_S = 10.0
+"""`npu-smi info` takes about a second on a host of eight chips: a tenth of the time at most."""
+TOOL_TIMEOUT_S = 5.0
+"""A tool that hangs, as on a chip that has fallen off its bus, costs this much ..."""
+MAX_FAILURES = 3
+"""... so many times in a row, and is not asked again."""
+
+_NUMBER = re.compile(r"[-+]?\d+(?:\.\d+)?(?:[eE][-+]?\d+)?")
 
 
-class NvidiaTelemetry:
-    """Reads the state of one chip; all fields are None where nothing can be read."""
+class Telemetry(Protocol):
+    """Reads the state of one device."""
 
-    def __init__(self, uuid: str) -> None:
-        self._nvml = _load()
-        self._handle = None
-        if self._nvml is not None:
-            try:
-                self._handle = self._nvml.nvmlDeviceGetHandleByUUID(uuid)
-            except self._nvml.NVMLError:
-                self._handle = None
+    @property
+    def source(self) -> str:
+        """What it reads with and its version, as `NVML 575.57`; empty where nothing is read."""
 
     def state(self) -> DeviceState:
-        """The state now."""
-        load_average = os.getloadavg()[0]
-        if self._nvml is None or self._handle is None:
-            return DeviceState(load_average=load_average)
-        nvml, handle = self._nvml, self._handle
-        try:
-            reasons = nvml.nvmlDeviceGetCurrentClocksThrottleReasons(handle)
-            return DeviceState(
-                clock_hz=1e6 * nvml.nvmlDeviceGetClockInfo(handle, nvml.NVML_CLOCK_SM),
-                memory_clock_hz=1e6 * nvml.nvmlDeviceGetClockInfo(handle, nvml.NVML_CLOCK_MEM),
-                power_w=1e-3 * nvml.nvmlDeviceGetPowerUsage(handle),
-                energy_j=self._energy_j(),
-                temperature_c=float(
-                    nvml.nvmlDeviceGetTemperature(handle, nvml.NVML_TEMPERATURE_GPU)
-                ),
-                throttle_reasons=tuple(
-                    name for bit, name in _THROTTLE_BITS.items() if reasons & bit
-                ),
-                load_average=load_average,
-            )
-        except nvml.NVMLError:
-            return DeviceState(load_average=load_average)
+        """What can be read now; raises nothing."""
 
-    def _energy_j(self) -> float | None:
-        """The counter, which chips before Volta do not have."""
-        assert self._nvml is not None
+
+class NoTelemetry:
+    """Of a device whose vendor gives us nothing to read it with."""
+
+    source = ""
+
+    def state(self) -> DeviceState:
+        """Nothing is known."""
+        return DeviceState()
+
+
+class SlowReader:
+    """A reading that takes up to seconds, taken seldom."""
+
+    def __init__(
+        self,
+        source: str,
+        read: Callable[[], DeviceState | None],
+        now_s: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self._source = source
+        self._read = read
+        self._now_s = now_s
+        self._latest: DeviceState | None = None
+        self._asked_s = -math.inf
+        self._failures = 0
+
+    @property
+    def source(self) -> str:
+        """The tool, until it has failed too often."""
+        return self._source if self._failures < MAX_FAILURES else ""
+
+    def state(self) -> DeviceState:
+        """The latest answer with its age; a new one when that is older than `READ_EVERY_S`."""
+        now_s = self._now_s()
+        if now_s - self._asked_s >= READ_EVERY_S and self._failures < MAX_FAILURES:
+            self._ask()
+            now_s = self._asked_s
+        if self._latest is None:
+            return DeviceState()
+        return replace(self._latest, age_s=now_s - self._asked_s)
+
+    def _ask(self) -> None:
         try:
-            return 1e-3 * float(self._nvml.nvmlDeviceGetTotalEnergyConsumption(self._handle))
-        except self._nvml.NVMLError:
+            found = self._read()
+        except Exception:  # Whatever a tool prints must not stop a measurement.
+            found = None
+        # After the tool has answered, so that the wait is counted from then.
+        self._asked_s = self._now_s()
+        self._latest = found
+        self._failures = 0 if found is not None else self._failures + 1
+
+
+def ask(command: Sequence[str]) -> str | None:
+    """What the tool prints, or None where it is missing, fails or does not answer in time."""
+    try:
+        done = subprocess.run(
+            command,
+            capture_output=True,
+            text=True,
+            errors="replace",
+            timeout=TOOL_TIMEOUT_S,
+            check=True,
+            stdin=subprocess.DEVNULL,
+            env={**os.environ, "LC_ALL": "C"},
+        )
+    except (OSError, subprocess.SubprocessError):
+        return None
+    return done.stdout
+
+
+def number(value: object, least: float = 0.0, scale: float = 1.0) -> float | None:
+    """The number that a text begins with, as in `367.49W`, times `scale`.
+
+    None for `N/A` and other texts without a number, values below `least` and values that are not
+    finite.
+    """
+    if isinstance(value, bool) or value is None:
+        return None
+    if isinstance(value, int | float):
+        found = float(value)
+    else:
+        match = _NUMBER.match(str(value).strip())
+        if match is None:
             return None
+        found = float(match.group())
+    if not math.isfinite(found) or found < least:
+        return None
+    return found * scale
+
+
+LEAST_CELSIUS = -100.0
+"""Colder is nonsense: some sensors answer -273 or -32768 for `not there`."""
+
+
+def celsius(value: object, scale: float = 1.0) -> float | None:
+    """A temperature; None where it cannot be one."""
+    return number(value, LEAST_CELSIUS / scale, scale)
+
+
+def physical_index(index: int, *variables: str) -> int | None:
+    """Which of the host's chips this process sees as `index`, or None where that is not told.
+
+    Args:
+        index: as torch counts.
+        variables: environment variables that choose chips, as `ASCEND_RT_VISIBLE_DEVICES=4,5`; the
+            first that is set counts.
+    """
+    for variable in variables:
+        text = os.environ.get(variable)
+        if text is None:
+            continue
+        chosen = text.split(",")
+        if index < len(chosen) and chosen[index].strip().isdigit():
+            return int(chosen[index])
+        return None
+    return index

@@ -53,8 +53,8 @@ class TorchWorkbench:
         self._op = op
         self._problem = problem
         self._device = device
-        generator = torch.Generator(device=device.torch_device).manual_seed(seed)
-        self._inputs = op.make_inputs(problem, generator)
+        drawn = op.make_inputs(problem, _generator(device.torch_device, seed))
+        self._inputs = {name: tensor.to(device.torch_device) for name, tensor in drawn.items()}
         # What a run overwrites may depend on the mode, as a block's does.
         self._originals = {
             name: tensor.clone() for name, tensor in self._inputs.items() if name in op.mutates
@@ -139,6 +139,14 @@ def in_fp64(inputs: Inputs, device: torch.device) -> dict[str, torch.Tensor]:
         else tensor.detach().to(device)
         for name, tensor in inputs.items()
     }
+
+
+def _generator(device: torch.device, seed: int) -> torch.Generator:
+    """The device's own, or the host's where a back-end has none and its inputs are moved there."""
+    try:
+        return torch.Generator(device=device).manual_seed(seed)
+    except RuntimeError:
+        return torch.Generator().manual_seed(seed)
 
 
 FAKE_FAMILY = "cuda"

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from harness.environment import Environment
 from harness.projection import Interval, Projection, ScalePoint
 from harness.record import SHORT_RESOLUTIONS
-from harness.results import NOISY_HALF_WIDTH, ResultRow
+from harness.results import NOISY_HALF_WIDTH, ResultRow, disturbed_text
 from harness.store.folder import RunInfo
 from harness.units import capacity, duration, significant, with_prefix
 
@@ -163,6 +163,9 @@ def environment_warnings(
             f"The device was at its power limit in {capped} of {len(rows)} cases, so its clocks "
             "depend on the data and on the limit that is set."
         )
+    disturbed = disturbed_text(rows)
+    if disturbed:
+        warnings.append(disturbed)
     above = sum(row.is_above_roof for row in rows)
     if above:
         warnings.append(
@@ -197,6 +200,8 @@ def environment_facts(
             ("compute units", units),
             ("driver", device.driver),
             ("runtime", device.runtime),
+            ("back-end", device.backend),
+            ("telemetry", device.telemetry),
             ("host", environment.host),
             ("processor", f"{environment.processor}, {environment.num_cores} cores"),
             ("operating system", environment.operating_system),

@@ -25,6 +25,7 @@ from harness.results import (
     ResultRow,
     Roofs,
     best_rows,
+    disturbed_text,
     projection_headline,
     roofs_text,
     status_counts,
@@ -125,6 +126,9 @@ def results_view(rows: Sequence[ResultRow], roofs: Roofs) -> RenderableType:
         parts.append(Text("Power capped: the device lowered its clocks to stay in its limit."))
     for title, table in power_tables(rows):
         parts += [Text(""), Text(f"{title}:", style="bold"), _plain_table(table)]
+    disturbed = disturbed_text(rows)
+    if disturbed:
+        parts.append(Text(disturbed, style="yellow"))
     parts.append(Text(f"Cases: {status_counts(rows)}."))
     return Group(*parts)
 

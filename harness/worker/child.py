@@ -288,7 +288,7 @@ def main(job_file: str, heartbeat_file: str) -> int:
     except ChipscaleError as error:
         tell(Event(refusal=str(error)))
         return error.exit_code
-    tell(Event(environment=read_environment(device.info)))
+    tell(Event(environment=read_environment(device.info, device.state())))
     tuning.use(tuning.table_of(device.info.name, job.tuning))
     proof = prove(device, job.policy)
     tell(Event(proof=proof))

@@ -6,8 +6,10 @@ from types import SimpleNamespace
 import pytest
 import torch
 
-from harness.device.accelerator import MAX_FLUSHES, AcceleratorDevice, EventTimer
+from harness.device.accelerator import AcceleratorDevice, EventTimer
+from harness.device.base import DeviceState
 from harness.device.clock import HostClock
+from harness.device.extras import Extras, Facts, Seen
 
 PROPERTIES = SimpleNamespace(
     name="Stand-In 1",
@@ -95,21 +97,66 @@ def test_a_device_that_cannot_be_waited_for_is_no_reason_for_another_timer(
         AcceleratorDevice()
 
 
-def test_a_flush_goes_on_until_the_host_has_queued_the_run() -> None:
+def test_a_flush_writes_twice_the_last_level_cache() -> None:
     device = AcceleratorDevice()
-    device._flush_s = 1e-3
-    num_flushes = 0
+    assert device.flush_bytes == 2 * 2**20
+    device._flush_buffer.fill_(1)
+    device.flush_cache()
+    assert not device._flush_buffer.any()
 
-    class Counted:
-        def zero_(self) -> None:
-            nonlocal num_flushes
-            num_flushes += 1
 
-    device._flush_buffer = Counted()  # type: ignore[assignment]
-    for at_least_s, expected in ((0.0, 1), (0.5e-3, 1), (3.5e-3, 4), (1e6, MAX_FLUSHES)):
-        num_flushes = 0
-        device.flush_cache(at_least_s)
-        assert num_flushes == expected
+def test_it_is_held_where_events_time_and_not_where_the_host_would_wait(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    assert AcceleratorDevice().hold(1e-6)
+    monkeypatch.setattr(torch, "Event", EventWithoutTiming)
+    assert not AcceleratorDevice().hold(1e-6)
+
+
+class Thermometer:
+    source = "a thermometer"
+
+    def state(self) -> DeviceState:
+        return DeviceState(temperature_c=42.0)
+
+
+def test_a_vendors_word_on_its_chip_goes_before_torchs() -> None:
+    seen: list[Seen] = []
+
+    def facts(chip: Seen) -> Facts:
+        seen.append(chip)
+        return Facts(last_level_cache_bytes=2**21, driver="1.2.3")
+
+    extras = Extras(telemetry=lambda chip: Thermometer(), facts=facts)
+    device = AcceleratorDevice(0, extras)
+    assert (device.info.last_level_cache_bytes, device.info.driver) == (2**21, "1.2.3")
+    assert device.info.memory_bytes == 2**30
+    assert device.flush_bytes == 2 * 2**21
+    assert (seen[0].name, seen[0].uuid, seen[0].pci_address) == ("Stand-In 1", "1234", "")
+
+
+def test_its_state_is_its_vendors_with_the_hosts_load() -> None:
+    device = AcceleratorDevice(0, Extras(telemetry=lambda chip: Thermometer()))
+    assert device.info.telemetry == "a thermometer"
+    state = device.state()
+    assert state.temperature_c == 42.0
+    assert state.load_average is not None
+
+
+def test_the_chips_place_on_the_bus_is_written_as_drivers_write_it(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    placed = SimpleNamespace(**vars(PROPERTIES), pci_domain_id=0, pci_bus_id=0xC1, pci_device_id=0)
+    module = SimpleNamespace(get_device_properties=lambda index: placed)
+    monkeypatch.setattr(torch, "get_device_module", lambda device: module)
+    seen: list[Seen] = []
+
+    def facts(chip: Seen) -> Facts:
+        seen.append(chip)
+        return Facts()
+
+    AcceleratorDevice(0, Extras(facts=facts))
+    assert seen[0].pci_address == "0000:c1:00.0"
 
 
 def test_the_flush_buffer_is_no_part_of_the_peak() -> None:

@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from harness.device.base import Device
+from harness.device.base import Device, DeviceState
 from harness.device.cpu import CpuDevice, last_level_cache_bytes
 from harness.device.fake import FakeDevice
 from harness.device.open import open_device
@@ -30,7 +30,49 @@ def test_a_device_keeps_the_protocol(device: Device) -> None:
     assert cache is None or device.flush_bytes >= cache
     device.synchronize()
     device.release_memory()
-    device.state()
+    assert isinstance(device.state(), DeviceState)
+    assert isinstance(device.hold(0.0), bool)
+    device.pause(0.0)
+    assert device.is_usable()
+    available = device.available_memory_bytes()
+    assert available is None or available > 0
+    before_s = device.now_s()
+    assert device.now_s() >= before_s
+
+
+@pytest.mark.parametrize("device", devices(), ids=lambda device: device.info.torch_device_type)
+def test_a_captured_run_gives_the_outputs_of_that_run(device: Device) -> None:
+    elements = torch.ones(8, device=device.torch_device)
+    replay = device.capture(lambda: elements + 1)
+    if device.info.torch_device_type == "cuda":
+        assert replay is not None
+    if replay is not None:
+        replay()
+        elements.fill_(2)
+        assert replay().tolist() == [3.0] * 8
+
+
+def test_a_processor_that_works_at_once_has_nothing_to_hold_or_to_replay() -> None:
+    device = CpuDevice("a processor", 1)
+    assert not device.hold(1.0)
+    assert device.capture(lambda: 1) is None
+    before_s = device.now_s()
+    device.pause(0.01)
+    assert device.now_s() - before_s >= 0.01
+
+
+def test_the_fake_chip_rests_in_virtual_time() -> None:
+    device = FakeDevice(FakeOptions())
+    device.pause(100.0)
+    assert device.now_s() == pytest.approx(100.0)
+
+
+def test_the_processors_state_has_clock_and_load_and_nothing_made_up() -> None:
+    state = CpuDevice("a processor", 1).state()
+    assert state.load_average is not None
+    assert state.temperature_c is None or 0 < state.temperature_c < 120
+    assert state.power_w is None or state.power_w >= 0
+    assert state.age_s == 0.0
 
 
 def test_the_processor_knows_its_memory_and_peak() -> None:

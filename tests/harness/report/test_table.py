@@ -2,6 +2,9 @@ import dataclasses
 
 from rich.console import Console, RenderableType
 
+from harness.device.base import DeviceState
+from harness.record import Record, Window
+from harness.report.rows import environment_warnings
 from harness.report.table import projection_view, results_view
 from harness.results import Roofs, measured_roofs, result_rows
 from tests.harness.sample_run import sample_projection, sample_records
@@ -87,3 +90,28 @@ def test_long_lists_of_assumptions_are_cut_and_counted() -> None:
         sample_projection(), assumptions=tuple(f"Assumption {number}." for number in range(9))
     )
     assert "and 5 more in the report" in text_of(projection_view(projection))
+
+
+def held_by(record: Record, program: str) -> Record:
+    """The record, with another program on the device in one of its windows."""
+    assert record.measurement is not None
+    state = DeviceState(foreign_processes=(program,))
+    window = Window(num_samples=1, seconds=1.0, state=state)
+    return dataclasses.replace(
+        record, measurement=dataclasses.replace(record.measurement, windows=(window,))
+    )
+
+
+def test_programs_that_held_the_device_are_told_with_how_many_cases_they_touched() -> None:
+    first, second, *others = sample_records()
+    records = [held_by(first, "trainer (4711)"), held_by(second, "serve (12)"), *others]
+    rows = result_rows(records)
+    assert (
+        f"Not alone: trainer (4711), serve (12) held the device while 2 of {len(rows)} cases were "
+        "measured."
+    ) in text_of(results_view(rows, measured_roofs(records)), 400)
+    assert any("trainer (4711)" in text for text in environment_warnings(None, rows))
+
+
+def test_a_run_that_was_alone_says_nothing_of_it() -> None:
+    assert "Not alone" not in sample_view()
