@@ -74,9 +74,12 @@ def test_what_the_back_end_does_not_tell_is_unknown(monkeypatch: pytest.MonkeyPa
 def test_events_time_in_seconds() -> None:
     timer = AcceleratorDevice().timer
     assert isinstance(timer, EventTimer)
+    before_s = time.perf_counter()
     timer.start()
     time.sleep(0.01)
-    assert timer.stop() == pytest.approx(0.01, rel=0.5)
+    seconds = timer.stop()
+    # A busy host may sleep longer, but no longer than was seen from outside.
+    assert 0.0099 <= seconds <= time.perf_counter() - before_s
 
 
 def test_a_back_end_that_times_no_events_is_timed_by_the_host(
