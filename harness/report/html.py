@@ -297,7 +297,7 @@ def render(
         links = [("roofline", "Roofline"), *links, ("cases", "All cases")]
     warnings = environment_warnings(environment, rows)
     if info is not None or environment is not None:
-        facts = environment_facts(info, environment)
+        facts = environment_facts(info, environment, records)
         note = "Where these numbers come from; records.jsonl beside this file has every sample."
         sections.append(_section("environment", "Environment", note, _definitions(facts)))
         links.append(("environment", "Environment"))

@@ -120,7 +120,7 @@ def render(
         parts += _reasons(rows) if any(not row.is_ok for row in rows) else []
     if projection is not None:
         parts += _projection(projection)
-    facts = environment_facts(info, environment)
+    facts = environment_facts(info, environment, records)
     if facts:
         parts += ["## Environment", table(("what", "value"), facts)]
     return "\n\n".join(parts) + "\n"
