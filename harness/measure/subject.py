@@ -21,6 +21,14 @@ from kernels import dtypes, registry, triton_support, tuning
 from kernels.compiled import compiled_once
 from kernels.op import Cost, Impl, Inputs, Op, Outputs, Problem, Run
 
+NOT_WRITTEN = (
+    "An output holds what its memory was filled with before the run: it was not written, or is an "
+    "earlier one handed out again."
+)
+
+NUM_BLOCKS = 8
+"""So many blocks are filled in search of the memory that a wrong run is given."""
+
 
 class UnsupportedHere(ChipscaleError):  # noqa: N818 - it is a state, told as one
     """The implementation cannot run on this device; the text says why."""
@@ -118,7 +126,26 @@ class TorchWorkbench:
         self._reference(self._values[0])
         self._restore()
         self._poison(run())
-        return self._compared(run)
+        found = self._compared(run)
+        if not found.is_right and not found.finding and self._leaves_memory(run):
+            return replace(found, finding=NOT_WRITTEN)
+        return found
+
+    def _leaves_memory(self, run: Run) -> bool:
+        """Whether a wrong run leaves a part of its outputs as it was, wherever they lie.
+
+        The host's allocator need not give a run the memory that was freed last, so that several
+        blocks of the size are filled.
+        """
+        self._restore()
+        try:
+            blocks = [torch.empty_like(output) for _ in range(NUM_BLOCKS) for output in run()]
+            self._poison(tuple(blocks))
+        except torch.OutOfMemoryError:
+            return False
+        del blocks
+        self._restore()
+        return any(_holds_poison(output) for output in run())
 
     def _recheck(
         self, impl: Impl, run: Run, seen: tuple[int, ...], which: int, outputs: Outputs
@@ -169,8 +196,7 @@ class TorchWorkbench:
         elif not found.is_right and any(_holds_poison(output) for output in outputs):
             found = replace(
                 found,
-                finding="An output holds what its memory was filled with before the run: it was "
-                "not written, or is an earlier one handed out again.",
+                finding=NOT_WRITTEN,
             )
         elif (
             not found.is_right
