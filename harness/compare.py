@@ -4,6 +4,7 @@ The interval speaks of the samples of these two runs. Two sessions on one chip d
 their samples tell (1.5 % is common), which is why a difference inside the tolerance is `same`.
 """
 
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 from enum import StrEnum
@@ -18,6 +19,9 @@ from kernels.op import Tolerance
 TOLERANCE = 0.03
 """Smaller differences are called `same`: between sessions, medians of one chip move by 1 to 3 %
 though nothing changed (A/A measurements of 12 kernels in 160 processes)."""
+
+MAX_DIFFERENCES = 5
+"""A refusal names so many; what differs is mostly one setting, the same in all cases."""
 
 
 class Verdict(StrEnum):
@@ -46,6 +50,8 @@ class Comparison:
     first_steps: float
     """The first median in steps of its timer; below SHORT_RESOLUTIONS it is too short for it."""
     second_steps: float
+    difference: str = ""
+    """What of the protocol differs, with both values, where the comparison was forced."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -79,24 +85,29 @@ def compare_records(
     """
     ours, theirs = _timed(first), _timed(second)
     common = [case_id for case_id in ours if case_id in theirs]
-    different = tuple(
-        case_id
+    differences = {
+        case_id: protocol_difference(ours[case_id], theirs[case_id])
         for case_id in common
         if ours[case_id].protocol_hash != theirs[case_id].protocol_hash
-    )
-    if different and not is_forced:
+    }
+    if differences and not is_forced:
+        counts = Counter(differences.values()).most_common()
+        shown = "; ".join(f"{text} ({count} cases)" for text, count in counts[:MAX_DIFFERENCES])
+        more = len(counts) - MAX_DIFFERENCES
         raise RecordError(
-            f"{len(different)} of {len(common)} common cases were measured by different protocols "
-            f"({_protocol_difference(ours[different[0]], theirs[different[0]])}), so their times "
-            "are not of equal work. --force compares them all the same and labels them."
+            f"{len(differences)} of {len(common)} common cases were measured by different "
+            f"protocols, so their times are not of equal work. {shown}"
+            f"{f'; and {more} other differences' if more > 0 else ''}. --force compares them all "
+            "the same and labels them."
         )
     return ComparedRuns(
         comparisons=tuple(
-            _compare(ours[case_id], theirs[case_id], tolerance) for case_id in common
+            _compare(ours[case_id], theirs[case_id], tolerance, differences.get(case_id, ""))
+            for case_id in common
         ),
         only_first=tuple(case_id for case_id in ours if case_id not in theirs),
         only_second=tuple(case_id for case_id in theirs if case_id not in ours),
-        different_protocol=different,
+        different_protocol=tuple(differences),
     )
 
 
@@ -104,8 +115,22 @@ def _timed(records: Sequence[Record]) -> dict[str, Record]:
     return {record.case.id: record for record in records if record.status is Status.OK}
 
 
-def _protocol_difference(first: Record, second: Record) -> str:
-    """The parts of the protocol that a record shows and that differ."""
+def protocol_difference(first: Record, second: Record) -> str:
+    """Every part of the protocol that differs, as `cache: cold and hot`."""
+    ours, theirs = dict(first.protocol_parts), dict(second.protocol_parts)
+    if ours and theirs:
+        names = [*ours, *(name for name in theirs if name not in ours)]
+        found = [
+            f"{name}: {ours.get(name, 'none')} and {theirs.get(name, 'none')}"
+            for name in names
+            if ours.get(name) != theirs.get(name)
+        ]
+        return ", ".join(found) or "the protocol hash alone"
+    return _difference_of_older(first, second)
+
+
+def _difference_of_older(first: Record, second: Record) -> str:
+    """What a record shows where one of the two is of a version without the parts."""
     assert first.measurement is not None
     assert second.measurement is not None
     assert first.correctness is not None
@@ -118,14 +143,14 @@ def _protocol_difference(first: Record, second: Record) -> str:
         "cost": (first.cost, second.cost),
     }
     found = [f"{name}: {a} and {b}" for name, (a, b) in parts.items() if a != b]
-    return "; ".join(found) or "the op's definition, the seed or the stop rule"
+    return ", ".join(found) or "the op's definition, the seed or the stop rule"
 
 
 def _tolerances(correctness: Correctness) -> tuple[Tolerance, ...]:
     return tuple(output.tolerance for output in correctness.outputs)
 
 
-def _compare(first: Record, second: Record, tolerance: float) -> Comparison:
+def _compare(first: Record, second: Record, tolerance: float, difference: str) -> Comparison:
     assert first.measurement is not None
     assert second.measurement is not None
     first_s, second_s = first.measurement.steady_samples_s, second.measurement.steady_samples_s
@@ -141,6 +166,7 @@ def _compare(first: Record, second: Record, tolerance: float) -> Comparison:
         verdict=verdict(low, high, tolerance),
         first_steps=first.measurement.num_timer_steps,
         second_steps=second.measurement.num_timer_steps,
+        difference=difference,
     )
 
 

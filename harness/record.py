@@ -4,6 +4,7 @@ The samples are kept raw; whatever is said of them later is computed from them a
 """
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 
@@ -70,25 +71,28 @@ class OutputError:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Correctness:
-    """How far the result was from the fp64 reference before anything was timed."""
+    """How far a result was from the fp64 reference, and what else is wrong with it."""
 
     outputs: tuple[OutputError, ...]
     """One for each output of the reference."""
     reference: str = "fp64"
+    finding: str = ""
+    """What was found beside or behind wrong numbers, in a sentence; empty for a right result."""
 
     @property
     def is_right(self) -> bool:
-        """Every output is what it has to be, within its tolerance."""
-        return not any(output.faults for output in self.outputs)
+        """Nothing was found, and every output is what it has to be, within its tolerance."""
+        return not self.finding and not any(output.faults for output in self.outputs)
 
     @property
     def explanation(self) -> str:
-        """A sentence on every wrong output, with its number; empty for a right result."""
-        return " ".join(
+        """The finding and a sentence on every wrong output; empty for a right result."""
+        faults = (
             f"Output {number} of {len(self.outputs)}: {'; '.join(output.faults)}."
             for number, output in enumerate(self.outputs, start=1)
             if output.faults
         )
+        return " ".join(sentence for sentence in (self.finding, *faults) if sentence)
 
 
 SHORT_RESOLUTIONS = 20
@@ -227,3 +231,11 @@ class Record:
     """UTC, ISO 8601."""
     protocol_hash: str = ""
     """Equal hashes mean equal work under equal rules: see `harness/measure/protocol.py`."""
+    protocol_parts: tuple[tuple[str, str], ...] = ()
+    """Name and value of everything the hash is over; empty in records of older versions."""
+
+
+def protocol_values(records: Sequence[Record], part: str) -> tuple[str, ...]:
+    """What the records have for that part of the protocol, each value once, in order."""
+    found = (dict(record.protocol_parts).get(part, "") for record in records)
+    return tuple(sorted({value for value in found if value}))

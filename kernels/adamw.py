@@ -290,4 +290,6 @@ OP = Op(
         Impl("triton", _prepare_triton, triton_unsupported),
     ),
     mutates=("param", "exp_avg", "exp_avg_sq", "weight"),
+    # What is divided by: with zeros in it, a few updates dwarf all others.
+    fixed=("exp_avg_sq",),
 )

@@ -3,7 +3,8 @@
 import os
 import shutil
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from types import FunctionType
 from typing import Protocol, TypeVar, cast
 
@@ -36,6 +37,24 @@ def forward(function: Eager, tensors: tuple[torch.Tensor, ...]) -> Run:
     return lambda: (function(*tensors),)
 
 
+_known: list[tuple[FunctionType, Callable[..., object]]] | None = None
+"""What was compiled since `compiled_once` was entered; None outside of it."""
+
+
+@contextmanager
+def compiled_once() -> Iterator[None]:
+    """Within it a function is compiled once, however often it is prepared.
+
+    For several sets of inputs of one problem, whose shapes are the same.
+    """
+    global _known
+    before, _known = _known, []
+    try:
+        yield
+    finally:
+        _known = before
+
+
 def compiled(function: Function) -> Function:
     """The function through torch.compile, specialised to the shapes it is first called with.
 
@@ -43,6 +62,9 @@ def compiled(function: Function) -> Function:
     here compiles a copy: any number of problems can be prepared, in any order.
     """
     assert isinstance(function, FunctionType)
+    for known, found in _known or ():
+        if _is_same(known, function):
+            return cast(Function, found)
     copy = FunctionType(
         function.__code__.replace(),
         function.__globals__,
@@ -50,7 +72,29 @@ def compiled(function: Function) -> Function:
         function.__defaults__,
         function.__closure__,
     )
-    return cast(Function, torch.compile(copy, dynamic=False, fullgraph=True))
+    result = cast(Function, torch.compile(copy, dynamic=False, fullgraph=True))
+    if _known is not None:
+        _known.append((function, result))
+    return result
+
+
+def _is_same(one: FunctionType, other: FunctionType) -> bool:
+    """Whether the two compute the same, closed-over values included."""
+    cells, others = (
+        [cell.cell_contents for cell in function.__closure__ or ()] for function in (one, other)
+    )
+    return (
+        one.__code__ is other.__code__
+        and one.__defaults__ == other.__defaults__
+        and all(
+            first is second or (isinstance(first, _PLAIN) and first == second)
+            for first, second in zip(cells, others, strict=True)
+        )
+    )
+
+
+_PLAIN = (int, float, str, Problem)
+"""Types whose equal values are the same to a function; tensors are not among them."""
 
 
 def prepare_eager(

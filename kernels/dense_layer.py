@@ -24,7 +24,7 @@ https://arxiv.org/abs/2005.14165, which is Radford et al. 2019, section 2.3.
 """
 
 from kernels import dtypes
-from kernels.layer.block import STATE, Block
+from kernels.layer.block import FIXED, STATE, Block
 from kernels.layer.parts import grouped_query_attention, key_value_caches, network, residual_layer
 from kernels.layer.runs import impls
 from kernels.op import Mode, Op, Problem
@@ -94,4 +94,5 @@ OP = Op(
     variants=("gated", "gated_qk_norm", "plain"),
     mutates=(*STATE, "k_cache", "v_cache"),
     is_block=True,
+    fixed=FIXED,
 )

@@ -176,4 +176,5 @@ OP = Op(
         Impl("triton", _prepare_triton, triton_unsupported),
     ),
     variants=("token", "block", "tile"),
+    fixed=("scale",),
 )

@@ -348,4 +348,5 @@ OP = Op(
         *eager_impls(_eager, _OPERANDS),
         Impl("triton", _prepare_triton, _unsupported),
     ),
+    fixed=("scale",),
 )

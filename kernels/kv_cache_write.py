@@ -302,4 +302,5 @@ OP = Op(
         Impl("triton", _prepare_triton, triton_unsupported),
     ),
     mutates=("k_cache", "v_cache"),
+    fixed=("scale",),
 )

@@ -19,7 +19,7 @@ Source: DeepSeek-V2, section 2.1, https://arxiv.org/abs/2405.04434; DeepSeek-V3,
 """
 
 from kernels import dtypes
-from kernels.layer.block import STATE, Block
+from kernels.layer.block import FIXED, STATE, Block
 from kernels.layer.parts import (
     LATENT_ERROR_GROWTH,
     latent_attention,
@@ -66,4 +66,5 @@ OP = Op(
     impls=impls(BLOCK),
     mutates=(*STATE, "latent_cache"),
     is_block=True,
+    fixed=FIXED,
 )

@@ -16,7 +16,7 @@ Source: DeepSeek-V3, sections 2.1 and 4.2, https://arxiv.org/abs/2412.19437.
 """
 
 from kernels import dtypes
-from kernels.layer.block import STATE, Block
+from kernels.layer.block import FIXED, STATE, Block
 from kernels.layer.parts import (
     LATENT_ERROR_GROWTH,
     latent_attention,
@@ -77,4 +77,5 @@ OP = Op(
     impls=impls(BLOCK),
     mutates=(*STATE, "latent_cache"),
     is_block=True,
+    fixed=FIXED,
 )

@@ -23,7 +23,7 @@ https://arxiv.org/abs/1701.06538; weights of the chosen as in Mixtral, Jiang et 
 """
 
 from kernels import dtypes
-from kernels.layer.block import STATE, Block
+from kernels.layer.block import FIXED, STATE, Block
 from kernels.layer.parts import (
     grouped_query_attention,
     key_value_caches,
@@ -83,4 +83,5 @@ OP = Op(
     impls=impls(BLOCK),
     mutates=(*STATE, "k_cache", "v_cache"),
     is_block=True,
+    fixed=FIXED,
 )

@@ -516,4 +516,5 @@ OP = Op(
         Impl("compile", _prepare_compile, compile_unsupported),
         Impl("triton", _prepare_triton, triton_unsupported),
     ),
+    only_normal=("what is chosen follows from which logits are largest, and zeros are all alike."),
 )

@@ -147,6 +147,12 @@ class Impl:
     """
     unsupported: Callable[[Problem, torch.device], str | None] = lambda problem, device: None
     """Why this implementation cannot run the problem on the device, or None if it can."""
+    packs: tuple[str, ...] = ()
+    """Inputs that `prepare` keeps in another form, as weights packed once for many runs.
+
+    Where their values change, the implementation is prepared again. What the forward pass leaves
+    for a backward one needs no mention.
+    """
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -173,6 +179,12 @@ class Op:
     """What `Problem.variant` may be; an op without a choice has the empty one."""
     mutates: tuple[str, ...] = ()
     """Inputs that a run overwrites, as an optimizer does; restored between runs, untimed."""
+    fixed: tuple[str, ...] = ()
+    """Floating inputs that are no data but decide how data is used: tables of angles, scales of
+    codes, what experts are chosen by, what is divided by. They stay as they are drawn whatever
+    values are asked for, and are alike in all sets of inputs, as integers are."""
+    only_normal: str = ""
+    """Why data of zeros, in whole or in part, makes no sense; empty where it does."""
     is_block: bool = False
     """It is composed of other ops and has no kernel of its own, as a transformer layer."""
 

@@ -278,4 +278,5 @@ OP = Op(
         Impl("compile", _prepare_compile, compile_unsupported),
         Impl("triton", _prepare_triton, triton_unsupported),
     ),
+    fixed=("cos", "sin"),
 )

@@ -56,7 +56,7 @@ def main(options: argparse.Namespace) -> int:
     if compared.different_protocol:
         console.print(
             f"FORCED: {len(compared.different_protocol)} cases were measured by different "
-            "protocols and are not equal work.",
+            "protocols and are not equal work; their lines say what differs.",
             style="red",
         )
     for name, cases in (("A", compared.only_first), ("B", compared.only_second)):
@@ -89,6 +89,8 @@ def _table(compared: ComparedRuns) -> Table:
     for name in ("A", "B", "B over A", "95 % interval"):
         table.add_column(name, justify="right", no_wrap=True)
     table.add_column("B is", overflow="fold")
+    if compared.different_protocol:
+        table.add_column("not equal work", overflow="fold")
     for comparison in compared.comparisons:
         table.add_row(
             comparison.case_id.replace("[", " ").replace("]", ""),
@@ -97,6 +99,7 @@ def _table(compared: ComparedRuns) -> Table:
             f"{significant(comparison.speedup)} x",
             f"{significant(comparison.low)} to {significant(comparison.high)}",
             _verdict(comparison),
+            *([comparison.difference] if compared.different_protocol else []),
             style=STYLES.get(comparison.verdict),
         )
     return table

@@ -255,7 +255,7 @@ def _policy(data: Mapping[str, Any]) -> MeasurePolicy:
             **data,
             "cache": Cache(_one_of(data["cache"], list(Cache), "measure.cache")),
             "launch": Launch(_one_of(data["launch"], list(Launch), "measure.launch")),
-            "inputs": Values(_one_of(data["inputs"], list(Values), "measure.inputs")),
+            "inputs": Values(_one_of(data["inputs"], list(Values), "inputs")),
         }
     )
     for name, least in _LEAST.items():

@@ -19,6 +19,7 @@ class FakeSchema:
     """See `harness/device/request.py`."""
 
     seed: int = 0
+    memory_bytes: int = 64 * 2**30
     noise: float = 0.005
     drift_per_s: float = 0.0
     throttle_after_s: float | None = None
@@ -41,7 +42,7 @@ class MeasureSchema:
 
     cache: str = MISSING
     launch: str = "held"
-    inputs: str = "normal"
+    inputs: str = "${inputs}"
     num_input_sets: int = 2
     relative_half_width: float = MISSING
     min_samples: int = MISSING
@@ -78,6 +79,7 @@ class RunSchema:
     measure: MeasureSchema = field(default_factory=MeasureSchema)
     cluster: Any = MISSING
     parallel: Any = MISSING
+    inputs: str = "normal"
     impls: list[str] = MISSING
     results_dir: str = MISSING
     resume: str | None = None
@@ -111,6 +113,7 @@ class TuneSchema:
     model: Any = MISSING
     device: DeviceSchema = field(default_factory=DeviceSchema)
     measure: MeasureSchema = field(default_factory=MeasureSchema)
+    inputs: str = "normal"
     results_dir: str = MISSING
     run: str | None = None
     plan: str | None = None

@@ -14,6 +14,7 @@ import torch
 
 from harness.device.base import DeviceInfo, DeviceState, Result, Timer
 from harness.device.clock import HostClock
+from harness.device.host_memory import available_memory_bytes
 from harness.device.vendor.linux_cpu import LinuxCpuTelemetry
 
 FALLBACK_CACHE_BYTES = 64 * 2**20
@@ -131,13 +132,8 @@ class CpuDevice:
         return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 2**10
 
     def available_memory_bytes(self) -> int | None:
-        """What the kernel would give without swapping."""
-        meminfo = Path("/proc/meminfo")
-        if meminfo.exists():
-            for line in meminfo.read_text(encoding="ascii", errors="replace").splitlines():
-                if line.startswith("MemAvailable"):
-                    return int(line.split()[1]) * 2**10
-        return None
+        """What the kernel would give without swapping, within the limit of this container."""
+        return available_memory_bytes()
 
     def release_memory(self) -> None:
         """Have the C library give its free memory back, where it is glibc."""

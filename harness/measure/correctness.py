@@ -6,6 +6,13 @@ from harness.record import Correctness, OutputError
 from kernels import dtypes
 from kernels.op import ROW_FLOOR, Outputs, Tolerance
 
+FP64_DEVICES = ("cpu", "cuda")
+"""Types of devices that are known to compute in fp64; for others the host does."""
+
+CHUNK = {"cpu": 2**17, "cuda": 2**22}
+"""Elements that are compared at a time. On a processor, 1 MiB in fp64 stays in its caches through
+the passes of a comparison; on a GPU, 32 MiB fill it and need little memory beside the outputs."""
+
 
 def compare(
     outputs: Outputs, references: Outputs, tolerances: tuple[Tolerance, ...]
@@ -51,28 +58,56 @@ def _compare_output(
     if output.dtype != dtypes.torch_dtype(tolerance.dtype):
         types = f"{output.dtype}, and {dtypes.torch_dtype(tolerance.dtype)} is expected"
         return _mismatched(tolerance, f"its type is {types}")
-    # Moved first: the device of the output need not know fp64.
-    reference = reference.to(torch.float64)  # Those of indices are integers.
-    difference = output.detach().to(reference.device).to(torch.float64) - reference
-    num_lost = difference.numel() - int(torch.isfinite(difference).sum())
+    output = output.detach()
+    if output.device.type not in FP64_DEVICES:
+        output = output.cpu()
+    squares, reference_squares, largest, num_lost = _sums(output, reference)
     if num_lost:
         return _mismatched(
-            tolerance, f"{num_lost} of {difference.numel()} elements are NaN or infinite"
+            tolerance, f"{num_lost} of {output.numel()} elements are NaN or infinite"
         )
-    norm = float(reference.norm()) or 1.0
-    rows = _row_norms(reference)
-    floor = ROW_FLOOR * norm / max(rows.numel(), 1) ** 0.5
-    row_errors = _row_norms(difference) / rows.clamp(min=floor)
+    norm = float(reference_squares.sum().sqrt()) or 1.0
+    floor = ROW_FLOOR * norm / max(len(squares), 1) ** 0.5
+    row_errors = squares.sqrt() / reference_squares.sqrt().clamp(min=floor)
     return OutputError(
-        relative_error=float(difference.norm()) / norm,
-        max_error=float(difference.abs().max()) * max(reference.numel(), 1) ** 0.5 / norm,
-        row_error=float(row_errors.max()),
+        relative_error=float(squares.sum().sqrt()) / norm,
+        max_error=largest * max(output.numel(), 1) ** 0.5 / norm,
+        row_error=float(row_errors.max()) if len(row_errors) else 0.0,
         tolerance=tolerance,
     )
 
 
-def _row_norms(values: torch.Tensor) -> torch.Tensor:
-    return torch.linalg.vector_norm(values, dim=-1) if values.ndim else values.abs()
+def _sums(
+    output: torch.Tensor, reference: torch.Tensor
+) -> tuple[torch.Tensor, torch.Tensor, float, int]:
+    """Of each row the sum of squared differences and of the reference's squares, both in fp64.
+
+    And the largest difference, and how many differences are not finite. One pass, on the device of
+    the output, in chunks that need little memory.
+    """
+    width = output.shape[-1] if output.ndim else 1
+    device, chunk = output.device, CHUNK[output.device.type]
+    output, reference = output.reshape(-1, width), reference.reshape(-1, width)
+    num_rows = output.shape[0] if width else 0
+    squares = torch.zeros(num_rows, dtype=torch.float64, device=device)
+    reference_squares = torch.zeros_like(squares)
+    largest = torch.zeros((), dtype=torch.float64, device=device)
+    num_lost = torch.zeros((), dtype=torch.int64, device=device)
+    at_once = max(1, chunk // max(width, 1))
+    for first in range(0, num_rows, at_once):
+        rows = slice(first, first + at_once)
+        for start in range(0, width, chunk):
+            columns = slice(start, start + chunk)
+            # References of indices are integers.
+            exact = reference[rows, columns].to(device).to(torch.float64)
+            difference = output[rows, columns].to(torch.float64).sub_(exact)
+            reference_squares[rows] += exact.square().sum(dim=-1)
+            largest = torch.maximum(largest, difference.abs().max())
+            summed = difference.square_().sum(dim=-1)
+            squares[rows] += summed
+            if not bool(summed.isfinite().all()):
+                num_lost += (~difference.isfinite()).sum()
+    return squares, reference_squares, float(largest), int(num_lost)
 
 
 def _mismatched(tolerance: Tolerance, mismatch: str) -> OutputError:

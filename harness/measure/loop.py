@@ -191,6 +191,9 @@ class _Contest:
                 rule.add(sample_s)
         reasons = [rule.reason_to_stop(self._elapsed_s) for rule in self._rules]
         self._stop_reason = next((reason for reason in reasons if reason), "")
+        if self._stop_reason and self._last_outputs is not None:
+            # Others take their turns from here on, and overwrite the inputs as this one did.
+            self._last_outputs = self.entrant.subject.keep(self._last_outputs)
 
     def finish(self) -> None:
         """Make the measurement, with what is measured without a pause between runs."""

@@ -1,4 +1,4 @@
-"""The protocol hash: equal hashes mean that two results did equal work under equal rules."""
+"""The protocol of a case: its parts tell what was done, and one hash whether it was the same."""
 
 import dis
 import hashlib
@@ -8,32 +8,68 @@ from dataclasses import fields, is_dataclass
 from types import CodeType, FunctionType, MemberDescriptorType, MethodType, ModuleType
 from typing import NamedTuple
 
-from harness.codec import to_data, to_json
+from harness.codec import to_json
+from harness.measure.footprint import num_wanted_sets
+from harness.measure.inputs import tolerances
 from harness.measure.policy import MeasurePolicy
 from kernels.op import ROW_FLOOR, Op, Problem
 
+DIGITS = 12
+"""Hexadecimal digits of the hash: two of a million protocols share one with probability 0.002."""
 
-def protocol_hash(op: Op, problem: Problem, policy: MeasurePolicy, timer: str) -> str:
-    """Twelve hexadecimal digits over everything that defines the work and the rules.
+NOT_RULES = (
+    *("throttle_pause_s", "throttle_retries"),
+    *("energy_s", "sustained_timeout_s", "case_timeout_s"),
+)
+"""Settings that no part names, since they change no sample that counts: what is done after samples
+of a throttled chip, what is measured once the samples are taken, and what ends a case."""
 
-    The op's definition, sizes, type, tolerance, the measuring policy with its seed, cache and stop
-    rule, and the timer class. The implementation and the chip are not part of it, since they may
-    differ between comparable results; nor is `case_timeout_s`, which ends a case and changes no
-    sample.
+
+def protocol_parts(
+    op: Op, problem: Problem, policy: MeasurePolicy, timer: str
+) -> tuple[tuple[str, str], ...]:
+    """Name and value of everything that defines the work and the rules, for people to compare.
+
+    What is too long to read is a short hash. The implementation and the chip are not among the
+    parts, since they may differ between comparable results.
     """
-    rules = to_data(policy)
-    del rules["case_timeout_s"]
-    parts = [
-        problem.id,
-        op.formula,
-        *op.mutates,
-        *definition(op),
-        to_json(op.tolerance(problem)),
-        str(ROW_FLOOR),
-        to_json(rules),
-        timer,
-    ]
-    return hashlib.sha256("\0".join(parts).encode()).hexdigest()[:12]
+    bounds = tolerances(op, problem, policy)
+    definitions = (op.formula, *op.mutates, *op.fixed, *definition(op))
+    return (
+        ("op", f"{problem.title} {_digest(*definitions)}"),
+        ("sizes", problem.shape),
+        ("dtype", problem.dtype),
+        ("seed", str(policy.seed)),
+        ("inputs", policy.inputs),
+        (
+            "tolerance",
+            f"{max(one.relative_error for one in bounds):.3g} "
+            f"{_digest(to_json(bounds), str(ROW_FLOOR))}",
+        ),
+        ("cache", f"{policy.cache}, {num_wanted_sets(policy)} sets of inputs"),
+        ("launch", policy.launch),
+        (
+            "warm-up",
+            f"two windows of {policy.warmup_window} runs within {policy.warmup_tolerance:g}, or "
+            f"{policy.warmup_timeout_s:g} s",
+        ),
+        (
+            "stop rule",
+            f"half-width {policy.relative_half_width:g}, {policy.min_samples} to "
+            f"{policy.max_samples} samples, or {policy.timeout_s:g} s with "
+            f"{policy.min_samples_at_timeout}",
+        ),
+        ("timer", timer),
+    )
+
+
+def protocol_hash(parts: tuple[tuple[str, str], ...]) -> str:
+    """One short text for all parts: equal hashes mean equal work under equal rules."""
+    return _digest(*(text for part in parts for text in part), digits=DIGITS)
+
+
+def _digest(*texts: str, digits: int = 8) -> str:
+    return hashlib.sha256("\0".join(texts).encode()).hexdigest()[:digits]
 
 
 def definition(op: Op) -> list[str]:

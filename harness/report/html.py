@@ -353,7 +353,7 @@ def render(
         links.append(("method", method.TITLE))
     warnings = (*environment_warnings(environment, rows), *proof_warnings(proof))
     if info is not None or environment is not None:
-        facts = environment_facts(info, environment)
+        facts = environment_facts(info, environment, records)
         note = "Where these numbers come from; records.jsonl beside this file has every sample."
         sections.append(_section("environment", "Environment", note, _definitions(facts)))
         links.append(("environment", "Environment"))

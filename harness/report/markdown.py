@@ -141,7 +141,7 @@ def render(
     if projection is not None:
         parts += _projection(projection)
     parts += _method(records, proof)
-    facts = environment_facts(info, environment)
+    facts = environment_facts(info, environment, records)
     if facts:
         parts += ["## Environment", table(("what", "value"), facts)]
     return "\n\n".join(parts) + "\n"

@@ -4,7 +4,7 @@ from collections.abc import Sequence
 
 from harness.environment import Environment
 from harness.projection import Interval, Projection, ScalePoint
-from harness.record import SHORT_RESOLUTIONS
+from harness.record import SHORT_RESOLUTIONS, Record, protocol_values
 from harness.results import NOISY_HALF_WIDTH, ResultRow, disturbed_text
 from harness.store.folder import RunInfo
 from harness.units import capacity, duration, significant, with_prefix
@@ -176,7 +176,7 @@ def environment_warnings(
 
 
 def environment_facts(
-    info: RunInfo | None, environment: Environment | None
+    info: RunInfo | None, environment: Environment | None, records: Sequence[Record] = ()
 ) -> tuple[tuple[str, str], ...]:
     """Run and environment as names and values; what is unknown is left out."""
     facts: list[tuple[str, str]] = []
@@ -187,6 +187,7 @@ def environment_facts(
             ("model", info.model),
             ("started", info.started_at),
             ("ended", info.ended_at or "not ended"),
+            ("inputs", " ".join(protocol_values(records, "inputs"))),
             *info.tags,
         ]
     if environment is not None:

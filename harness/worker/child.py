@@ -24,9 +24,10 @@ from harness.device.base import Device
 from harness.device.open import open_device
 from harness.environment import num_usable_cores, processor_name, read_environment
 from harness.errors import ChipscaleError
+from harness.measure.footprint import NotEnoughMemory
 from harness.measure.loop import Entrant, Outcome, measure
 from harness.measure.proof import prove
-from harness.measure.protocol import protocol_hash
+from harness.measure.protocol import protocol_hash, protocol_parts
 from harness.measure.subject import UnsupportedHere, Workbench, open_workbench
 from harness.record import Record, Status
 from harness.worker.events import POISONED_EXIT_CODE, Event, Stage
@@ -102,12 +103,12 @@ class CaseRunner:
         )
         try:
             op = registry.load(case.problem.op)
+            parts = protocol_parts(op, case.problem, self._job.policy, self._device.timer.kind)
             record = replace(
                 record,
                 cost=op.cost(case.problem),
-                protocol_hash=protocol_hash(
-                    op, case.problem, self._job.policy, self._device.timer.kind
-                ),
+                protocol_hash=protocol_hash(parts),
+                protocol_parts=parts,
             )
             _refuse_other_families(case, self._device.torch_device)
             with tuning.observed() as launches:
@@ -175,7 +176,7 @@ class CaseRunner:
                 one.record,
                 status=Status.INCORRECT,
                 correctness=correctness,
-                reason=f"right when checked, but not in the timed set. {correctness.explanation}",
+                reason=correctness.explanation,
             )
         case = one.record.case
         if case.forced:
@@ -195,7 +196,7 @@ class CaseRunner:
             self._workbench = None
             self._device.release_memory()
             self._workbench = open_workbench(
-                registry.load(problem.op), problem, self._device, self._job.policy.seed
+                registry.load(problem.op), problem, self._device, self._job.policy
             )
             self._problem = problem
         return self._workbench
@@ -222,6 +223,8 @@ def _failed(record: Record, error: Exception) -> Record:
     """The record of a case that raised that."""
     if isinstance(error, UnsupportedHere):
         status, reason = Status.UNSUPPORTED, str(error)
+    elif isinstance(error, NotEnoughMemory):
+        status, reason = Status.OUT_OF_MEMORY, str(error)
     else:
         reason = _first_words(error)
         is_memory = isinstance(error, torch.OutOfMemoryError | MemoryError) or any(

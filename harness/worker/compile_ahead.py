@@ -15,6 +15,7 @@ from harness.device.base import Device
 from harness.device.open import open_device
 from harness.environment import num_usable_cores, processor_name
 from harness.errors import ConfigError
+from harness.measure.policy import MeasurePolicy
 from harness.measure.subject import UnsupportedHere, open_workbench
 from harness.worker.job import read_job
 from kernels import registry, tuning
@@ -65,7 +66,7 @@ def main(job_file: str, first: str, step: str) -> int:
     tuning.use(tuning.table_of(device.info.name, job.tuning))
     for case in job.cases[int(first) :: int(step)]:
         try:
-            _run_once(case, device, job.policy.seed)
+            _run_once(case, device, job.policy)
         except UnsupportedHere:
             continue
         except Exception as error:  # The case fails again where it is measured, and is recorded.
@@ -74,8 +75,8 @@ def main(job_file: str, first: str, step: str) -> int:
     return 0
 
 
-def _run_once(case: Case, device: Device, seed: int) -> None:
-    workbench = open_workbench(registry.load(case.problem.op), case.problem, device, seed)
+def _run_once(case: Case, device: Device, policy: MeasurePolicy) -> None:
+    workbench = open_workbench(registry.load(case.problem.op), case.problem, device, policy)
     with tuning.forced(dict(case.forced)):
         workbench.subject(case.impl).runs[0]()
     device.synchronize()

@@ -27,6 +27,9 @@ STATE = ("param", "exp_avg", "exp_avg_sq", "weight")
 FP32_INPUTS = ("cos", "sin", "routing", "routing_bias")
 """Inputs that are fp32 whatever the type of the layer is."""
 
+FIXED = (*FP32_INPUTS, "exp_avg_sq")
+"""Inputs that are no data: tables, what experts are chosen by, and what an update divides by."""
+
 EXPERT_WEIGHTS = ("expert_gate_up", "expert_down")
 """Weights whose first axis is that of experts."""
 

@@ -217,4 +217,5 @@ OP = Op(
         Impl("compile", _prepare_compile, _compile_unsupported),
         Impl("triton", _prepare_triton, _unsupported),
     ),
+    fixed=("x_scale", "w_scale"),
 )

@@ -14,7 +14,7 @@ from pathlib import Path
 import pandas as pd
 
 from harness.environment import Environment
-from harness.record import Record
+from harness.record import Record, protocol_values
 from harness.results import (
     ResultRow,
     Roofs,
@@ -286,6 +286,7 @@ def _params(
         "launch": distinct(one.launch for one in timed if one.launch),
         "timer": distinct(one.timer for one in timed),
         "cache": distinct(one.cache for one in timed),
+        "inputs": " ".join(protocol_values(records, "inputs")),
         "driver": environment.device.driver,
         "runtime": environment.device.runtime,
         "torch": environment.version("torch"),

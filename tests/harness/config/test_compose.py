@@ -5,10 +5,10 @@ from pathlib import Path
 import pytest
 
 from harness.cases import Case
-from harness.config.build import RunRequest, project_request, run_request
+from harness.config.build import RunRequest, project_request, run_request, tune_request
 from harness.config.compose import check_sweep, compose
 from harness.errors import ChipscaleError
-from harness.measure.policy import Cache
+from harness.measure.policy import Cache, Values
 from kernels import registry
 
 TRAINING_OPS = {
@@ -64,6 +64,7 @@ def problems_of(cases: tuple[Case, ...]) -> set[str]:
         ("suite.roofs=gemm", "suite.roofs: 'gemm' is not a list."),
         ("measure.timeout_s=0", "measure.timeout_s: 0.0 is not greater than 0."),
         ("measure.max_samples=2", "Set it to 20 or more."),
+        ("inputs=ones", "inputs: 'ones' is not allowed. Allowed are normal, zeros, sparse."),
         ("measure.cache=warm", "measure.cache: 'warm' is not allowed. Allowed are cold, hot."),
         ("device.fake.faults={gemm:hangs}", "Did you mean 'hang'?"),
         ("device.fake.faults={gem:hang}", "no op named 'gem'. Did you mean 'gemm'?"),
@@ -192,6 +193,25 @@ def test_values_reach_the_frozen_types() -> None:
     assert request.policy.cache is Cache.HOT
     assert request.tags == (("who", "me"),)
     assert request.device.fake.seed == 3
+
+
+@pytest.mark.parametrize("override", ["inputs=zeros", "measure.inputs=zeros"])
+def test_what_inputs_hold_is_a_key_of_its_own_and_one_of_measuring(override: str) -> None:
+    assert request_of().policy.inputs is Values.NORMAL
+    assert request_of(override).policy.inputs is Values.ZEROS
+    assert request_of(override, "measure=careful").policy.inputs is Values.ZEROS
+    tuned = tune_request(compose("tune", ["op=gemm", override]))
+    assert tuned.policy.inputs is Values.ZEROS
+
+
+def test_inputs_are_swept_like_any_other_key() -> None:
+    check_sweep("run", ["inputs=normal,zeros,sparse"])
+
+
+def test_the_fake_chip_has_as_much_memory_as_is_wanted() -> None:
+    assert request_of("device=fake").device.fake.memory_bytes == 64 * 2**30
+    request = request_of("device=fake", "device.fake.memory_bytes=1000")
+    assert request.device.fake.memory_bytes == 1000
 
 
 def test_a_folder_of_the_user_adds_its_own_models(tmp_path: Path) -> None:

@@ -311,7 +311,9 @@ def test_the_fake_chip_repeats_itself() -> None:
     found = []
     for _ in range(2):
         device = FakeDevice(options)
-        bench = open_workbench(registry.load("copy"), problem("copy", "bf16", N=2**20), device, 0)
+        bench = open_workbench(
+            registry.load("copy"), problem("copy", "bf16", N=2**20), device, POLICY
+        )
         found.append(measure_one(bench.subject("torch"), device).samples_s)
     assert found[0] == found[1]
 

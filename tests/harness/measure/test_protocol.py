@@ -1,14 +1,15 @@
 """The hash changes with the work and the rules, and with nothing else."""
 
+import re
 import sys
 from collections.abc import Callable
-from dataclasses import replace
+from dataclasses import fields, replace
 
 import pytest
 import torch
 
-from harness.measure.policy import Cache, MeasurePolicy
-from harness.measure.protocol import definition, protocol_hash
+from harness.measure.policy import Cache, Launch, MeasurePolicy, Values
+from harness.measure.protocol import NOT_RULES, definition, protocol_hash, protocol_parts
 from kernels import adamw, compiled, cross_entropy, gemm, registry, rms_norm, swiglu
 from kernels.op import Inputs, Mode, Op, Outputs, Problem, problem
 
@@ -28,7 +29,13 @@ PROBLEMS = {
 
 
 def hash_of(name: str, policy: MeasurePolicy | None = None, timer: str = "host_clock") -> str:
-    return protocol_hash(registry.load(name), PROBLEMS[name], policy or MeasurePolicy(), timer)
+    return protocol_hash(parts_of(registry.load(name), PROBLEMS[name], policy, timer))
+
+
+def parts_of(
+    op: Op, case: Problem, policy: MeasurePolicy | None = None, timer: str = "host_clock"
+) -> tuple[tuple[str, str], ...]:
+    return protocol_parts(op, case, policy or MeasurePolicy(), timer)
 
 
 def another_formula(x: torch.Tensor, *others: torch.Tensor) -> torch.Tensor:
@@ -68,9 +75,8 @@ def test_a_constant_or_function_of_the_definition_changes_the_hash(
 def test_a_formula_behind_a_wrapper_changes_the_hash(module: object) -> None:
     op: Op = module.OP  # type: ignore[attr-defined]
     changed = replace(op, reference=compiled.reference_from(another_formula, ("x",), "dy"))
-    policy = MeasurePolicy()
     case = PROBLEMS[op.name]
-    assert protocol_hash(changed, case, policy, "t") != protocol_hash(op, case, policy, "t")
+    assert protocol_hash(parts_of(changed, case)) != protocol_hash(parts_of(op, case))
     # The formula itself, and not only the names of its operands.
     source = "".join(definition(op))
     assert "def _formula" in source
@@ -128,24 +134,74 @@ def test_another_kernel_is_the_same_work(
     assert hash_of(name) == before
 
 
-@pytest.mark.parametrize(
-    "change",
-    [
-        {"cache": Cache.HOT},
-        {"seed": 1},
-        {"relative_half_width": 0.5},
-        {"min_samples": 3},
-        {"max_samples": 11},
-        {"timeout_s": 1.0},
-        {"min_samples_at_timeout": 1},
-        {"warmup_timeout_s": 1.0},
-    ],
-)
-def test_another_rule_changes_the_hash(change: dict[str, object]) -> None:
-    policy: Callable[..., MeasurePolicy] = MeasurePolicy
-    assert hash_of("copy", policy(**change)) != hash_of("copy")
+CHANGES: dict[str, tuple[str, object]] = {
+    "seed": ("seed", 1),
+    "inputs": ("inputs", Values.ZEROS),
+    "cache": ("cache", Cache.HOT),
+    "num_input_sets": ("cache", 3),
+    "launch": ("launch", Launch.GRAPH),
+    "relative_half_width": ("stop rule", 0.5),
+    "min_samples": ("stop rule", 3),
+    "max_samples": ("stop rule", 11),
+    "timeout_s": ("stop rule", 1.0),
+    "min_samples_at_timeout": ("stop rule", 1),
+    "warmup_window": ("warm-up", 5),
+    "warmup_tolerance": ("warm-up", 0.5),
+    "warmup_timeout_s": ("warm-up", 1.0),
+}
+"""For each rule the part of the protocol that names it, and another value."""
 
 
-def test_another_timer_changes_the_hash_and_the_time_limit_of_a_case_does_not() -> None:
+@pytest.mark.parametrize("name", list(CHANGES))
+def test_another_rule_changes_the_hash_and_the_part_that_names_it_alone(name: str) -> None:
+    part, value = CHANGES[name]
+    changed = replace(MeasurePolicy(), **{name: value})
+    assert hash_of("copy", changed) != hash_of("copy")
+    op, case = registry.load("copy"), PROBLEMS["copy"]
+    before, after = dict(parts_of(op, case)), dict(parts_of(op, case, changed))
+    assert [name for name, text in before.items() if after[name] != text] == [part]
+
+
+def test_every_setting_is_a_rule_or_changes_no_sample() -> None:
+    assert {field.name for field in fields(MeasurePolicy)} == CHANGES.keys() | set(NOT_RULES)
+
+
+@pytest.mark.parametrize("name", NOT_RULES)
+def test_what_changes_no_sample_leaves_the_hash(name: str) -> None:
+    assert hash_of("copy", replace(MeasurePolicy(), **{name: 7})) == hash_of("copy")
+
+
+def test_another_timer_changes_the_hash() -> None:
     assert hash_of("copy", timer="device_event") != hash_of("copy")
-    assert hash_of("copy", MeasurePolicy(case_timeout_s=1.0)) == hash_of("copy")
+
+
+def test_the_parts_say_what_was_done() -> None:
+    parts = dict(parts_of(registry.load("gemm"), PROBLEMS["gemm"]))
+    op, tolerance = parts.pop("op"), parts.pop("tolerance")
+    assert re.fullmatch("gemm forward [0-9a-f]{8}", op)
+    assert re.fullmatch("0.00781 [0-9a-f]{8}", tolerance)
+    assert parts == {
+        "sizes": "M=3 N=5 K=7",
+        "dtype": "bf16",
+        "seed": "0",
+        "inputs": "normal",
+        "cache": "cold, 2 sets of inputs",
+        "launch": "held",
+        "warm-up": "two windows of 3 runs within 0.05, or 2 s",
+        "stop rule": "half-width 0.01, 20 to 1000 samples, or 10 s with 3",
+        "timer": "host_clock",
+    }
+
+
+def test_a_hot_cache_has_one_set_of_inputs_whatever_is_asked_for() -> None:
+    hot = MeasurePolicy(cache=Cache.HOT)
+    assert hash_of("copy", hot) == hash_of("copy", replace(hot, num_input_sets=5))
+
+
+def test_inputs_that_stay_are_part_of_the_op() -> None:
+    op = registry.load("rope")
+    before, after = (
+        parts_of(op, PROBLEMS["rope"]),
+        parts_of(replace(op, fixed=()), PROBLEMS["rope"]),
+    )
+    assert dict(before)["op"] != dict(after)["op"]

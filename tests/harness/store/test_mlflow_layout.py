@@ -10,7 +10,7 @@ from harness.store.mlflow.layout import (
 )
 from harness.store.mlflow.projection_layout import projection_content
 from harness.store.mlflow.views import PROJECTION_VIEWS, SUITE_VIEWS
-from tests.harness.sample_run import sample_info, sample_projection, write_run
+from tests.harness.sample_run import sample_info, sample_projection, sample_records, write_run
 
 
 def test_one_run_is_named_by_suite_chip_and_commit(tmp_path: Path) -> None:
@@ -28,6 +28,15 @@ def test_tags_tell_chip_code_and_software_and_keep_the_users_own(tmp_path: Path)
     assert (tags["torch"], tags["triton"], tags["host"]) == ("2.13.0", "3.7.1", "node-7")
     assert tags["purpose"] == "test"
     assert len(tags["fingerprint"]) == 12
+
+
+def test_params_tell_what_the_inputs_held(tmp_path: Path) -> None:
+    parts = (("inputs", "zeros"),)
+    records = tuple(
+        dataclasses.replace(record, protocol_parts=parts) for record in sample_records()
+    )
+    params = dict(run_content(write_run(tmp_path, records=records)).params)
+    assert params["inputs"] == "zeros"
 
 
 def test_a_users_tag_cannot_replace_one_of_ours(tmp_path: Path) -> None:

@@ -10,14 +10,18 @@ from pathlib import Path
 
 import pytest
 
+from harness.cases import Case
 from harness.codec import to_json
 from harness.device.request import DeviceRequest, Fault
 from harness.errors import ConfigError, RecordError
+from harness.measure.policy import Values
+from harness.measure.protocol import protocol_hash
 from harness.record import Status
 from harness.store.folder import CASES as CASES_FILE
 from harness.store.folder import ENVIRONMENT, RECORDS, RunFolder
 from harness.worker.__main__ import main as worker_main
 from harness.worker.supervisor import cut_incomplete_line, supervise
+from kernels.op import Mode, problem
 from tests.harness.fake_runs import CASES, KeepingWatcher, fake_job
 
 
@@ -73,6 +77,46 @@ def test_a_fault_costs_its_own_cases_alone(
         if record.status is not Status.OK:
             assert words in record.reason
             assert record.measurement is None
+
+
+def test_a_case_that_needs_more_memory_than_there_is_says_how_much(tmp_path: Path) -> None:
+    job = fake_job()
+    tiny = replace(job.device, fake=replace(job.device.fake, memory_bytes=2**10))
+    supervise(replace(job, device=tiny), tmp_path, KeepingWatcher())
+    records = RunFolder(tmp_path).records()
+    assert {record.status for record in records} == {Status.OUT_OF_MEMORY}
+    for record in records:
+        assert record.reason.startswith("needs at least ")
+        assert record.reason.endswith(" for inputs and outputs, 0.000977 MiB are free")
+
+
+def test_a_record_has_the_parts_of_its_protocol_and_the_sets_of_inputs_it_had(
+    tmp_path: Path,
+) -> None:
+    job = fake_job()
+    supervise(
+        replace(job, policy=replace(job.policy, num_input_sets=3)), tmp_path, KeepingWatcher()
+    )
+    for record in RunFolder(tmp_path).records():
+        assert record.protocol_hash == protocol_hash(record.protocol_parts)
+        assert dict(record.protocol_parts)["cache"] == "cold, 3 sets of inputs"
+        assert record.measurement is not None
+        assert record.measurement.num_input_sets == 3
+
+
+def test_an_op_that_zeros_make_no_sense_for_is_unsupported(tmp_path: Path) -> None:
+    job = fake_job()
+    routed = Case(
+        problem=problem("moe_route", "bf16", Mode.FORWARD, "softmax", T=64, E=16, K=2), impl="torch"
+    )
+    policy = replace(job.policy, inputs=Values.ZEROS)
+    supervise(replace(job, policy=policy, cases=(routed,)), tmp_path, KeepingWatcher())
+    (record,) = RunFolder(tmp_path).records()
+    assert record.status is Status.UNSUPPORTED
+    assert record.reason == (
+        "moe_route is not measured with inputs=zeros: what is chosen follows from which logits "
+        "are largest, and zeros are all alike."
+    )
 
 
 def test_a_hang_is_stopped_at_its_timeout(tmp_path: Path) -> None:

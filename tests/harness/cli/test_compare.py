@@ -1,0 +1,39 @@
+"""What `chipscale compare` prints of runs that were not measured alike."""
+
+import argparse
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from harness.cli.compare import main
+from harness.record import Record, Status
+from tests.harness.sample_run import sample_records, write_run
+
+
+def with_parts(record: Record, **parts: str) -> Record:
+    hashed = "".join(parts.values())
+    return replace(record, protocol_hash=hashed, protocol_parts=tuple(parts.items()))
+
+
+def test_forced_every_line_says_what_was_not_equal(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("COLUMNS", "300")
+    timed = [record for record in sample_records() if record.status is Status.OK][:3]
+    ours = tuple(with_parts(record, inputs="normal") for record in timed)
+    theirs = (ours[0], *(with_parts(record, inputs="zeros") for record in timed[1:]))
+    first = write_run(tmp_path / "a", records=ours)
+    second = write_run(tmp_path / "b", records=theirs)
+    options = argparse.Namespace(
+        first=str(first.path),
+        second=str(second.path),
+        results_dir=tmp_path,
+        tolerance=None,
+        force=True,
+    )
+    assert main(options) == 0
+    shown = capsys.readouterr().out
+    assert "not equal work" in shown
+    assert shown.count("inputs: normal and zeros") == 2
+    assert "FORCED: 2 cases were measured by different protocols" in shown
