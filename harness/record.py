@@ -210,7 +210,13 @@ class Record:
     measurement: Measurement | None = None
     launches: tuple[Choice, ...] = ()
     """How tunable kernels were launched, and whether a table or a heuristic said so."""
+    inputs_s: float = 0.0
+    """Making the inputs of its problem, told by the first case of it."""
+    check_s: float = 0.0
+    """Computing the fp64 reference and comparing with it."""
     started_at: str = ""
     """UTC, ISO 8601."""
+    ended_at: str = ""
+    """When it came to the supervisor; empty in records of older versions."""
     protocol_hash: str = ""
     """Equal hashes mean equal work under equal rules: see `harness/measure/protocol.py`."""

@@ -20,9 +20,16 @@ def render_reports(folder: RunFolder, config_dirs: Sequence[Path] = ()) -> None:
             environment=environment,
             projection=projection,
             chip=match_chip(environment.device.name, config_dirs),
+            spread=folder.spread,
         ),
     )
     write_atomically(
         folder.path / REPORT_MARKDOWN,
-        markdown.render(records=records, info=info, environment=environment, projection=projection),
+        markdown.render(
+            records=records,
+            info=info,
+            environment=environment,
+            projection=projection,
+            spread=folder.spread,
+        ),
     )

@@ -22,6 +22,8 @@ class FakeSchema:
     throttle_after_s: float | None = None
     throttle_factor: float = 1.5
     faults: dict[str, str] = field(default_factory=dict)
+    count: int = 1
+    spread: float = 0.0
 
 
 @dataclass
@@ -78,6 +80,8 @@ class RunSchema:
     parallel: Any = MISSING
     impls: list[str] = MISSING
     results_dir: str = MISSING
+    devices: Any = None
+    compile_processes: Any = "auto"
     resume: str | None = None
     plan: str | None = None
     tags: dict[str, str] = field(default_factory=dict)

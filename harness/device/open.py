@@ -17,7 +17,12 @@ def open_device(request: DeviceRequest, processor: str, num_cores: int) -> Devic
         ConfigError: when it is not there; nothing else is taken in its place.
     """
     if request.name == "fake":
-        return FakeDevice(request.fake)
+        if request.index >= request.fake.count:
+            raise ConfigError(
+                f"device.index: {request.index} was asked for, but there are {request.fake.count} "
+                "fake chips (device.fake.count); the first is 0."
+            )
+        return FakeDevice(request.fake, request.index)
     accelerator = torch.accelerator.current_accelerator(check_available=True)
     if request.name == "cpu" and request.index:
         raise ConfigError(
@@ -44,3 +49,25 @@ def open_device(request: DeviceRequest, processor: str, num_cores: int) -> Devic
             f"'{accelerator.type}'; the first is 0."
         )
     return AcceleratorDevice(request.index)
+
+
+def num_devices(request: DeviceRequest) -> int:
+    """How many devices of the kind asked for this machine has; 0 where it has none of it.
+
+    The processor is one device, however many sockets it has. Opens none of them.
+    """
+    if request.name == "fake":
+        return request.fake.count
+    if request.name == "cpu":
+        return 1
+    accelerator = torch.accelerator.current_accelerator(check_available=True)
+    if accelerator is None:
+        return 1 if request.name == "auto" else 0
+    return torch.accelerator.device_count() if request.name in ("auto", accelerator.type) else 0
+
+
+def is_accelerator(request: DeviceRequest) -> bool:
+    """Whether the device asked for works beside the host's processor and is really there."""
+    if request.name in ("fake", "cpu"):
+        return False
+    return torch.accelerator.current_accelerator(check_available=True) is not None

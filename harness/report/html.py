@@ -33,6 +33,15 @@ from harness.report.rows import (
     roof_text,
     spread_text,
     status_text,
+    wall_time_rows,
+    wall_time_text,
+)
+from harness.report.spread_table import (
+    CASE_HEADS,
+    DEVICE_HEADS,
+    case_rows,
+    device_rows,
+    verdict,
 )
 from harness.results import (
     ResultRow,
@@ -46,8 +55,10 @@ from harness.results import (
     roofs_text,
     status_counts,
 )
+from harness.spread import Spread
 from harness.store.folder import RunInfo
 from harness.units import capacity, duration, with_prefix
+from harness.wall_time import wall_time_of
 
 PLOT_CONFIG = {"displaylogo": False, "responsive": True}
 COLUMNS = (
@@ -261,6 +272,41 @@ def _plots(rows: Sequence[ResultRow], roofs: Roofs, chip: ChipSpec | None) -> st
     return "".join(sections)
 
 
+def _plain_table(heads: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
+    """A table whose first column is text and whose others are numbers."""
+    kinds = ["", *["number"] * (len(heads) - 1)]
+    head = "".join(
+        f'<th scope="col"{" class=" + kind if kind else ""}>{escape(name)}</th>'
+        for name, kind in zip(heads, kinds, strict=True)
+    )
+    body = "".join(
+        "<tr>"
+        + "".join(
+            f"<td{' class=' + kind if kind else ''}>{escape(text)}</td>"
+            for text, kind in zip(row, kinds, strict=True)
+        )
+        + "</tr>"
+        for row in rows
+    )
+    return (
+        f'<div class="scroll"><table><thead><tr>{head}</tr></thead><tbody>{body}</tbody>'
+        "</table></div>"
+    )
+
+
+def _spread(spread: Spread) -> str:
+    note = (
+        "Devices of this machine that ran the same cases at the same time. The middle is the "
+        "median of all, case by case; the cases are those farthest apart, spread.json has all."
+    )
+    body = (
+        f"<p>{escape(verdict(spread))}</p>"
+        + _plain_table(DEVICE_HEADS, device_rows(spread))
+        + _plain_table(CASE_HEADS, case_rows(spread))
+    )
+    return _section("devices", "Devices at once", note, body)
+
+
 def render(
     *,
     records: Sequence[Record] = (),
@@ -268,6 +314,7 @@ def render(
     environment: Environment | None = None,
     projection: Projection | None = None,
     chip: ChipSpec | None = None,
+    spread: Spread | None = None,
 ) -> str:
     """The page for a run, a projection, or both; it loads nothing, so it works with no network.
 
@@ -277,6 +324,7 @@ def render(
         environment: What it ran on.
         projection: What follows for a cluster.
         chip: The data sheet, drawn as dashed roofs; None where there is none.
+        spread: How the devices that were measured at once compare; None for a device alone.
     """
     roofs = measured_roofs(records)
     rows = result_rows(records, roofs)
@@ -295,6 +343,15 @@ def render(
     if rows:
         sections = [_plots(rows, roofs, chip), *sections, _cases(rows)]
         links = [("roofline", "Roofline"), *links, ("cases", "All cases")]
+    if spread is not None:
+        sections.append(_spread(spread))
+        links.append(("devices", "Devices at once"))
+    wall_time = wall_time_of(records)
+    if wall_time is not None:
+        table = _plain_table(("what", "time", "share"), wall_time_rows(wall_time))
+        note = wall_time_text(wall_time)
+        sections.append(_section("wall-time", "Where the time went", note, table))
+        links.append(("wall-time", "Where the time went"))
     warnings = environment_warnings(environment, rows)
     if info is not None or environment is not None:
         facts = environment_facts(info, environment)

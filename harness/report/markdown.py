@@ -17,6 +17,15 @@ from harness.report.rows import (
     projection_facts,
     reasons,
     roof_text,
+    wall_time_rows,
+    wall_time_text,
+)
+from harness.report.spread_table import (
+    CASE_HEADS,
+    DEVICE_HEADS,
+    case_rows,
+    device_rows,
+    verdict,
 )
 from harness.results import (
     ResultRow,
@@ -28,8 +37,10 @@ from harness.results import (
     roofs_text,
     status_counts,
 )
+from harness.spread import Spread
 from harness.store.folder import RunInfo
 from harness.units import duration, significant
+from harness.wall_time import wall_time_of
 
 MAX_ROWS = 60
 """More rows than a person reads; the HTML report and results.csv have all."""
@@ -95,12 +106,22 @@ def _projection(projection: Projection) -> list[str]:
     return parts
 
 
+def _spread(spread: Spread) -> list[str]:
+    return [
+        "## Devices at once",
+        verdict(spread),
+        table(DEVICE_HEADS, device_rows(spread), numbers=DEVICE_HEADS[1:]),
+        table(CASE_HEADS, case_rows(spread), numbers=CASE_HEADS[1:]),
+    ]
+
+
 def render(
     *,
     records: Sequence[Record] = (),
     info: RunInfo | None = None,
     environment: Environment | None = None,
     projection: Projection | None = None,
+    spread: Spread | None = None,
 ) -> str:
     """The Markdown of a run, a projection, or both."""
     roofs = measured_roofs(records)
@@ -120,6 +141,13 @@ def render(
         parts += _reasons(rows) if any(not row.is_ok for row in rows) else []
     if projection is not None:
         parts += _projection(projection)
+    if spread is not None:
+        parts += _spread(spread)
+    wall_time = wall_time_of(records)
+    if wall_time is not None:
+        heads = ("what", "time", "share")
+        parts += ["## Where the time went", wall_time_text(wall_time)]
+        parts.append(table(heads, wall_time_rows(wall_time), numbers=heads[1:]))
     facts = environment_facts(info, environment)
     if facts:
         parts += ["## Environment", table(("what", "value"), facts)]

@@ -7,6 +7,7 @@ from harness.projection import Interval, Projection, ScalePoint
 from harness.results import NOISY_HALF_WIDTH, ResultRow
 from harness.store.folder import RunInfo
 from harness.units import capacity, duration, significant, with_prefix
+from harness.wall_time import WallTime
 
 NOT_AVAILABLE = "n/a"
 PLUS_MINUS = "+/-"
@@ -117,6 +118,26 @@ def reasons(rows: Sequence[ResultRow]) -> tuple[tuple[str, str, tuple[str, ...]]
             found.setdefault((status_text(row), row.reason), []).append(row.case_id)
     ordered = sorted(found.items(), key=lambda item: -len(item[1]))
     return tuple((status, reason, tuple(cases)) for (status, reason), cases in ordered)
+
+
+def wall_time_rows(wall_time: WallTime) -> tuple[tuple[str, str, str], ...]:
+    """What the time was spent on, its seconds and its share."""
+    return tuple(
+        (name, duration(seconds), percent_text(seconds / wall_time.wall_s))
+        for name, seconds in wall_time.parts
+    )
+
+
+def wall_time_text(wall_time: WallTime) -> str:
+    """One line: for how much of the time the device was being measured."""
+    others = ", ".join(
+        f"{name} {share}" for name, _, share in wall_time_rows(wall_time) if name != "measuring"
+    )
+    return (
+        f"The device was measured for {percent_text(wall_time.measured_share)} of "
+        f"{duration(wall_time.wall_s)} ({percent_text(wall_time.measured_share_once_compiled)} "
+        f"without compiling); {others}."
+    )
 
 
 def environment_warnings(
