@@ -147,7 +147,7 @@ class Measurement:
     num_warmup: int
     warmup_s: float
     measured_s: float = 0.0
-    """Host time from the first run of warm-up to the last sample: what the device was held for."""
+    """Host time of warming up, sampling and running without a pause: the device was held for it."""
     enqueue_s: float | None = None
     """Host time of one call. Where it is longer than the sample, the host was the slower one; on a
     device that works behind the host, it is held for longer than this before a sample."""

@@ -85,7 +85,8 @@ class Spread:
     slowest: str
     fastest: str
     spread: float
-    """Ratio of the slowest over that of the fastest, less 1; never 0, since noise spreads too."""
+    """Ratio of the slowest over that of the fastest, less 1. A little too wide where devices are
+    nearly equal, since noise then decides which two these are."""
     low: float
     high: float
     critical_z: float | None

@@ -4,12 +4,11 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime
 
-from harness.record import Measurement, Record
+from harness.record import Record
 
 STOPPED_S = 60.0
 """A longer time with no case under way means that the run was stopped and resumed: it is no part of
 the wall time. A worker that has died is followed by the next in some 5 s."""
-VIRTUAL_CLOCK = "virtual_clock"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -80,7 +79,7 @@ def wall_time_of(records: Sequence[Record]) -> WallTime | None:
     return WallTime(
         num_cases=len(told),
         wall_s=wall_s,
-        measured_s=sum(_device_s(one) for one in timed),
+        measured_s=sum(one.measured_s for one in timed),
         prepare_s=sum(one.prepare_s for one in timed),
         inputs_s=sum(record.inputs_s for record in told),
         check_s=sum(record.check_s for record in told),
@@ -89,14 +88,3 @@ def wall_time_of(records: Sequence[Record]) -> WallTime | None:
 
 def _seconds(time: str) -> float:
     return datetime.fromisoformat(time).timestamp()
-
-
-def _device_s(measurement: Measurement) -> float:
-    """Host time for which the device was measured; what a virtual clock counts is none."""
-    seconds = measurement.measured_s
-    if measurement.timer != VIRTUAL_CLOCK:
-        if measurement.energy is not None:
-            seconds += measurement.energy.seconds
-        if measurement.sustained is not None:
-            seconds += sum(window.seconds for window in measurement.sustained.windows)
-    return seconds
