@@ -7,7 +7,7 @@ from harness.config.build import run_request
 from harness.config.compose import compose
 from harness.device.fake import FakeDevice
 from harness.device.request import FakeOptions
-from harness.measure.loop import measure
+from harness.measure.loop import Entrant, measure
 from harness.measure.policy import MeasurePolicy
 from harness.measure.subject import open_workbench
 from harness.record import Record
@@ -27,8 +27,9 @@ def test_measuring_a_case_on_the_fake_chip(benchmark: BenchmarkFixture) -> None:
     device = FakeDevice(FakeOptions())
     one = problem("copy", "bf16", N=2**20)
     subject = open_workbench(registry.load("copy"), one, device, seed=0).subject("torch")
-    measurement = benchmark(lambda: measure(subject, device, MeasurePolicy()))
-    assert len(measurement.samples_s) >= MeasurePolicy().min_samples
+    (outcome,) = benchmark(lambda: measure([Entrant(subject=subject)], device, MeasurePolicy()))
+    assert outcome.measurement is not None
+    assert len(outcome.measurement.samples_s) >= MeasurePolicy().min_samples
 
 
 def test_the_interval_of_a_hundred_samples(benchmark: BenchmarkFixture) -> None:
