@@ -19,6 +19,8 @@ from harness.wall_time import wall_time_of
 from kernels import registry
 
 NOT_KNOWN = "n/a"
+SWEEP_COLUMN = 3
+"""Of the table of runs."""
 Rows = list[tuple[str, ...]]
 
 
@@ -112,7 +114,18 @@ def _runs_of(results_dir: Path) -> tuple[tuple[str, ...], Rows]:
             records += f", {percent_text(wall_time.measured_share)} measuring"
         sweep = dict(info.tags).get(SWEEP_TAG, "")
         rows.append((info.run_id, info.suite, info.chip or info.device, sweep, records))
-    return ("run", "suite", "chip", "sweep", "state; `chipscale run resume=RUN` goes on"), rows
+    header: tuple[str, ...] = (
+        *("run", "suite", "chip", "sweep"),
+        "state; `chipscale run resume=RUN` goes on",
+    )
+    if not any(row[SWEEP_COLUMN] for row in rows):
+        # A column that is empty takes room that a terminal does not have.
+        header, rows = _without(header), [_without(row) for row in rows]
+    return header, rows
+
+
+def _without(row: tuple[str, ...]) -> tuple[str, ...]:
+    return row[:SWEEP_COLUMN] + row[SWEEP_COLUMN + 1 :]
 
 
 def _described(group: str) -> Callable[[Sequence[Path]], tuple[tuple[str, ...], Rows]]:
