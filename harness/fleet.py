@@ -5,7 +5,7 @@ The runs of one fleet share the tag `sweep`.
 
 import threading
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from harness.device.open import num_devices
@@ -28,6 +28,7 @@ class DeviceOutcome:
     """What became of one device: its measured run, or the error that ended it."""
 
     index: int
+    run_id: str
     folder: RunFolder | None = None
     error: ChipscaleError | OSError | None = None
 
@@ -73,12 +74,12 @@ def measure_fleet(
 
     def measure_one(place: int) -> None:
         job = jobs[place]
-        index = job.device.index
+        outcome = DeviceOutcome(index=job.device.index, run_id=job.run.run_id)
         try:
             folder = measure_run(job, results_dir, watchers[place], chip_name, stop)
-            outcomes[place] = DeviceOutcome(index=index, folder=folder)
+            outcomes[place] = replace(outcome, folder=folder)
         except (ChipscaleError, OSError) as error:
-            outcomes[place] = DeviceOutcome(index=index, error=error)
+            outcomes[place] = replace(outcome, error=error)
         except BaseException as error:  # A thread that dies must not pass for one that measured.
             broken.append(error)
 

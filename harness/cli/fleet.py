@@ -143,6 +143,9 @@ def _finish(
             markup=False,
             soft_wrap=True,
         )
+        if RunFolder(request.results_dir / RUNS / outcome.run_id).has_records:
+            command = resume_command(outcome.run_id, request.results_dir)
+            console.print(f"  what it has is kept: {command}", markup=False, soft_wrap=True)
     is_tracked = track(folders, request.results_dir, request.tracking, console, config_dirs)
     console.print("\nNext:")
     for folder in folders:
