@@ -10,6 +10,7 @@ Writes results/bench/self.json. Exits with 1 when the harness takes longer for a
 
 import argparse
 import math
+import os
 import statistics
 import subprocess
 import sys
@@ -24,6 +25,7 @@ from rich.table import Table
 from harness.codec import to_json
 from harness.device.open import is_accelerator
 from harness.device.request import DeviceRequest
+from harness.environment import num_usable_cores
 from harness.errors import CASE_FAILED_EXIT_CODE
 from harness.record import Record, Status
 from harness.run import RUNS
@@ -206,7 +208,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     ]
     if any(cost_s > MAX_OVERHEAD_S for cost_s in costs):
         console.print(
-            f"The harness takes longer than {duration(MAX_OVERHEAD_S)} for a case of the fake chip."
+            f"The harness takes longer than {duration(MAX_OVERHEAD_S)} for a fake case; "
+            f"the host's load is {os.getloadavg()[0]:.1f} on {num_usable_cores()} cores."
         )
         return 1
     return 0
