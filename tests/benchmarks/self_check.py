@@ -9,7 +9,6 @@ Writes results/bench/self.json. Exits with 1 when the harness takes longer for a
 """
 
 import argparse
-import math
 import os
 import statistics
 import subprocess
@@ -55,6 +54,7 @@ class SelfCheck:
     share_within_interval: float
     """Cases whose ratio is 1 within its 95 % interval."""
     median_difference: float
+    """The slower over the faster, less 1."""
     largest_difference: float
     asked_half_width: float
     median_half_width: float
@@ -76,9 +76,8 @@ def check(
     before, after = _samples(first), _samples(second)
     pairs = [(before[case], after[case]) for case in before if case in after]
     assert pairs, "two runs of one suite have a case in common"
-    differences = [
-        abs(math.log(statistics.median(one) / statistics.median(other))) for one, other in pairs
-    ]
+    medians = [(statistics.median(one), statistics.median(other)) for one, other in pairs]
+    differences = [max(pair) / min(pair) - 1 for pair in medians]
     intervals = [ratio_interval(one, other) for one, other in pairs]
     widths = [summarize(samples).relative_half_width for pair in pairs for samples in pair]
     wall_time = wall_time_of(second)
