@@ -30,9 +30,11 @@ lint: $(STAMP)
 test: lint
 	@$(BIN)/python -m pytest --numprocesses=auto --dist=loadgroup $(ARGS)
 
-# What the harness itself costs; `make test` only checks that these run.
+# What the harness itself costs, and whether two runs of it agree: some three minutes. `make test`
+# only checks that these run.
 bench-self: $(STAMP)
-	@$(BIN)/python -m pytest tests/benchmarks --benchmark-enable --benchmark-columns=median,iqr,rounds $(ARGS)
+	@$(BIN)/python -m pytest tests/benchmarks --benchmark-enable --benchmark-columns=median,iqr,rounds
+	@$(BIN)/python -m tests.benchmarks.self_check $(ARGS)
 
 # What only a GPU can show, in under 9 minutes: every op right, timed against its alternatives, and
 # tuned. Needs python, torch and triton alone once the plans are there; goes on where it was stopped.

@@ -152,7 +152,7 @@ class Measurement:
     num_warmup: int
     warmup_s: float
     measured_s: float = 0.0
-    """Host time from the first run of warm-up to the last sample: what the device was held for."""
+    """Host time of warming up, sampling and running without a pause: the device was held for it."""
     enqueue_s: float | None = None
     """Host time of one call. Where it is longer than the sample, the host was the slower one; on a
     device that works behind the host, it is held for longer than this before a sample."""
@@ -227,8 +227,14 @@ class Record:
     measurement: Measurement | None = None
     launches: tuple[Choice, ...] = ()
     """How tunable kernels were launched, and whether a table or a heuristic said so."""
+    inputs_s: float = 0.0
+    """Making the inputs of its problem, told by the first case of it."""
+    check_s: float = 0.0
+    """Computing the fp64 reference and comparing with it."""
     started_at: str = ""
     """UTC, ISO 8601."""
+    ended_at: str = ""
+    """When it came to the supervisor; empty in records of older versions."""
     protocol_hash: str = ""
     """Equal hashes mean equal work under equal rules: see `harness/measure/protocol.py`."""
     protocol_parts: tuple[tuple[str, str], ...] = ()

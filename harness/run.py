@@ -3,6 +3,7 @@
 import shlex
 import shutil
 import sys
+import threading
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from datetime import UTC, datetime
@@ -88,16 +89,22 @@ def job_to_resume(run_id: str, job: Job, results_dir: Path) -> Job:
 
 
 def measure_run(
-    job: Job, results_dir: Path, watcher: Watcher, chip_name: Callable[[Environment], str]
+    job: Job,
+    results_dir: Path,
+    watcher: Watcher,
+    chip_name: Callable[[Environment], str],
+    stop: threading.Event | None = None,
 ) -> RunFolder:
     """Measure what the run has no record of yet, and close the run.
+
+    A stop that is set ends it as Ctrl-C does.
 
     Raises:
         NothingMeasured: when every case ended without a time.
     """
     folder = RunFolder(results_dir / RUNS / job.run.run_id)
     try:
-        supervise(job, folder.path, watcher)
+        supervise(job, folder.path, watcher, stop=stop)
     except ChipscaleError:
         # The device was refused before anything was measured: no run has begun.
         if not folder.has_records:
@@ -124,6 +131,13 @@ def close_run(folder: RunFolder, chip_name: Callable[[Environment], str]) -> Non
     if (chip, ended_at) != (info.chip, info.ended_at):
         closed = replace(info, chip=chip, ended_at=ended_at)
         write_atomically(folder.path / RUN, to_json(closed) + "\n")
+
+
+def resume_command(run_id: str, results_dir: Path) -> str:
+    """What to type to go on with a run that was stopped."""
+    is_default = results_dir == Path("results").resolve()
+    where = "" if is_default else f" results_dir={results_dir}"
+    return f"chipscale run resume={run_id}{where}"
 
 
 def find_run(name: str, results_dir: Path) -> RunFolder:

@@ -74,7 +74,7 @@ def median_interval(
     num_cosines = max(MIN_COSINES, round(COSINES * size ** (2 / 3)))
     weights = _cosines(size, num_cosines) @ signs
     half = max(
-        _student_t(normal, num_cosines) * math.sqrt(size * float(np.mean(weights**2))),
+        student_t(normal, num_cosines) * math.sqrt(size * float(np.mean(weights**2))),
         normal * math.sqrt(size / 4),
     )
     low = max(math.floor(size / 2 - half), 0)
@@ -90,7 +90,7 @@ def _cosines(size: int, count: int) -> Floats:
     return np.asarray(math.sqrt(2 / size) * np.cos(np.pi * np.outer(waves, places)))
 
 
-def _student_t(z: float, degrees: int) -> float:
+def student_t(z: float, degrees: int) -> float:
     """The quantile of Student's t where that of the normal distribution is z, to 1 %.
 
     SciPy has it exactly, but this file runs on hosts without.

@@ -13,13 +13,17 @@ from harness.config.specs import list_names, load_chip
 from harness.config.this_chip import this_chip
 from harness.errors import CASE_FAILED_EXIT_CODE, ConfigError, PlanError
 from harness.extrapolate.project import project
+from harness.fleet import SWEEP_TAG, keep_spread
 from harness.judgement import proof_warnings
 from harness.projection import Projection
 from harness.record import FAILURES, Record
+from harness.report.rows import wall_time_text
+from harness.report.spread_table import spread_view
 from harness.report.table import projection_view, results_view
 from harness.results import best_rows, measured_roofs, result_rows
 from harness.store.folder import PROJECTION, REPORT_HTML, RunFolder
 from harness.store.mlflow import sync, tracking_target
+from harness.wall_time import wall_time_of
 from harness.workload.step import Phase
 from kernels import registry
 
@@ -34,15 +38,13 @@ def finish_run(
 ) -> int:
     """Project, report, log and show a measured run; returns the exit code."""
     records = folder.records()
-    roofs = measured_roofs(records)
-    console.print(results_view(result_rows(records, roofs), roofs))
-    for warning in proof_warnings(folder.proof):
-        console.print(f"warning: {warning}", style="yellow", markup=False, soft_wrap=True)
-    console.print()
-    if request.is_projected and not any(Phase.TRAINING in record.case.roles for record in records):
-        console.print("No projection: the suite has no training work, and a step is of training.")
-    elif request.is_projected:
-        _project(folder, request, console, config_dirs)
+    show_results(folder, console)
+    project_run(folder, request, console, config_dirs)
+    # A run that was resumed may have been the last one of its sweep to end.
+    sweep = dict(folder.info.tags).get(SWEEP_TAG)
+    spread = keep_spread(sweep, request.results_dir) if sweep else None
+    if spread is not None:
+        console.print(spread_view(spread))
     render_reports(folder, config_dirs)
     tracking = track([folder], request.results_dir, request.tracking, console, config_dirs)
     _say_what_next(folder, request, console)
@@ -50,6 +52,35 @@ def finish_run(
     if not tracking:
         return TRACKING_REQUIRED_EXIT_CODE
     return CASE_FAILED_EXIT_CODE if any(statuses[failure] for failure in FAILURES) else 0
+
+
+def show_results(folder: RunFolder, console: Console) -> None:
+    """The table of results, and where the time went."""
+    records = folder.records()
+    roofs = measured_roofs(records)
+    console.print(results_view(result_rows(records, roofs), roofs))
+    for warning in proof_warnings(folder.proof):
+        console.print(f"warning: {warning}", style="yellow", markup=False, soft_wrap=True)
+    wall_time = wall_time_of(records)
+    if wall_time is not None:
+        console.print(wall_time_text(wall_time), markup=False)
+    console.print()
+
+
+def project_run(
+    folder: RunFolder, request: RunRequest, console: Console, config_dirs: Sequence[Path] = ()
+) -> None:
+    """Project from the run where that was asked for and its suite has a training step.
+
+    Raises:
+        PlanError: only when `strict` was asked for.
+    """
+    if not request.is_projected:
+        return
+    if any(Phase.TRAINING in record.case.roles for record in folder.records()):
+        _project(folder, request, console, config_dirs)
+    else:
+        console.print("No projection: the suite has no training work, and a step is of training.")
 
 
 def _project(

@@ -11,12 +11,17 @@ from harness.cli.main import LISTABLE
 from harness.config.specs import list_names, load_chip, load_cluster, load_data, load_model
 from harness.device.plugins import plugins
 from harness.errors import ConfigError, RecordError, did_you_mean
+from harness.fleet import SWEEP_TAG
+from harness.report.rows import percent_text
 from harness.run import RUNS
 from harness.store.folder import run_folders
 from harness.units import GIBI, GIGA, TERA, significant
+from harness.wall_time import wall_time_of
 from kernels import registry
 
 NOT_KNOWN = "n/a"
+SWEEP_COLUMN = 3
+"""Of the table of runs."""
 Rows = list[tuple[str, ...]]
 
 
@@ -98,15 +103,30 @@ def _runs_of(results_dir: Path) -> tuple[tuple[str, ...], Rows]:
         raise RecordError(f"{results_dir / RUNS}: no runs there yet. `chipscale run` makes one.")
     for folder in folders:
         try:
-            info, num_records = folder.info, len(folder.records())
+            info, found = folder.info, folder.records()
         except RecordError as error:
             # One run that cannot be read must not hide the others.
-            rows.append((folder.path.name, "", "", f"unreadable: {error}"))
+            rows.append((folder.path.name, "", "", "", f"unreadable: {error}"))
             continue
         state = "ended" if info.ended_at else "stopped"
-        records = f"{state}, {num_records}/{info.num_cases} records"
-        rows.append((info.run_id, info.suite, info.chip or info.device, records))
-    return ("run", "suite", "chip", "state; `chipscale run resume=RUN` goes on"), rows
+        records = f"{state}, {len(found)}/{info.num_cases} records"
+        wall_time = wall_time_of(found)
+        if wall_time is not None:
+            records += f", {percent_text(wall_time.measured_share)} measuring"
+        sweep = dict(info.tags).get(SWEEP_TAG, "")
+        rows.append((info.run_id, info.suite, info.chip or info.device, sweep, records))
+    header: tuple[str, ...] = (
+        *("run", "suite", "chip", "sweep"),
+        "state; `chipscale run resume=RUN` goes on",
+    )
+    if not any(row[SWEEP_COLUMN] for row in rows):
+        # A column that is empty takes room that a terminal does not have.
+        header, rows = _without(header), [_without(row) for row in rows]
+    return header, rows
+
+
+def _without(row: tuple[str, ...]) -> tuple[str, ...]:
+    return row[:SWEEP_COLUMN] + row[SWEEP_COLUMN + 1 :]
 
 
 def _described(group: str) -> Callable[[Sequence[Path]], tuple[tuple[str, ...], Rows]]:

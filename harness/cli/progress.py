@@ -1,6 +1,7 @@
-"""A run's progress: a live bar on a terminal, one plain line a case elsewhere."""
+"""Progress of runs: a live bar each on a terminal, one plain line a case elsewhere."""
 
 from collections import Counter
+from collections.abc import Sequence
 from types import TracebackType
 from typing import Self
 
@@ -16,26 +17,44 @@ from harness.worker.events import Stage
 from harness.worker.supervisor import Watcher
 
 
+def _bar(console: Console) -> Progress:
+    return Progress(
+        TextColumn("[bold]measuring{task.fields[label]}"),
+        BarColumn(bar_width=30),
+        MofNCompleteColumn(),
+        TimeElapsedColumn(),
+        TextColumn("{task.fields[statuses]}", markup=False),
+        TextColumn("{task.fields[doing]}", markup=False),
+        console=console,
+        transient=True,
+        disable=not console.is_terminal,
+    )
+
+
 class RunProgress(Watcher):
     """Shows which case is at which stage, and how many have ended how."""
 
-    def __init__(self, console: Console, num_cases: int, num_done: int = 0) -> None:
+    def __init__(
+        self,
+        console: Console,
+        num_cases: int,
+        num_done: int = 0,
+        label: str = "",
+        bars: Progress | None = None,
+    ) -> None:
+        """With a label it is one of several, whose bars are begun and ended by `FleetProgress`."""
         self._console = console
         self._statuses: Counter[Status] = Counter()
         self._case = ""
-        self._progress = Progress(
-            TextColumn("[bold]measuring"),
-            BarColumn(bar_width=30),
-            MofNCompleteColumn(),
-            TimeElapsedColumn(),
-            TextColumn("{task.fields[statuses]}", markup=False),
-            TextColumn("{task.fields[doing]}", markup=False),
-            console=console,
-            transient=True,
-            disable=not console.is_terminal,
-        )
+        self._label = f"{label}: " if label else ""
+        self._progress = _bar(console) if bars is None else bars
         self._task = self._progress.add_task(
-            "", total=num_cases, completed=num_done, statuses="", doing="starting the worker"
+            "",
+            total=num_cases,
+            completed=num_done,
+            label=f" {label}" if label else "",
+            statuses="",
+            doing="starting the worker",
         )
         self._num_cases = num_cases
         self._num_done = num_done
@@ -61,12 +80,12 @@ class RunProgress(Watcher):
         info = environment.device
         versions = ", ".join(f"{name} {environment.version(name)}" for name in ("torch", "triton"))
         self._console.print(
-            f"device: {info.name} ({info.torch_device_type}), {versions}",
+            f"{self._label}device: {info.name} ({info.torch_device_type}), {versions}",
             highlight=False,
             markup=False,
         )
         for warning in environment.warnings:
-            self._console.print(f"warning: {warning}", style="yellow", markup=False)
+            self._console.print(f"{self._label}warning: {warning}", style="yellow", markup=False)
 
     def on_start(self, case: Case) -> None:
         """Show the case."""
@@ -90,8 +109,32 @@ class RunProgress(Watcher):
             if record.measurement is not None:
                 what = duration(summarize(record.measurement.steady_samples_s).median)
             self._console.print(
-                f"[{self._num_done}/{self._num_cases}] {record.case.id}: {what}",
+                f"{self._label}[{self._num_done}/{self._num_cases}] {record.case.id}: {what}",
                 highlight=False,
                 markup=False,
                 soft_wrap=True,
             )
+
+
+class FleetProgress:
+    """A bar, or lines, for each of several devices that are measured at once."""
+
+    def __init__(self, console: Console, labels: Sequence[str], num_cases: int) -> None:
+        self._bars = _bar(console)
+        self.watchers = tuple(
+            RunProgress(console, num_cases, label=label, bars=self._bars) for label in labels
+        )
+
+    def __enter__(self) -> Self:
+        """Begin to show."""
+        self._bars.start()
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        """Take the bars away."""
+        self._bars.stop()

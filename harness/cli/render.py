@@ -21,6 +21,7 @@ def render_reports(folder: RunFolder, config_dirs: Sequence[Path] = ()) -> None:
             projection=projection,
             chip=match_chip(environment.device.name, config_dirs),
             proof=folder.proof,
+            spread=folder.spread,
         ),
     )
     write_atomically(
@@ -31,5 +32,6 @@ def render_reports(folder: RunFolder, config_dirs: Sequence[Path] = ()) -> None:
             environment=environment,
             projection=projection,
             proof=folder.proof,
+            spread=folder.spread,
         ),
     )

@@ -9,7 +9,9 @@ from pathlib import Path
 from omegaconf import DictConfig, OmegaConf
 from rich.console import Console
 
+from harness.cli.compiling import compile_before
 from harness.cli.finish import finish_run
+from harness.cli.fleet import run_fleet
 from harness.cli.progress import RunProgress
 from harness.codec import to_json
 from harness.config.build import RunRequest, run_request
@@ -17,7 +19,14 @@ from harness.config.compose import check_sweep, compose
 from harness.config.this_chip import chip_name
 from harness.config.tuning import load_tables
 from harness.errors import INTERRUPTED_EXIT_CODE, ConfigError
-from harness.run import RUNS, find_run, job_to_resume, measure_run, new_job
+from harness.run import (
+    RUNS,
+    find_run,
+    job_to_resume,
+    measure_run,
+    new_job,
+    resume_command,
+)
 from harness.store.folder import CONFIG, RunFolder, write_atomically
 from harness.worker.job import Job
 
@@ -53,6 +62,8 @@ def run_composed(config: DictConfig, config_dirs: Sequence[Path] = ()) -> int:
     """Run a composed configuration, from our command line or from Hydra's."""
     request = run_request(config)
     console = Console(highlight=False)
+    if request.devices is not None:
+        return run_fleet(config, request, load_tables(config_dirs), console, config_dirs)
     job = new_job(
         suite=request.suite,
         model=request.model.name,
@@ -78,7 +89,7 @@ def _measure(
 ) -> RunFolder | None:
     """The measured run, or None when it was stopped by Ctrl-C."""
     path = request.results_dir / RUNS / job.run.run_id
-    num_done = len(RunFolder(path).records()) if path.exists() else 0
+    done = frozenset(record.case.id for record in RunFolder(path).records())
     console.print(
         f"chipscale: suite {request.suite}, model {request.model.name}, {len(job.cases)} cases, "
         f"run {job.run.run_id}",
@@ -86,7 +97,8 @@ def _measure(
         soft_wrap=True,
     )
     try:
-        with RunProgress(console, len(job.cases), num_done) as progress:
+        compile_before(job, request.compile_processes, console, done=done)
+        with RunProgress(console, len(job.cases), len(done)) as progress:
             return measure_run(
                 job,
                 request.results_dir,
@@ -97,17 +109,11 @@ def _measure(
         kept = len(RunFolder(path).records()) if path.exists() else 0
         console.print(
             f"Stopped. {kept} of {len(job.cases)} records are kept in {path}; go on with\n"
-            f"  {_resume_command(job, request)}",
+            f"  {resume_command(job.run.run_id, request.results_dir)}",
             markup=False,
             soft_wrap=True,
         )
         return None
-
-
-def _resume_command(job: Job, request: RunRequest) -> str:
-    is_default = request.results_dir == Path("results").resolve()
-    where = "" if is_default else f" results_dir={request.results_dir}"
-    return f"chipscale run resume={job.run.run_id}{where}"
 
 
 def write_plan(job: Job, path: Path, console: Console) -> int:

@@ -24,6 +24,8 @@ from harness.workload.step import Phase, Shard, phase_problems
 from kernels import registry
 from kernels.op import Mode, Problem
 
+ALL_DEVICES = "all"
+AUTO = "auto"
 ALL_OPS = "all"
 """In place of an op's name: every op of the suite that has something to search."""
 
@@ -52,6 +54,10 @@ class RunRequest:
     cluster: ClusterSpec
     parallel: ParallelSpec
     results_dir: Path
+    devices: tuple[int, ...] | str | None
+    """The indices of the devices to measure at once, or `all`; None for the one of `device`."""
+    compile_processes: int | None
+    """How many compile before anything is measured; None where that follows from the device."""
     resume: str | None
     plan_file: Path | None
     tags: tuple[tuple[str, str], ...]
@@ -144,6 +150,13 @@ def run_request(config: DictConfig) -> RunRequest:
     data = _plain(config)
     model = model_spec(data["model"])
     plan = data["plan"]
+    devices = _devices(data["devices"])
+    for key in ("resume", "plan"):
+        if devices is not None and data[key]:
+            raise ConfigError(
+                f"devices: {data['devices']} was asked for together with {key}, which is of one "
+                "device. Leave devices out, and name the one by device.index."
+            )
     return RunRequest(
         suite=str(data["suite"]["name"]),
         model=model,
@@ -153,6 +166,8 @@ def run_request(config: DictConfig) -> RunRequest:
         cluster=cluster_spec(data["cluster"]),
         parallel=parallel_spec(data["parallel"]),
         results_dir=Path(data["results_dir"]).resolve(),
+        devices=devices,
+        compile_processes=_compile_processes(data["compile_processes"]),
         resume=data["resume"],
         plan_file=Path(plan) if plan else None,
         tags=tuple(sorted((str(key), str(value)) for key, value in data["tags"].items())),
@@ -233,6 +248,10 @@ def _tracking(data: Mapping[str, Any]) -> TrackingRequest:
 
 def _device(data: Mapping[str, Any]) -> DeviceRequest:
     fake = dict(data["fake"])
+    if fake["count"] < 1:
+        raise ConfigError(f"device.fake.count: {fake['count']} is less than 1.")
+    if not 0 <= fake["spread"] < 1:
+        raise ConfigError(f"device.fake.spread: {fake['spread']} is not between 0 and 1.")
     faults = fake.pop("faults") or {}
     for op in faults:
         _check_op(f"device.fake.faults.{op}", str(op))
@@ -247,6 +266,30 @@ def _device(data: Mapping[str, Any]) -> DeviceRequest:
             ),
         ),
     )
+
+
+def _devices(data: Any) -> tuple[int, ...] | str | None:
+    if data is None or data == ALL_DEVICES:
+        return data if data is None else ALL_DEVICES
+    allowed = "Allowed are null, all and a list as [0,2]."
+    if not isinstance(data, list) or not data:
+        raise ConfigError(f"devices: {data!r} is not a list. {allowed}")
+    for place, index in enumerate(data):
+        if isinstance(index, bool) or not isinstance(index, int) or index < 0:
+            raise ConfigError(f"devices[{place}]: {index!r} is no index of a device. {allowed}")
+    if len(set(data)) < len(data):
+        raise ConfigError(f"devices: {data} names a device twice. Name each once.")
+    return tuple(data)
+
+
+def _compile_processes(data: Any) -> int | None:
+    if data == AUTO:
+        return None
+    if isinstance(data, bool) or not isinstance(data, int) or data < 0:
+        raise ConfigError(
+            f"compile_processes: {data!r} is neither auto nor a number of processes, 0 or more."
+        )
+    return data
 
 
 def _policy(data: Mapping[str, Any]) -> MeasurePolicy:

@@ -25,6 +25,8 @@ class FakeSchema:
     throttle_after_s: float | None = None
     throttle_factor: float = 1.5
     faults: dict[str, str] = field(default_factory=dict)
+    count: int = 1
+    spread: float = 0.0
 
 
 @dataclass
@@ -82,6 +84,8 @@ class RunSchema:
     inputs: str = "normal"
     impls: list[str] = MISSING
     results_dir: str = MISSING
+    devices: Any = None
+    compile_processes: Any = "auto"
     resume: str | None = None
     plan: str | None = None
     tags: dict[str, str] = field(default_factory=dict)

@@ -21,7 +21,12 @@ def open_device(request: DeviceRequest, processor: str, num_cores: int) -> Devic
     """
     name = _best() if request.name == "auto" else request.name
     if name == "fake":
-        return FakeDevice(request.fake)
+        if request.index >= request.fake.count:
+            raise ConfigError(
+                f"device.index: {request.index} was asked for, but there are {request.fake.count} "
+                "fake chips (device.fake.count); the first is 0."
+            )
+        return FakeDevice(request.fake, request.index)
     if name == "cpu":
         if request.index:
             raise ConfigError(
@@ -100,3 +105,27 @@ def _not_here(name: str, backend: backends.Backend | None, found: str | None) ->
         f"device.name: '{name}' was asked for, but the accelerator here is '{found}'. "
         f"Use device=auto or device={found}."
     )
+
+
+def num_devices(request: DeviceRequest) -> int:
+    """How many devices of the kind asked for this machine has; 0 where it has none of it.
+
+    The processor is one device, however many sockets it has, and so is what another package's
+    back-end opens, which does not tell. Opens none of them.
+    """
+    name = _best() if request.name == "auto" else request.name
+    if name == "fake":
+        return request.fake.count
+    if name == "cpu" or plugins.find(name) is not None:
+        return 1
+    backend = backends.find(name)
+    if backend is not None and backends.current_type() != name:
+        with contextlib.suppress(ConfigError):
+            backends.load_extension(backend)
+    return torch.accelerator.device_count() if backends.current_type() == name else 0
+
+
+def is_accelerator(request: DeviceRequest) -> bool:
+    """Whether the device asked for works beside the host's processor and is really there."""
+    name = _best() if request.name == "auto" else request.name
+    return name not in ("fake", "cpu") and num_devices(request) > 0

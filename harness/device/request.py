@@ -37,6 +37,10 @@ class FakeOptions:
     """How much slower it is then."""
     faults: tuple[tuple[str, Fault], ...] = ()
     """Op and what goes wrong with it."""
+    count: int = 1
+    """How many such chips the machine has."""
+    spread: float = 0.0
+    """Standard deviation of their speeds, relative; each chip keeps its own."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -201,6 +201,10 @@ class _Contest:
         self._peak_memory_bytes = device.peak_memory_bytes()
         state_after = device.state()
         self.entrant.subject.restore()
+        began_s = time.perf_counter()
+        energy = measure_energy(self._runs[0], device, policy.energy_s)
+        sustained = measure_sustained(self._runs[0], device, policy.sustained_timeout_s)
+        self._measured_s += time.perf_counter() - began_s
         self.measurement = Measurement(
             samples_s=tuple(self._samples_s),
             windows=tuple(self._windows),
@@ -219,8 +223,8 @@ class _Contest:
             peak_memory_bytes=self._peak_memory_bytes,
             state_before=self._state_before,
             state_after=state_after,
-            energy=measure_energy(self._runs[0], device, policy.energy_s),
-            sustained=measure_sustained(self._runs[0], device, policy.sustained_timeout_s),
+            energy=energy,
+            sustained=sustained,
         )
 
     def _choose_runs(self) -> None:

@@ -5,6 +5,7 @@ import hashlib
 import inspect
 from collections.abc import Iterator, Mapping
 from dataclasses import fields, is_dataclass
+from functools import lru_cache
 from types import CodeType, FunctionType, MemberDescriptorType, MethodType, ModuleType
 from typing import NamedTuple
 
@@ -34,7 +35,7 @@ def protocol_parts(
     parts, since they may differ between comparable results.
     """
     bounds = tolerances(op, problem, policy)
-    definitions = (op.formula, *op.mutates, *op.fixed, *definition(op))
+    definitions = (op.formula, *op.mutates, *op.fixed, *_kept_definition(op))
     return (
         ("op", f"{problem.title} {_digest(*definitions)}"),
         ("sizes", problem.shape),
@@ -70,6 +71,12 @@ def protocol_hash(parts: tuple[tuple[str, str], ...]) -> str:
 
 def _digest(*texts: str, digits: int = 8) -> str:
     return hashlib.sha256("\0".join(texts).encode()).hexdigest()[:digits]
+
+
+@lru_cache(maxsize=128)
+def _kept_definition(op: Op) -> list[str]:
+    """Following an op takes 5 to 20 ms, and a suite has dozens of cases of one."""
+    return definition(op)
 
 
 def definition(op: Op) -> list[str]:

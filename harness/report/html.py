@@ -25,7 +25,7 @@ from harness.report import (
     scaling_plot,
 )
 from harness.report.page import SCRIPT, STYLE
-from harness.report.power import PowerTable, power_tables
+from harness.report.power import power_tables
 from harness.report.rows import (
     NOT_AVAILABLE,
     confidence_text,
@@ -37,6 +37,15 @@ from harness.report.rows import (
     roof_text,
     spread_text,
     status_text,
+    wall_time_rows,
+    wall_time_text,
+)
+from harness.report.spread_table import (
+    CASE_HEADS,
+    DEVICE_HEADS,
+    case_rows,
+    device_rows,
+    verdict,
 )
 from harness.results import (
     ResultRow,
@@ -50,8 +59,10 @@ from harness.results import (
     roofs_text,
     status_counts,
 )
+from harness.spread import Spread
 from harness.store.folder import RunInfo
 from harness.units import capacity, duration, with_prefix
+from harness.wall_time import wall_time_of
 
 PLOT_CONFIG = {"displaylogo": False, "responsive": True}
 COLUMNS = (
@@ -286,25 +297,39 @@ def _plots(rows: Sequence[ResultRow], roofs: Roofs, chip: ChipSpec | None) -> st
     return "".join(sections)
 
 
-def _power(content: PowerTable) -> str:
-    kinds = ["number" if head in content.numbers else "" for head in content.heads]
-    heads = "".join(
-        f'<th scope="col" class="{kind}">{escape(head)}</th>'
-        for head, kind in zip(content.heads, kinds, strict=True)
+def _plain_table(heads: Sequence[str], rows: Sequence[Sequence[str]], num_texts: int = 1) -> str:
+    """A table whose first columns are text and whose others are numbers."""
+    kinds = [""] * num_texts + ["number"] * (len(heads) - num_texts)
+    head = "".join(
+        f'<th scope="col"{" class=" + kind if kind else ""}>{escape(name)}</th>'
+        for name, kind in zip(heads, kinds, strict=True)
     )
     body = "".join(
         "<tr>"
         + "".join(
-            f'<td class="{kind}">{escape(word)}</td>'
-            for word, kind in zip(line, kinds, strict=True)
+            f"<td{' class=' + kind if kind else ''}>{escape(text)}</td>"
+            for text, kind in zip(row, kinds, strict=True)
         )
         + "</tr>"
-        for line in content.lines
+        for row in rows
     )
     return (
-        f'<div class="scroll"><table><thead><tr>{heads}</tr></thead>'
-        f"<tbody>{body}</tbody></table></div>"
+        f'<div class="scroll"><table><thead><tr>{head}</tr></thead><tbody>{body}</tbody>'
+        "</table></div>"
     )
+
+
+def _spread(spread: Spread) -> str:
+    note = (
+        "Devices of this machine that ran the same cases at the same time. The middle is the "
+        "median of all, case by case; the cases are those farthest apart, spread.json has all."
+    )
+    body = (
+        f"<p>{escape(verdict(spread))}</p>"
+        + _plain_table(DEVICE_HEADS, device_rows(spread))
+        + _plain_table(CASE_HEADS, case_rows(spread))
+    )
+    return _section("devices", "Devices at once", note, body)
 
 
 def render(
@@ -315,6 +340,7 @@ def render(
     projection: Projection | None = None,
     chip: ChipSpec | None = None,
     proof: Proof | None = None,
+    spread: Spread | None = None,
 ) -> str:
     """The page for a run, a projection, or both; it loads nothing, so it works with no network.
 
@@ -325,6 +351,7 @@ def render(
         projection: What follows for a cluster.
         chip: The data sheet, drawn as dashed roofs; None where there is none.
         proof: What timer, launch and flush are worth; None in runs of older versions.
+        spread: How the devices that were measured at once compare; None for a device alone.
     """
     roofs = measured_roofs(records)
     rows = result_rows(records, roofs)
@@ -345,12 +372,22 @@ def render(
         links = [("roofline", "Roofline"), *links, ("cases", "All cases")]
         for title, content in power_tables(rows):
             name = title.split()[0].lower()
-            sections.append(_section(name, title, content.note, _power(content)))
+            table = _plain_table(content.heads, content.lines, num_texts=2)
+            sections.append(_section(name, title, content.note, table))
             links.append((name, title))
     how = _method(records, proof)
     if how:
         sections.append(how)
         links.append(("method", method.TITLE))
+    if spread is not None:
+        sections.append(_spread(spread))
+        links.append(("devices", "Devices at once"))
+    wall_time = wall_time_of(records)
+    if wall_time is not None:
+        table = _plain_table(("what", "time", "share"), wall_time_rows(wall_time))
+        note = wall_time_text(wall_time)
+        sections.append(_section("wall-time", "Where the time went", note, table))
+        links.append(("wall-time", "Where the time went"))
     warnings = (*environment_warnings(environment, rows), *proof_warnings(proof))
     if info is not None or environment is not None:
         facts = environment_facts(info, environment, records)

@@ -21,6 +21,15 @@ from harness.report.rows import (
     projection_facts,
     reasons,
     roof_text,
+    wall_time_rows,
+    wall_time_text,
+)
+from harness.report.spread_table import (
+    CASE_HEADS,
+    DEVICE_HEADS,
+    case_rows,
+    device_rows,
+    verdict,
 )
 from harness.results import (
     ResultRow,
@@ -32,8 +41,10 @@ from harness.results import (
     roofs_text,
     status_counts,
 )
+from harness.spread import Spread
 from harness.store.folder import RunInfo
 from harness.units import duration, significant
+from harness.wall_time import wall_time_of
 
 MAX_ROWS = 60
 """More rows than a person reads; the HTML report and results.csv have all."""
@@ -112,6 +123,15 @@ def _method(records: Sequence[Record], proof: Proof | None) -> list[str]:
     return parts
 
 
+def _spread(spread: Spread) -> list[str]:
+    return [
+        "## Devices at once",
+        verdict(spread),
+        table(DEVICE_HEADS, device_rows(spread), numbers=DEVICE_HEADS[1:]),
+        table(CASE_HEADS, case_rows(spread), numbers=CASE_HEADS[1:]),
+    ]
+
+
 def render(
     *,
     records: Sequence[Record] = (),
@@ -119,6 +139,7 @@ def render(
     environment: Environment | None = None,
     projection: Projection | None = None,
     proof: Proof | None = None,
+    spread: Spread | None = None,
 ) -> str:
     """The Markdown of a run, a projection, or both."""
     roofs = measured_roofs(records)
@@ -141,6 +162,13 @@ def render(
     if projection is not None:
         parts += _projection(projection)
     parts += _method(records, proof)
+    if spread is not None:
+        parts += _spread(spread)
+    wall_time = wall_time_of(records)
+    if wall_time is not None:
+        heads = ("what", "time", "share")
+        parts += ["## Where the time went", wall_time_text(wall_time)]
+        parts.append(table(heads, wall_time_rows(wall_time), numbers=heads[1:]))
     facts = environment_facts(info, environment, records)
     if facts:
         parts += ["## Environment", table(("what", "value"), facts)]

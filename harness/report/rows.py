@@ -8,6 +8,7 @@ from harness.record import SHORT_RESOLUTIONS, Record, protocol_values
 from harness.results import NOISY_HALF_WIDTH, ResultRow, disturbed_text
 from harness.store.folder import RunInfo
 from harness.units import capacity, duration, significant, with_prefix
+from harness.wall_time import WallTime
 
 NOT_AVAILABLE = "n/a"
 PLUS_MINUS = "+/-"
@@ -126,6 +127,26 @@ def short_warning(rows: Sequence[ResultRow]) -> str:
         f"{short} of {len(rows)} cases are short: they last less than {SHORT_RESOLUTIONS} "
         f"steps of their timer, so one step is {100 / SHORT_RESOLUTIONS:g} % of their time or "
         "more. Compare larger sizes."
+    )
+
+
+def wall_time_rows(wall_time: WallTime) -> tuple[tuple[str, str, str], ...]:
+    """What the time was spent on, its seconds and its share."""
+    return tuple(
+        (name, duration(seconds), percent_text(seconds / wall_time.wall_s))
+        for name, seconds in wall_time.parts
+    )
+
+
+def wall_time_text(wall_time: WallTime) -> str:
+    """One line: for how much of the time the device was being measured."""
+    others = ", ".join(
+        f"{name} {share}" for name, _, share in wall_time_rows(wall_time) if name != "measuring"
+    )
+    return (
+        f"The device was measured for {percent_text(wall_time.measured_share)} of "
+        f"{duration(wall_time.wall_s)} ({percent_text(wall_time.measured_share_once_compiled)} "
+        f"without compiling); {others}."
     )
 
 

@@ -8,6 +8,7 @@ results/runs/<run id>/
     proof.json        what its timer, launch and cache flush are worth
     records.jsonl     one Record per line, appended as they are made
     projection.json   the projection, once made
+    spread.json       how its device compares with the others that were measured at once
     report.html, report.md
 """
 
@@ -24,6 +25,7 @@ from harness.errors import RecordError
 from harness.projection import Projection
 from harness.proof import Proof
 from harness.record import SCHEMA_VERSION, Record
+from harness.spread import Spread
 
 RECORDS = "records.jsonl"
 ENVIRONMENT = "environment.json"
@@ -32,6 +34,7 @@ CASES = "cases.json"
 CONFIG = "config.yaml"
 PROOF = "proof.json"
 PROJECTION = "projection.json"
+SPREAD = "spread.json"
 REPORT_HTML = "report.html"
 REPORT_MARKDOWN = "report.md"
 
@@ -96,6 +99,13 @@ class RunFolder:
         if not (self.path / PROJECTION).exists():
             return None
         return from_json(Projection, self._read(PROJECTION), str(self.path / PROJECTION))
+
+    @property
+    def spread(self) -> Spread | None:
+        """How the devices of its sweep compare, if it was one of several."""
+        if not (self.path / SPREAD).exists():
+            return None
+        return from_json(Spread, self._read(SPREAD), str(self.path / SPREAD))
 
     @property
     def has_records(self) -> bool:

@@ -21,6 +21,7 @@ import torch
 from harness.cases import Case
 from harness.codec import to_json
 from harness.device.base import Device
+from harness.device.near_cores import near_cores, stay_near
 from harness.device.open import open_device
 from harness.environment import num_usable_cores, processor_name, read_environment
 from harness.errors import ChipscaleError
@@ -120,6 +121,7 @@ class CaseRunner:
         """Raises what the implementation raises."""
         case = self._job.cases[index]
         self._tell(Event(stage=Stage.PREPARE))
+        came_s = time.perf_counter()
         workbench = self._workbench_of(case.problem)
         started_s = time.perf_counter()
         subject = workbench.subject(case.impl)
@@ -131,8 +133,15 @@ class CaseRunner:
             if not launches.of(kernel):
                 raise UnsupportedHere(f"This problem does not launch {kernel}.")
         self._tell(Event(stage=Stage.CHECK))
+        began_s = time.perf_counter()
         correctness = subject.check()
-        checked = replace(identity, correctness=correctness, launches=tuple(launches))
+        checked = replace(
+            identity,
+            correctness=correctness,
+            launches=tuple(launches),
+            inputs_s=started_s - came_s,
+            check_s=time.perf_counter() - began_s,
+        )
         if not correctness.is_right:
             return replace(checked, status=Status.INCORRECT, reason=correctness.explanation)
         return _Ready(
@@ -170,24 +179,25 @@ class CaseRunner:
         measurement, outputs = outcome.measurement, outcome.last_outputs
         assert measurement is not None
         assert outputs is not None
+        began_s = time.perf_counter()
         correctness = one.entrant.subject.recheck(outcome.last_set, outputs)
+        rechecked_s = time.perf_counter() - began_s
+        record = replace(one.record, check_s=one.record.check_s + rechecked_s)
         if not correctness.is_right:
             return replace(
-                one.record,
+                record,
                 status=Status.INCORRECT,
                 correctness=correctness,
                 reason=correctness.explanation,
             )
-        case = one.record.case
+        case = record.case
         if case.forced:
             median_s = statistics.median(measurement.steady_samples_s)
             rivals = _rivals(case)
             self._best_s[rivals] = min(median_s, self._best_s.get(rivals, median_s))
         # What the timer was seen to do counts where it is less than what it claims.
         resolution_s = max(measurement.timer_resolution_s, self._resolution_s)
-        return replace(
-            one.record, measurement=replace(measurement, timer_resolution_s=resolution_s)
-        )
+        return replace(record, measurement=replace(measurement, timer_resolution_s=resolution_s))
 
     def _workbench_of(self, problem: Problem) -> Workbench:
         if self._workbench is None or self._problem != problem:
@@ -291,7 +301,12 @@ def main(job_file: str, heartbeat_file: str) -> int:
     except ChipscaleError as error:
         tell(Event(refusal=str(error)))
         return error.exit_code
-    tell(Event(environment=read_environment(device.info, device.state())))
+    near = stay_near(near_cores(device.torch_device))
+    environment = read_environment(device.info, device.state())
+    if near:
+        pinned = (*environment.variables, ("cores near the device", near))
+        environment = replace(environment, variables=pinned)
+    tell(Event(environment=environment))
     tuning.use(tuning.table_of(device.info.name, job.tuning))
     proof = prove(device, job.policy)
     tell(Event(proof=proof))

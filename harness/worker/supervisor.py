@@ -14,6 +14,7 @@ import sys
 import threading
 import time
 from collections.abc import Iterator
+from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import TextIO
@@ -65,7 +66,13 @@ class Watcher:
         """A case is over and its record is on disk."""
 
 
-def supervise(job: Job, folder: Path, watcher: Watcher, within_s: float = math.inf) -> None:
+def supervise(
+    job: Job,
+    folder: Path,
+    watcher: Watcher,
+    within_s: float = math.inf,
+    stop: threading.Event | None = None,
+) -> None:
     """Measure the cases of the job that the folder has no record of yet.
 
     Args:
@@ -73,6 +80,8 @@ def supervise(job: Job, folder: Path, watcher: Watcher, within_s: float = math.i
         folder: the run's folder; made if it is not there.
         watcher: is told of every event.
         within_s: begin no case after so many seconds; a second call goes on.
+        stop: once it is set, the child is ended and KeyboardInterrupt raised, as by Ctrl-C, which
+            reaches the main thread alone.
 
     Raises:
         ConfigError: when the device asked for is not there.
@@ -91,7 +100,10 @@ def supervise(job: Job, folder: Path, watcher: Watcher, within_s: float = math.i
         (folder / RECORDS).open("a", encoding="utf-8") as records,
         (folder / LOG).open("a", encoding="utf-8") as log,
     ):
-        _Supervisor(job, folder, watcher, records, log, time.monotonic() + within_s).run(todo)
+        until_s = time.monotonic() + within_s
+        _Supervisor(job, folder, watcher, records, log, until_s, stop or threading.Event()).run(
+            todo
+        )
 
 
 def _refuse_other_cases(job: Job, folder: Path) -> None:
@@ -140,6 +152,7 @@ class _Supervisor:
         records: TextIO,
         log: TextIO,
         until_s: float,
+        stop: threading.Event,
     ) -> None:
         self._job = job
         self._folder = folder
@@ -147,6 +160,7 @@ class _Supervisor:
         self._records = records
         self._log = log
         self._until_s = until_s
+        self._stop = stop
 
     def run(self, todo: list[int]) -> None:
         """Start children until every case has a record."""
@@ -174,7 +188,7 @@ class _Supervisor:
             stdout=subprocess.PIPE,
             stderr=self._log,
             text=True,
-            env=_child_environment(),
+            env=child_environment(),
             # Its own session: Ctrl-C reaches the supervisor alone, which then stops the child.
             start_new_session=True,
         )
@@ -205,6 +219,8 @@ class _Supervisor:
             return beaten if is_open else index_of[running.id]
 
         for event in _events(child):
+            if self._stop.is_set():
+                raise KeyboardInterrupt
             if event is None:
                 if time.monotonic() > deadline_s:
                     if running is None:
@@ -257,6 +273,7 @@ class _Supervisor:
 
     def _append(self, record: Record) -> None:
         """Write the record and make sure that it is on disk before it is told of."""
+        record = replace(record, ended_at=datetime.now(UTC).isoformat(timespec="milliseconds"))
         self._records.write(to_json(record) + "\n")
         self._records.flush()
         os.fsync(self._records.fileno())
@@ -290,7 +307,7 @@ Source: mallopt(3).
 """
 
 
-def _child_environment() -> dict[str, str]:
+def child_environment() -> dict[str, str]:
     """This environment, with the package importable however the parent found it."""
     root = str(Path(__file__).parents[2])
     paths = [root, *filter(None, [os.environ.get("PYTHONPATH")])]

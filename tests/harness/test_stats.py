@@ -82,7 +82,7 @@ def test_the_interval_of_a_ratio_holds_the_true_ratio_about_as_often_as_it_says(
 
 @pytest.mark.parametrize("degrees", [4, 9, 40])
 def test_the_quantile_of_students_t_is_scipys(degrees: int) -> None:
-    assert stats._student_t(norm.ppf(0.975), degrees) == pytest.approx(
+    assert stats.student_t(norm.ppf(0.975), degrees) == pytest.approx(
         student.ppf(0.975, degrees), rel=0.01
     )
 

@@ -27,6 +27,7 @@ from harness.results import (
     roofs_text,
     status_counts,
 )
+from harness.spread import Spread
 from harness.store.folder import (
     CASES,
     CONFIG,
@@ -37,12 +38,14 @@ from harness.store.folder import (
     REPORT_HTML,
     REPORT_MARKDOWN,
     RUN,
+    SPREAD,
     RunFolder,
     RunInfo,
 )
 from harness.store.mlflow.keys import places
 from harness.store.mlflow.views import SUITE_VIEWS, View
 from harness.units import GIGA, TERA
+from harness.wall_time import wall_time_of
 
 EXPERIMENT = "chipscale"
 PROJECTIONS = f"{EXPERIMENT}/projection"
@@ -230,6 +233,20 @@ def summary_points(rows: Sequence[ResultRow], roofs: Roofs) -> tuple[Point, ...]
     return tuple(Point(name, rounded(value)) for name, value in values.items() if value is not None)
 
 
+def fleet_points(spread: Spread | None, run_id: str) -> tuple[Point, ...]:
+    """How long the run's device takes over the one in the middle of those measured at once."""
+    device = spread.of_run(run_id) if spread is not None else None
+    return () if device is None else (Point("over_middle_device", rounded(device.ratio, 6)),)
+
+
+def wall_time_points(records: Sequence[Record]) -> tuple[Point, ...]:
+    """For how much of the run's time its device was measured, compiling left out."""
+    wall_time = wall_time_of(records)
+    if wall_time is None:
+        return ()
+    return (Point("pct_measuring", rounded(100 * wall_time.measured_share_once_compiled)),)
+
+
 def fingerprint(environment: Environment) -> str:
     """Equal for runs whose numbers may be compared: same device, driver, versions and host type."""
     parts = (
@@ -331,6 +348,7 @@ def run_content(folder: RunFolder, vendors: Mapping[str, str] | None = None) -> 
         (CONFIG, f"config/{CONFIG}"),
         (CASES, f"config/{CASES}"),
         (PROJECTION, PROJECTION),
+        (SPREAD, SPREAD),
         (REPORT_HTML, REPORT_HTML),
         (REPORT_MARKDOWN, REPORT_MARKDOWN),
     )
@@ -343,7 +361,12 @@ def run_content(folder: RunFolder, vendors: Mapping[str, str] | None = None) -> 
         is_finished=bool(info.ended_at),
         tags=tuple(tags.items()),
         params=_params(info, environment, records, folder.path / CONFIG),
-        points=(*summary_points(rows, roofs), *case_points(rows)),
+        points=(
+            *summary_points(rows, roofs),
+            *fleet_points(folder.spread, info.run_id),
+            *wall_time_points(records),
+            *case_points(rows),
+        ),
         artifacts=(*_table_artifacts(rows), *present_files(folder, files)),
         views=SUITE_VIEWS,
         about=f"Suite {info.suite}: one run per chip and invocation; Views has a leaderboard.",

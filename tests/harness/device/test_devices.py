@@ -6,7 +6,7 @@ import torch
 from harness.device.base import Device, DeviceState
 from harness.device.cpu import CpuDevice, last_level_cache_bytes
 from harness.device.fake import FakeDevice
-from harness.device.open import open_device
+from harness.device.open import is_accelerator, num_devices, open_device
 from harness.device.request import DeviceRequest, FakeOptions
 from harness.errors import ConfigError
 
@@ -136,3 +136,41 @@ def test_noise_is_seeded() -> None:
 def test_a_missing_accelerator_is_not_replaced_by_the_processor() -> None:
     with pytest.raises(ConfigError, match="sees no accelerator here"):
         open_device(DeviceRequest(name="cuda"), "a processor", 1)
+
+
+def test_fake_chips_of_one_machine_differ_and_each_repeats_itself() -> None:
+    options = FakeOptions(seed=1, count=3, spread=0.05, noise=0.0)
+
+    def seconds(index: int) -> float:
+        device = FakeDevice(options, index)
+        device.advance(1.0)
+        return device.now_s()
+
+    assert len({seconds(index) for index in range(3)}) == 3
+    assert seconds(2) == seconds(2)
+    assert 0.7 < seconds(0) < 1.4
+    with pytest.raises(ConfigError, match=r"device.index: 3 was asked for, but there are 3 fake"):
+        open_device(DeviceRequest(name="fake", index=3, fake=options), "a processor", 1)
+
+
+@pytest.mark.parametrize(
+    ("name", "count", "accelerates"),
+    [("auto", 8, True), ("cuda", 8, True), ("npu", 0, True), ("cpu", 1, False), ("fake", 1, False)],
+)
+def test_devices_are_counted_without_opening_one(
+    name: str, count: int, accelerates: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(
+        torch.accelerator, "current_accelerator", lambda check_available: torch.device("cuda")
+    )
+    monkeypatch.setattr(torch.accelerator, "device_count", lambda: 8)
+    request = DeviceRequest(name=name)
+    assert num_devices(request) == count
+    assert is_accelerator(request) is accelerates
+
+
+def test_without_an_accelerator_auto_is_the_processor(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(torch.accelerator, "current_accelerator", lambda check_available: None)
+    assert num_devices(DeviceRequest()) == 1
+    assert num_devices(DeviceRequest(name="cuda")) == 0
+    assert not is_accelerator(DeviceRequest())
