@@ -34,7 +34,8 @@ def main(options: argparse.Namespace) -> int:
     console = Console(highlight=False)
     console.print(f"A: {_title(first)}\nB: {_title(second)}\n", markup=False, soft_wrap=True)
     for name, folder in (("A", first), ("B", second)):
-        for warning in environment_warnings(folder.environment, result_rows(folder.records())):
+        rows = result_rows(folder.records())
+        for warning in (*environment_warnings(folder.environment, rows), *folder.warnings()):
             console.print(f"{name}: {warning}", style="yellow", markup=False, soft_wrap=True)
     console.print(_table(compared))
     verdicts = Counter(comparison.verdict for comparison in compared.comparisons)

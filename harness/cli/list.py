@@ -97,13 +97,15 @@ def _runs_of(results_dir: Path) -> tuple[tuple[str, ...], Rows]:
         raise RecordError(f"{results_dir / RUNS}: no runs there yet. `chipscale run` makes one.")
     for folder in folders:
         try:
-            info, num_records = folder.info, len(folder.records())
+            info, found = folder.info, folder.read_records()
         except RecordError as error:
             # One run that cannot be read must not hide the others.
             rows.append((folder.path.name, "", "", f"unreadable: {error}"))
             continue
         state = "ended" if info.ended_at else "stopped"
-        records = f"{state}, {num_records}/{info.num_cases} records"
+        records = f"{state}, {len(found.records)}/{info.num_cases} records"
+        if found.damaged:
+            records += f", {len(found.damaged)} damaged"
         rows.append((info.run_id, info.suite, info.chip or info.device, records))
     return ("run", "suite", "chip", "state; `chipscale run resume=RUN` goes on"), rows
 

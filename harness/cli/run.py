@@ -17,8 +17,9 @@ from harness.config.compose import check_sweep, compose
 from harness.config.this_chip import chip_name
 from harness.config.tuning import load_tables
 from harness.errors import INTERRUPTED_EXIT_CODE, ConfigError
-from harness.run import RUNS, find_run, job_to_resume, measure_run, new_job
-from harness.store.folder import CONFIG, RunFolder, write_atomically
+from harness.run import RUNS, find_run, job_to_resume, measure_run, new_job, resume_command
+from harness.store.disk import write_atomically
+from harness.store.folder import CONFIG, RunFolder
 from harness.worker.job import Job
 
 
@@ -97,17 +98,11 @@ def _measure(
         kept = len(RunFolder(path).records()) if path.exists() else 0
         console.print(
             f"Stopped. {kept} of {len(job.cases)} records are kept in {path}; go on with\n"
-            f"  {_resume_command(job, request)}",
+            f"  {resume_command(job.run.run_id, request.results_dir)}",
             markup=False,
             soft_wrap=True,
         )
         return None
-
-
-def _resume_command(job: Job, request: RunRequest) -> str:
-    is_default = request.results_dir == Path("results").resolve()
-    where = "" if is_default else f" results_dir={request.results_dir}"
-    return f"chipscale run resume={job.run.run_id}{where}"
 
 
 def write_plan(job: Job, path: Path, console: Console) -> int:

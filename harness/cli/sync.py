@@ -34,6 +34,13 @@ def main(options: argparse.Namespace) -> int:
             "`chipscale sync FOLDER` takes one from elsewhere."
         )
     for folder in folders:
+        for warning in folder.warnings():
+            console.print(
+                f"warning: {folder.path.name}: {warning}",
+                style="yellow",
+                markup=False,
+                soft_wrap=True,
+            )
         if not (folder.path / REPORT_HTML).exists():
             render_reports(folder)
     results = sync(folders, tracking_target(results_dir), budget_s=BUDGET_S, vendors=vendors_of())

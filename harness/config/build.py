@@ -199,7 +199,7 @@ def _device(data: Mapping[str, Any]) -> DeviceRequest:
     fake = dict(data["fake"])
     faults = fake.pop("faults") or {}
     for op in faults:
-        _check_op(f"device.fake.faults.{op}", str(op))
+        _check_op(f"device.fake.faults.{op}", str(op).partition("/")[0])
     return DeviceRequest(
         name=str(data["name"]),
         index=int(data["index"]),

@@ -6,14 +6,14 @@ results/runs/<run id>/
     cases.json        the cases, as the worker was given them
     environment.json  what ran
     records.jsonl     one Record per line, appended as they are made
+    records.quarantined.jsonl   damaged lines that were found among them
     projection.json   the projection, once made
     report.html, report.md
 """
 
-import os
 import secrets
 import string
-from collections.abc import Iterator
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -21,7 +21,15 @@ from harness.codec import from_json, to_json
 from harness.environment import Environment
 from harness.errors import RecordError
 from harness.projection import Projection
-from harness.record import SCHEMA_VERSION, Record
+from harness.record import Record
+from harness.store.disk import write_atomically
+from harness.store.records import (
+    DamagedLine,
+    RecordLines,
+    quarantine_of,
+    read_quarantined,
+    read_records,
+)
 
 RECORDS = "records.jsonl"
 ENVIRONMENT = "environment.json"
@@ -54,16 +62,6 @@ class RunInfo:
     tags: tuple[tuple[str, str], ...] = ()
 
 
-def write_atomically(path: Path, text: str) -> None:
-    """Write the file so that a reader, or a crash, sees the old text or the new, never a part."""
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    with temporary.open("w", encoding="utf-8") as file:
-        file.write(text)
-        file.flush()
-        os.fsync(file.fileno())
-    temporary.replace(path)
-
-
 @dataclass(frozen=True, slots=True)
 class RunFolder:
     """A run's folder; reading it never needs a device, torch or MLflow."""
@@ -93,38 +91,39 @@ class RunFolder:
         path = self.path / RECORDS
         return path.exists() and path.stat().st_size > 0
 
-    def records(self) -> tuple[Record, ...]:
-        """All whole records, in the order they were made.
-
-        A last line that a crash cut short is not a record yet and is left out.
+    def read_records(self) -> RecordLines:
+        """All whole records, in the order they were made, and the damaged lines among them.
 
         Raises:
-            RecordError: for any other line that cannot be read, with its number.
+            NewerRecordError: when a newer chipscale wrote them.
         """
-        return tuple(self._iterate_records())
+        return read_records(self.path / RECORDS)
 
-    def _iterate_records(self) -> Iterator[Record]:
-        path = self.path / RECORDS
-        if not path.exists():
-            return
-        # What is not text becomes what is not JSON, and is told with its line.
-        with path.open(encoding="utf-8", errors="replace") as file:
-            for number, line in enumerate(file, start=1):
-                if not line.endswith("\n"):
-                    return
-                try:
-                    record = from_json(Record, line, f"{path}:{number}")
-                except RecordError as error:
-                    raise RecordError(
-                        f"{error} Take that line out; `chipscale run resume={self.path.name}` "
-                        "measures its case again."
-                    ) from None
-                if record.schema_version > SCHEMA_VERSION:
-                    raise RecordError(
-                        f"{path}:{number}: schema version {record.schema_version} is newer than "
-                        f"this chipscale reads ({SCHEMA_VERSION}). Update chipscale."
-                    )
-                yield record
+    def records(self) -> tuple[Record, ...]:
+        """All whole records; `warnings` tells of damaged lines, which are left out.
+
+        Raises:
+            NewerRecordError: when a newer chipscale wrote them.
+        """
+        return self.read_records().records
+
+    def warnings(self) -> tuple[str, ...]:
+        """What a reader of the records should know of their file, one sentence each."""
+        sentences = []
+        damaged = self.read_records().damaged
+        if damaged:
+            sentences.append(
+                f"{_counted(damaged)} of {RECORDS} left out as damaged, {_as(damaged)}; "
+                f"`chipscale run resume={self.path.name}` measures their cases again."
+            )
+        quarantine = quarantine_of(self.path / RECORDS)
+        quarantined = read_quarantined(quarantine)
+        if quarantined:
+            sentences.append(
+                f"{_counted(quarantined)} taken out of {RECORDS} as damaged, {_as(quarantined)}; "
+                f"{quarantine.name} keeps what was there."
+            )
+        return tuple(sentences)
 
     def write(self, name: str, value: object) -> None:
         """Write a value as JSON under that name, atomically."""
@@ -138,6 +137,14 @@ class RunFolder:
                 f"{self.path}: no {name} there, so nothing was measured in it. "
                 "`chipscale list runs` shows which runs have records."
             ) from None
+
+
+def _counted(lines: Sequence[DamagedLine]) -> str:
+    return "1 line was" if len(lines) == 1 else f"{len(lines)} lines were"
+
+
+def _as(lines: Sequence[DamagedLine]) -> str:
+    return f"{'as ' if len(lines) > 1 else ''}line {lines[0].line} ({lines[0].reason.rstrip('.')})"
 
 
 def run_suffix() -> str:

@@ -4,8 +4,10 @@ A crash, a hang or a poisoned device context ends this process and costs one cas
 starts another. Imports nothing beyond torch, triton, numpy and the standard library.
 """
 
+import ctypes
 import json
 import os
+import signal
 import statistics
 import sys
 import threading
@@ -24,7 +26,7 @@ from harness.device.base import Device
 from harness.device.open import open_device
 from harness.environment import num_usable_cores, processor_name, read_environment
 from harness.errors import ChipscaleError
-from harness.measure.loop import Entrant, Outcome, measure
+from harness.measure.loop import DeviceLost, Entrant, Outcome, measure
 from harness.measure.protocol import protocol_hash
 from harness.measure.subject import UnsupportedHere, Workbench, open_workbench
 from harness.record import Record, Status
@@ -144,12 +146,17 @@ class CaseRunner:
     def _timed(self, ready: Sequence[_Ready]) -> Iterator[Record]:
         """The records of cases that take turns on the device."""
         self._device.release_memory()
-        outcomes = measure(
-            [one.entrant for one in ready],
-            self._device,
-            self._job.policy,
-            on_turn=lambda which: self._beat(ready[which].index),
-        )
+        try:
+            outcomes = measure(
+                [one.entrant for one in ready],
+                self._device,
+                self._job.policy,
+                on_turn=lambda which: self._beat(ready[which].index),
+            )
+        except DeviceLost as lost:
+            # The other ones' errors would be its doing; a fresh process measures them again.
+            yield _failed(ready[lost.index].record, lost.error)
+            return
         for one, outcome in zip(ready, outcomes, strict=True):
             self._beat(one.index)
             if outcome.measurement is None:
@@ -249,6 +256,19 @@ def _end_with_supervisor() -> None:
     os._exit(1)
 
 
+_PR_SET_PDEATHSIG = 1
+"""Source: prctl(2)."""
+
+
+def _die_with_supervisor() -> None:
+    """Have the system kill this process when the supervisor is gone, where it is Linux.
+
+    The thread that waits for that cannot run while a hanging extension holds Python's lock.
+    """
+    if sys.platform == "linux":
+        ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
+
+
 def _groups(job: Job, wanted: Sequence[int]) -> Iterator[list[int]]:
     """Neighbouring cases of one problem, which are measured together; a forced one by itself."""
     group: list[int] = []
@@ -272,16 +292,21 @@ def main(job_file: str, heartbeat_file: str) -> int:
         pipe.write(to_json(event) + "\n")
         pipe.flush()
 
+    _die_with_supervisor()
     job = read_job(Path(job_file))
     heartbeat = Heartbeat(Path(heartbeat_file))
-    wanted = json.loads(sys.stdin.readline())
-    threading.Thread(target=_end_with_supervisor, daemon=True).start()
     try:
         device = open_device(job.device, processor_name(), num_usable_cores())
     except ChipscaleError as error:
         tell(Event(refusal=str(error)))
         return error.exit_code
     tell(Event(environment=read_environment(device.info)))
+    # The answer may take a while: another run may have the device.
+    line = sys.stdin.readline()
+    if not line:
+        return 1
+    wanted = json.loads(line)
+    threading.Thread(target=_end_with_supervisor, daemon=True).start()
     tuning.use(tuning.table_of(device.info.name, job.tuning))
     runner = CaseRunner(job, device, tell, heartbeat.beat)
     for group in _groups(job, wanted):

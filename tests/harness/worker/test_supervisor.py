@@ -1,6 +1,7 @@
 """Whatever a case does, it costs that case alone and leaves a record that says so."""
 
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -16,8 +17,9 @@ from harness.errors import ConfigError, RecordError
 from harness.record import Status
 from harness.store.folder import CASES as CASES_FILE
 from harness.store.folder import ENVIRONMENT, RECORDS, RunFolder
+from harness.store.records import cut_incomplete_line
 from harness.worker.__main__ import main as worker_main
-from harness.worker.supervisor import cut_incomplete_line, supervise
+from harness.worker.supervisor import supervise
 from tests.harness.fake_runs import CASES, KeepingWatcher, fake_job
 
 
@@ -82,7 +84,13 @@ def test_a_hang_is_stopped_at_its_timeout(tmp_path: Path) -> None:
     assert statuses_of(tmp_path, "swiglu") == {Status.TIMEOUT}
     assert statuses_of(tmp_path, "gemm") == {Status.OK}
     reasons = [record.reason for record in RunFolder(tmp_path).records() if record.reason]
-    assert reasons == ["no end after 1 s (measure.case_timeout_s); its worker was stopped"] * 2
+    assert len(reasons) == 2
+    for reason in reasons:
+        assert re.fullmatch(
+            r"no end after 1 s \(measure\.case_timeout_s\), being prepared: "
+            r"no sign of life for [\d.]+ s; its worker was stopped",
+            reason,
+        )
 
 
 def test_a_second_time_measures_only_what_is_missing(tmp_path: Path) -> None:
