@@ -13,7 +13,6 @@ results/runs/<run id>/
 
 import secrets
 import string
-from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -24,8 +23,8 @@ from harness.projection import Projection
 from harness.record import Record
 from harness.store.disk import write_atomically
 from harness.store.records import (
-    DamagedLine,
     RecordLines,
+    damage_text,
     quarantine_of,
     read_quarantined,
     read_records,
@@ -109,20 +108,17 @@ class RunFolder:
 
     def warnings(self) -> tuple[str, ...]:
         """What a reader of the records should know of their file, one sentence each."""
+        path = self.path / RECORDS
         sentences = []
-        damaged = self.read_records().damaged
+        damaged = read_records(path).damaged
         if damaged:
             sentences.append(
-                f"{_counted(damaged)} of {RECORDS} left out as damaged, {_as(damaged)}; "
-                f"`chipscale run resume={self.path.name}` measures their cases again."
+                f"{damage_text(damaged)}; left out, and measured again by "
+                f"`chipscale run resume={self.path.name}`."
             )
-        quarantine = quarantine_of(self.path / RECORDS)
-        quarantined = read_quarantined(quarantine)
+        quarantined = read_quarantined(quarantine_of(path))
         if quarantined:
-            sentences.append(
-                f"{_counted(quarantined)} taken out of {RECORDS} as damaged, {_as(quarantined)}; "
-                f"{quarantine.name} keeps what was there."
-            )
+            sentences.append(f"{damage_text(quarantined)}; moved to {quarantine_of(path).name}.")
         return tuple(sentences)
 
     def write(self, name: str, value: object) -> None:
@@ -137,14 +133,6 @@ class RunFolder:
                 f"{self.path}: no {name} there, so nothing was measured in it. "
                 "`chipscale list runs` shows which runs have records."
             ) from None
-
-
-def _counted(lines: Sequence[DamagedLine]) -> str:
-    return "1 line was" if len(lines) == 1 else f"{len(lines)} lines were"
-
-
-def _as(lines: Sequence[DamagedLine]) -> str:
-    return f"{'as ' if len(lines) > 1 else ''}line {lines[0].line} ({lines[0].reason.rstrip('.')})"
 
 
 def run_suffix() -> str:

@@ -8,6 +8,7 @@ moves it to `records.quarantined.jsonl`, so that its case is measured again.
 import contextlib
 import json
 import os
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -108,6 +109,12 @@ def read_quarantined(path: Path) -> tuple[DamagedLine, ...]:
         with contextlib.suppress(RecordError):
             lines.append(from_json(DamagedLine, text))
     return tuple(lines)
+
+
+def damage_text(lines: Sequence[DamagedLine]) -> str:
+    """`Damaged records: line 7 (not JSON) and 2 more`; the beginning of a sentence."""
+    more = f" and {len(lines) - 1} more" if len(lines) > 1 else ""
+    return f"Damaged records: line {lines[0].line} ({lines[0].reason.rstrip('.')}){more}"
 
 
 def repair(path: Path) -> tuple[DamagedLine, ...]:

@@ -31,7 +31,8 @@ class FailureStreaks:
 
     def reason_to_skip(self, case: Case) -> str:
         """Why the case is not worth trying, with the failures that say so; empty when it is."""
-        streak = self._streaks.get(_key(case), [])
+        # Asked of every case that is left, after every record: most runs have no streak at all.
+        streak = self._streaks.get(_key(case), []) if self._streaks else []
         if case.forced or len(streak) < MAX_FAILURES:
             return ""
         failed = "; ".join(f"{record.case.id} {record.status}" for record in streak)

@@ -19,7 +19,7 @@ from harness.errors import ConfigError, DeviceBusyError, RecordError
 from harness.record import Record, Status
 from harness.store.disk import remove_unfinished, storing, write_atomically
 from harness.store.folder import CASES, CONFIG, ENVIRONMENT, RECORDS, RUN, RunFolder
-from harness.store.records import RecordWriter, quarantine_of, repair
+from harness.store.records import RecordWriter, damage_text, quarantine_of, repair
 from harness.worker import process
 from harness.worker.events import POISONED_EXIT_CODE, Stage
 from harness.worker.giving_up import FailureStreaks
@@ -90,9 +90,8 @@ def supervise(
         damaged = repair(folder / RECORDS)
         if damaged:
             watcher.on_notice(
-                f"{len(damaged)} damaged lines of {RECORDS} moved to "
-                f"{quarantine_of(folder / RECORDS).name}, as line {damaged[0].line} "
-                f"({damaged[0].reason.rstrip('.')}); their cases are measured again."
+                f"{damage_text(damaged)}; moved to {quarantine_of(folder / RECORDS).name}, and "
+                "measured again."
             )
         write_atomically(folder / CASES, to_json(job) + "\n")
         if job.config_yaml:
@@ -192,6 +191,7 @@ class _Supervisor:
         self._device_lock: Lock | None = None
         self._streaks = FailureStreaks()
         self._has_records = False
+        self._last_end = "did not start in time"
 
     def close(self) -> None:
         """Let go of the device."""
@@ -213,8 +213,8 @@ class _Supervisor:
             num_fruitless = 0 if settled else num_fruitless + 1
             if todo and num_fruitless == MAX_FRUITLESS_STARTS:
                 raise RecordError(
-                    f"The worker ended {num_fruitless} times in a row without a case settled; "
-                    f"{self._folder / LOG} has its last words."
+                    f"Of {num_fruitless} workers in a row none settled a case; the last "
+                    f"{self._last_end}. {self._folder / LOG} has its last words."
                 )
 
     @property
@@ -272,25 +272,24 @@ class _Supervisor:
             elif event.record is not None:
                 self._keep(event.record)
                 life.settle(event.record)
-                if not life.num_open and (self._is_late or self._gave_up(event.record, life.left)):
+                if not life.num_open and (self._is_late or self._gave_up(life.left)):
                     return life.settled
         if is_overdue:
             ending = life.timed_out()
         else:
             life.look(heartbeat.read(), time.monotonic())
             exit_code = process.ended(child) if life.left else 0
+            self._last_end = process.cause_of_death(exit_code)
             is_told = exit_code == POISONED_EXIT_CODE or not life.left
-            ending = None if is_told else life.crashed(process.cause_of_death(exit_code), LOG)
+            ending = None if is_told else life.crashed(self._last_end, LOG)
         if ending is not None:
             self._keep(ending)
             life.settle(ending)
         return life.settled
 
-    def _gave_up(self, record: Record, left: list[int]) -> bool:
-        """Whether that record is one too many, so that the child would try what is skipped."""
-        return record.status is not Status.OK and any(
-            self._streaks.reason_to_skip(self._job.cases[index]) for index in left
-        )
+    def _gave_up(self, left: list[int]) -> bool:
+        """Whether the child would go on with what is to be skipped."""
+        return any(self._streaks.reason_to_skip(self._job.cases[index]) for index in left)
 
     def _claim(self, environment: Environment) -> None:
         """Make sure that the device is the run's, and that no other run measures on it."""

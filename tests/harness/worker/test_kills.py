@@ -1,13 +1,10 @@
 """`kill -9` of anything at any moment loses at most the case in flight."""
 
-import os
 import random
 import signal
 import subprocess
-import sys
 import time
 from collections import Counter
-from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 
@@ -20,8 +17,7 @@ from harness.store.folder import RECORDS, RunFolder
 from harness.store.records import quarantine_of
 from kernels.op import problem
 from tests.harness.fake_runs import fake_job
-
-pytestmark = pytest.mark.skipif(not Path("/proc/self/task").exists(), reason="needs Linux's /proc")
+from tests.harness.worker.lives import Life, is_alive
 
 NUM_KILLS = 50
 """They fit into 20 s on two cores, since `warm.py` forks processes that have imported torch: a
@@ -39,67 +35,6 @@ CASES = tuple(
     for impl in ("torch", "compile", "triton")
 )
 JOB = replace(fake_job(), cases=CASES, run=replace(fake_job().run, num_cases=len(CASES)))
-
-
-@pytest.fixture
-def warm() -> Iterator["subprocess.Popen[str]"]:
-    with subprocess.Popen(
-        [sys.executable, "-m", "tests.harness.worker.warm"],
-        stdin=subprocess.PIPE,
-        stdout=subprocess.PIPE,
-        text=True,
-        env={**os.environ, "PYTHONPATH": str(Path(__file__).parents[3])},
-    ) as process:
-        yield process
-
-
-def children_of(pid: int) -> list[int]:
-    try:
-        found = Path(f"/proc/{pid}/task/{pid}/children").read_text(encoding="ascii")
-    except OSError:
-        return []
-    # One that has ended and is waited for is none.
-    return [int(child) for child in found.split() if is_alive(int(child))]
-
-
-def is_alive(pid: int) -> bool:
-    try:
-        state = Path(f"/proc/{pid}/stat").read_text(encoding="ascii").rpartition(")")[2].split()[0]
-    except OSError:
-        return False
-    return state != "Z"
-
-
-class Life:
-    """One supervisor, from its start until it ends or is killed."""
-
-    def __init__(self, warm: "subprocess.Popen[str]", job_file: Path, out: Path) -> None:
-        assert warm.stdin is not None
-        assert warm.stdout is not None
-        warm.stdin.write(f"{job_file} {out}\n")
-        warm.stdin.flush()
-        self._answers = warm.stdout
-        self.supervisor = int(self._answers.readline())
-        self.children: set[int] = set()
-
-    def kill(self, *, child: bool, supervisor: bool) -> int:
-        """How many of them were there to be killed."""
-        found = children_of(self.supervisor)
-        self.children.update(found)
-        pids = [*(found if child else ()), *([self.supervisor] if supervisor else ())]
-        for pid in pids:
-            os.kill(pid, signal.SIGKILL)
-        return len(pids)
-
-    def end(self) -> int:
-        """Wait for its end; the exit code, or minus the signal that ended it."""
-        return os.waitstatus_to_exitcode(int(self._answers.readline()))
-
-    def assert_nothing_is_left(self) -> None:
-        deadline_s = time.monotonic() + 20
-        while any(map(is_alive, self.children)) and time.monotonic() < deadline_s:
-            time.sleep(0.01)
-        assert not [pid for pid in self.children if is_alive(pid)]
 
 
 def whole_lines(out: Path) -> list[bytes]:
