@@ -29,10 +29,14 @@ class FailureStreaks:
         elif record.status in _counted(record.case):
             self._streaks.setdefault(key, []).append(record)
 
+    @property
+    def has_given_up(self) -> bool:
+        """Whether any case at all may be one to skip."""
+        return any(len(streak) >= MAX_FAILURES for streak in self._streaks.values())
+
     def reason_to_skip(self, case: Case) -> str:
         """Why the case is not worth trying, with the failures that say so; empty when it is."""
-        # Asked of every case that is left, after every record: most runs have no streak at all.
-        streak = self._streaks.get(_key(case), []) if self._streaks else []
+        streak = self._streaks.get(_key(case), [])
         if case.forced or len(streak) < MAX_FAILURES:
             return ""
         failed = "; ".join(f"{record.case.id} {record.status}" for record in streak)

@@ -1,7 +1,7 @@
 """Heartbeat: which case a child is at and that it moves, told without a word between two samples.
 
 A few bytes of a file that both processes map into their memory. A message would cost a write and a
-read for each turn; this costs less than a microsecond, and the last beat is still there when the
+read for each turn; this costs one or two microseconds, and the last beat is still there when the
 child is not.
 """
 

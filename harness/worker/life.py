@@ -32,6 +32,7 @@ class Life:
         """Cases that have their record."""
         self._job = job
         self._todo = todo
+        self._given = frozenset(todo)
         self._index_of = {job.cases[index].id: index for index in todo}
         self._begun_at: dict[int, str] = {}
         self._stage: Stage | None = None
@@ -79,7 +80,7 @@ class Life:
     def _charged(self) -> int | None:
         """The case in flight, unless there is none or its record is there already."""
         index = self._in_flight.case
-        return index if index in self.left else None
+        return index if index in self._given and index not in self.settled else None
 
     def timed_out(self) -> Record | None:
         """The record of the case that took too long; None where no case is to blame."""

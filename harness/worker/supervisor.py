@@ -289,7 +289,9 @@ class _Supervisor:
 
     def _gave_up(self, left: list[int]) -> bool:
         """Whether the child would go on with what is to be skipped."""
-        return any(self._streaks.reason_to_skip(self._job.cases[index]) for index in left)
+        return self._streaks.has_given_up and any(
+            self._streaks.reason_to_skip(self._job.cases[index]) for index in left
+        )
 
     def _claim(self, environment: Environment) -> None:
         """Make sure that the device is the run's, and that no other run measures on it."""
