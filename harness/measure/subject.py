@@ -2,7 +2,6 @@
 
 import ctypes
 import os
-import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Protocol
@@ -228,7 +227,8 @@ def _act_out(fault: Fault | None, device: FakeDevice) -> None:
         raise RuntimeError("the fake chip failed, as it was asked to")
     if fault is Fault.HANG:
         while True:
-            time.sleep(3600)
+            # Holding Python's lock, so that no other thread of the process runs either.
+            ctypes.PyDLL(None).pause()
     if fault is Fault.CRASH:
         os.abort()
     if fault is Fault.SEGFAULT:
