@@ -9,6 +9,7 @@ import math
 import subprocess
 import time
 from collections.abc import Iterator
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import TextIO
 
@@ -229,8 +230,15 @@ class _Supervisor:
             case = self._job.cases[index]
             reason = self._streaks.reason_to_skip(case)
             if reason:
-                run_id = self._job.run.run_id
-                self._keep(Record(run_id=run_id, case=case, status=Status.SKIPPED, reason=reason))
+                self._keep(
+                    Record(
+                        run_id=self._job.run.run_id,
+                        case=case,
+                        status=Status.SKIPPED,
+                        reason=reason,
+                        started_at=datetime.now(UTC).isoformat(timespec="milliseconds"),
+                    )
+                )
             else:
                 worth.append(index)
         return worth
