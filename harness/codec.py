@@ -14,7 +14,7 @@ from enum import StrEnum
 from functools import cache
 from typing import Any, TypeVar
 
-from harness.errors import RecordError
+from harness.errors import RecordError, UnknownKeyError
 
 T = TypeVar("T")
 
@@ -53,7 +53,7 @@ def from_data(kind: Any, data: Any, where: str = "record") -> Any:
     Keys the type does not know are refused; fields that are absent take their defaults.
 
     Raises:
-        RecordError: with the path to the value that does not fit.
+        RecordError: with the path to the value that does not fit; UnknownKeyError for a key.
     """
     origin = typing.get_origin(kind)
     if origin in (types.UnionType, typing.Union):
@@ -99,7 +99,9 @@ def _dataclass_from_data(kind: type, data: Any, where: str) -> Any:
     fields = {field.name: field for field in dataclasses.fields(kind)}
     for name in data:
         if name not in fields:
-            raise RecordError(f"{where}: unknown key '{name}'; it may come from a newer chipscale.")
+            raise UnknownKeyError(
+                f"{where}: unknown key '{name}'; it may come from a newer chipscale."
+            )
     values = {}
     for name, field in fields.items():
         if name in data:

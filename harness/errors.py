@@ -3,8 +3,12 @@
 ChipscaleError (a ValueError; the command line prints it and exits with its code)
 |-- ConfigError         a key, a value or a name that the configuration does not allow: exit 2
 |-- PlanError           a parallel plan that does not fit the cluster or the memory: exit 2
-|-- RecordError         a record or run folder that cannot be read: exit 2
-`-- NothingMeasured     no case of a run could be measured: exit 5
+|-- RecordError         a record or run folder that cannot be read or is in use: exit 2
+|   |-- NewerRecordError    written by a newer chipscale
+|   `-- UnknownKeyError     a key that the type does not have
+|-- NothingMeasured     no case of a run could be measured: exit 5
+|-- DeviceBusyError     another run measures on the device, or holds it still: exit 6
+`-- StorageError        the disk is full or takes no more: exit 7
 """
 
 import difflib
@@ -35,10 +39,30 @@ class RecordError(ChipscaleError):
     """A record or a run folder that cannot be read."""
 
 
+class NewerRecordError(RecordError):
+    """A record that a newer chipscale wrote; it is whole, and not ours to change."""
+
+
+class UnknownKeyError(RecordError):
+    """A key that the type does not have: from a newer chipscale, or damaged."""
+
+
 class NothingMeasured(ChipscaleError):  # noqa: N818 - it is a state, told as one
     """No case of a run could be measured, so there is nothing to show or compare."""
 
     exit_code = 5
+
+
+class DeviceBusyError(ChipscaleError):
+    """The device cannot be had for measuring alone; later it may be."""
+
+    exit_code = 6
+
+
+class StorageError(ChipscaleError):
+    """The disk does not take what has to be written; what is there is whole."""
+
+    exit_code = 7
 
 
 def did_you_mean(name: str, allowed: Iterable[str]) -> str:

@@ -13,9 +13,10 @@ from harness.cases import Case
 from harness.codec import to_json
 from harness.device.request import DeviceRequest
 from harness.environment import Environment
-from harness.errors import ChipscaleError, NothingMeasured, RecordError, did_you_mean
+from harness.errors import ChipscaleError, NothingMeasured, RecordError, StorageError, did_you_mean
 from harness.measure.policy import MeasurePolicy
 from harness.record import Record, Status
+from harness.store.disk import write_atomically
 from harness.store.folder import (
     CASES,
     RUN,
@@ -23,7 +24,6 @@ from harness.store.folder import (
     RunInfo,
     run_folders,
     run_suffix,
-    write_atomically,
 )
 from harness.worker.job import Job, read_job
 from harness.worker.supervisor import Watcher, supervise
@@ -101,14 +101,23 @@ def measure_run(
 
     Raises:
         NothingMeasured: when every case ended without a time.
+        StorageError: when the disk takes no more; what was measured is kept.
+        ChipscaleError: as `supervise`.
     """
     folder = RunFolder(results_dir / RUNS / job.run.run_id)
+    is_new = not folder.path.exists()
     try:
         supervise(job, folder.path, watcher, stop=stop)
-    except ChipscaleError:
-        # The device was refused before anything was measured: no run has begun.
-        if not folder.has_records:
+    except ChipscaleError as error:
+        # Refused before anything was measured: no run has begun. One that is there already stays,
+        # since another process may be at it.
+        if is_new and not folder.has_records:
             shutil.rmtree(folder.path, ignore_errors=True)
+        elif isinstance(error, StorageError):
+            raise StorageError(
+                f"{error} {len(folder.records())} of {len(job.cases)} records are kept. Make "
+                f"room, then `{resume_command(job.run.run_id, results_dir)}` goes on."
+            ) from None
         raise
     close_run(folder, chip_name)
     records = folder.records()
@@ -124,7 +133,7 @@ def close_run(folder: RunFolder, chip_name: Callable[[Environment], str]) -> Non
     """Write down which chip it was and, when every case has a record, that the run has ended."""
     info = folder.info
     ended_at = info.ended_at
-    if not ended_at and len(folder.records()) >= info.num_cases:
+    if not ended_at and len({one.case.id for one in folder.records()}) >= info.num_cases:
         ended_at = datetime.now(UTC).isoformat(timespec="seconds")
     # A name that was given where the run was made stays: it may be of that user's own chips.
     chip = info.chip or chip_name(folder.environment)

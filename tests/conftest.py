@@ -1,6 +1,9 @@
 """Lets Triton kernels run where there is no accelerator."""
 
+import atexit
 import os
+import shutil
+import tempfile
 from pathlib import Path
 
 # Read by OpenMP when torch is imported, also by the processes that tests start. As many processes
@@ -14,6 +17,12 @@ import torch
 # Read by `triton.jit` when it decorates a kernel, so it is set before any op file is imported.
 if not torch.accelerator.is_available():
     os.environ["TRITON_INTERPRET"] = "1"
+
+# Tests measure on the processor side by side and their times mean nothing, so they do not wait for
+# one another, nor for a run of this host's user.
+_LOCK_DIR = tempfile.mkdtemp(prefix="chipscale-locks-")
+atexit.register(shutil.rmtree, _LOCK_DIR, ignore_errors=True)
+os.environ["CHIPSCALE_LOCK_DIR"] = _LOCK_DIR
 
 CONTRACT = Path(__file__).parent / "contract"
 

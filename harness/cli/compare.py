@@ -40,6 +40,7 @@ def main(options: argparse.Namespace) -> int:
         for warning in (
             *environment_warnings(folder.environment, rows),
             *proof_warnings(folder.proof),
+            *folder.warnings(),
         ):
             console.print(f"{name}: {warning}", style="yellow", markup=False, soft_wrap=True)
     console.print(_table(compared))

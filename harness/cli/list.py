@@ -103,14 +103,16 @@ def _runs_of(results_dir: Path) -> tuple[tuple[str, ...], Rows]:
         raise RecordError(f"{results_dir / RUNS}: no runs there yet. `chipscale run` makes one.")
     for folder in folders:
         try:
-            info, found = folder.info, folder.records()
+            info, found = folder.info, folder.read_records()
         except RecordError as error:
             # One run that cannot be read must not hide the others.
             rows.append((folder.path.name, "", "", "", f"unreadable: {error}"))
             continue
         state = "ended" if info.ended_at else "stopped"
-        records = f"{state}, {len(found)}/{info.num_cases} records"
-        wall_time = wall_time_of(found)
+        records = f"{state}, {len(found.records)}/{info.num_cases} records"
+        if found.damaged:
+            records += f", {len(found.damaged)} damaged"
+        wall_time = wall_time_of(found.records)
         if wall_time is not None:
             records += f", {percent_text(wall_time.measured_share)} measuring"
         sweep = dict(info.tags).get(SWEEP_TAG, "")

@@ -34,6 +34,7 @@ then:
 
 exit codes: 0 all right, 1 MLflow required and absent, or a job of a sweep failed,
             2 a mistake in the input, 4 a case failed or was wrong, 5 nothing measured,
+            6 the device is busy, 7 the disk is full or takes no more (what was measured is kept),
             130 stopped by Ctrl-C
 """
 

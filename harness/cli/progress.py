@@ -75,6 +75,10 @@ class RunProgress(Watcher):
         """Take the bar away; what was measured is told by the table."""
         self._progress.stop()
 
+    def on_notice(self, sentence: str) -> None:
+        """Say it once, above the bar."""
+        self._console.print(f"warning: {sentence}", style="yellow", markup=False, soft_wrap=True)
+
     def on_environment(self, environment: Environment) -> None:
         """Say what is being measured."""
         info = environment.device

@@ -21,7 +21,8 @@ from harness.record import Record
 from harness.report import html
 from harness.report.table import projection_view
 from harness.run import find_run
-from harness.store.folder import PROJECTION, RunFolder, write_atomically
+from harness.store.disk import write_atomically
+from harness.store.folder import PROJECTION, RunFolder
 from kernels import registry
 
 PROJECTIONS = "projections"

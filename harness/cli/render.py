@@ -1,16 +1,19 @@
 """A run's reports, written from its folder."""
 
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
 from harness.config.specs import match_chip
 from harness.report import html, markdown
-from harness.store.folder import REPORT_HTML, REPORT_MARKDOWN, RunFolder, write_atomically
+from harness.store.disk import write_atomically
+from harness.store.folder import REPORT_HTML, REPORT_MARKDOWN, RunFolder
 
 
 def render_reports(folder: RunFolder, config_dirs: Sequence[Path] = ()) -> None:
     """Write `report.html` and `report.md` into the run's folder."""
     environment, info = folder.environment, folder.info
+    environment = replace(environment, warnings=(*environment.warnings, *folder.warnings()))
     records, projection = folder.records(), folder.projection
     write_atomically(
         folder.path / REPORT_HTML,

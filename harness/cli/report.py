@@ -1,6 +1,7 @@
 """`chipscale report RUN...`: write the reports again, as after an update of chipscale."""
 
 import argparse
+import sys
 
 from harness.cli.render import render_reports
 from harness.errors import NothingMeasured
@@ -14,6 +15,8 @@ def main(options: argparse.Namespace) -> int:
         folder = find_run(name, options.results_dir.resolve())
         if not folder.records():
             raise NothingMeasured(f"{folder.path}: no record there, so there is nothing to report.")
+        for warning in folder.warnings():
+            print(f"warning: {warning}", file=sys.stderr)
         render_reports(folder, options.config_dir)
         print(folder.path / REPORT_HTML)
         print(folder.path / REPORT_MARKDOWN)

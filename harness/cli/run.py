@@ -27,7 +27,8 @@ from harness.run import (
     new_job,
     resume_command,
 )
-from harness.store.folder import CONFIG, RunFolder, write_atomically
+from harness.store.disk import write_atomically
+from harness.store.folder import CONFIG, RunFolder
 from harness.worker.job import Job
 
 

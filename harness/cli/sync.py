@@ -34,6 +34,13 @@ def main(options: argparse.Namespace) -> int:
             "`chipscale sync FOLDER` takes one from elsewhere."
         )
     for folder in folders:
+        for warning in folder.warnings():
+            console.print(
+                f"warning: {folder.path.name}: {warning}",
+                style="yellow",
+                markup=False,
+                soft_wrap=True,
+            )
         if not (folder.path / REPORT_HTML).exists():
             render_reports(folder)
     results = sync(folders, tracking_target(results_dir), budget_s=BUDGET_S, vendors=vendors_of())
@@ -60,8 +67,9 @@ def _at_home(path: Path, results_dir: Path, config_dirs: Sequence[Path]) -> RunF
     away = RunFolder(path)
     home = RunFolder(results_dir / RUNS / away.info.run_id)
     if path.resolve() != home.path.resolve():
-        held = home.records()
-        if away.records()[: len(held)] != held:
+        held = {record.case.id: record for record in home.records()}
+        brought = {record.case.id: record for record in away.records()}
+        if any(brought.get(case_id) != record for case_id, record in held.items()):
             raise RecordError(
                 f"{path}: {home.path} holds other records of that run id. Move one of them away."
             )

@@ -18,7 +18,8 @@ from harness.config.tuning import default_file, load_tables, read_table, to_yaml
 from harness.errors import ConfigError, NothingMeasured
 from harness.record import Record, Status
 from harness.run import find_run, measure_run, new_job
-from harness.store.folder import RunFolder, write_atomically
+from harness.store.disk import write_atomically
+from harness.store.folder import RunFolder
 from harness.tune import Found, merged, outcomes, search_cases
 from harness.units import duration
 from harness.worker.job import Job

@@ -254,7 +254,7 @@ def _device(data: Mapping[str, Any]) -> DeviceRequest:
         raise ConfigError(f"device.fake.spread: {fake['spread']} is not between 0 and 1.")
     faults = fake.pop("faults") or {}
     for op in faults:
-        _check_op(f"device.fake.faults.{op}", str(op))
+        _check_op(f"device.fake.faults.{op}", str(op).partition("/")[0])
     return DeviceRequest(
         name=str(data["name"]),
         index=int(data["index"]),

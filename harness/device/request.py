@@ -13,6 +13,7 @@ class Fault(StrEnum):
     ERROR = "error"
     HANG = "hang"
     CRASH = "crash"
+    SEGFAULT = "segfault"
     POISON = "poison"
     """An error after which the device answers nothing but errors, until a new process opens it."""
 
@@ -36,7 +37,10 @@ class FakeOptions:
     throttle_factor: float = 1.5
     """How much slower it is then."""
     faults: tuple[tuple[str, Fault], ...] = ()
-    """Op and what goes wrong with it."""
+    """Op, or op/implementation, and what goes wrong with it."""
+    sound_runs: int | None = None
+    """An implementation is sound for so many runs, and its fault shows after them; None for one
+    that shows when the implementation is made ready."""
     count: int = 1
     """How many such chips the machine has."""
     spread: float = 0.0

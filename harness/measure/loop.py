@@ -49,6 +49,16 @@ class Outcome:
     error: Exception | None = None
 
 
+class DeviceLost(Exception):  # noqa: N818 - it is a state, told as one
+    """An entrant's error left the device unusable, so that all others would fail after it."""
+
+    def __init__(self, index: int, error: Exception) -> None:
+        super().__init__(str(error))
+        self.index = index
+        """The entrant that did it."""
+        self.error = error
+
+
 def measure(
     entrants: Sequence[Entrant],
     device: Device,
@@ -62,6 +72,9 @@ def measure(
         device: where.
         policy: how.
         on_turn: is told which entrant has its turn, before anything of it runs.
+
+    Raises:
+        DeviceLost: when an entrant breaks the device; nothing that was sampled is kept.
     """
     contests = [_Contest(entrant, device, policy) for entrant in entrants]
 
@@ -72,6 +85,8 @@ def measure(
                 phase(contests[index])
             except Exception as error:  # A run may raise anything; it is the caller's to tell.
                 contests[index].error = error
+                if not device.is_usable():
+                    raise DeviceLost(index, error) from error
 
     for index in range(len(contests)):
         turn(index, _Contest.warm_up)

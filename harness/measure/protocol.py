@@ -35,7 +35,7 @@ def protocol_parts(
     parts, since they may differ between comparable results.
     """
     bounds = tolerances(op, problem, policy)
-    definitions = (op.formula, *op.mutates, *op.fixed, *_kept_definition(op))
+    definitions = (op.formula, *op.mutates, *op.fixed, *kept_definition(op))
     return (
         ("op", f"{problem.title} {_digest(*definitions)}"),
         ("sizes", problem.shape),
@@ -74,7 +74,7 @@ def _digest(*texts: str, digits: int = 8) -> str:
 
 
 @lru_cache(maxsize=128)
-def _kept_definition(op: Op) -> list[str]:
+def kept_definition(op: Op) -> list[str]:
     """Following an op takes 5 to 20 ms, and a suite has dozens of cases of one."""
     return definition(op)
 

@@ -1,7 +1,7 @@
 """A case made ready: what to run, what to restore, how to check it."""
 
+import ctypes
 import os
-import time
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import Protocol
@@ -441,13 +441,10 @@ class FakeWorkbench:
         """The implementation's stand-in."""
         self._op.impl(impl)
         _refuse_values(self._op, self._policy)
-        fault = dict(self._device.options.faults).get(self._problem.op)
-        if fault is Fault.POISON:
-            self._device.is_poisoned = True
-        if self._device.is_poisoned:
-            raise RuntimeError("the fake chip is poisoned, as it was asked to be")
-        if fault is not None:
-            _act_out(fault)
+        faults = dict(self._device.options.faults)
+        fault = faults.get(f"{self._problem.op}/{impl}", faults.get(self._problem.op))
+        sound_runs = self._device.options.sound_runs
+        _act_out(fault if sound_runs is None else None, self._device)
         options = self._device.options
         ideal_s = max(
             self.cost.flops / options.peak_flops_per_s,
@@ -458,14 +455,20 @@ class FakeWorkbench:
         bounds = tolerances(self._op, self._problem, self._policy)
         errors = None if fault is None else _FAKE_ERRORS.get(fault)
 
+        num_runs = 0
+
         def run() -> Outputs:
+            nonlocal num_runs
+            num_runs += 1
+            is_faulty = sound_runs is not None and num_runs > sound_runs
+            _act_out(fault if is_faulty else None, self._device)
             self._device.advance(ideal_s)
             return ()
 
         return Subject(
             runs=(run,) * self._num_sets,
             restore=lambda: None,
-            check=lambda: imagined(bounds, errors),
+            check=lambda: imagined(bounds, errors if sound_runs is None else None),
             recheck=lambda which, outputs: imagined(bounds, errors),
         )
 
@@ -492,17 +495,24 @@ _FAKE_ERRORS = {Fault.WRONG: 1.0, Fault.NAN: float("nan")}
 """The errors of a fake chip that is asked to compute wrongly."""
 
 
-def _act_out(fault: Fault) -> None:
+def _act_out(fault: Fault | None, device: FakeDevice) -> None:
     """Do what the fault says a broken chip does, for those that end a case at once."""
+    if fault is Fault.POISON:
+        device.is_poisoned = True
+    if device.is_poisoned:
+        raise RuntimeError("the fake chip is poisoned, as it was asked to be")
     if fault is Fault.OUT_OF_MEMORY:
         raise torch.OutOfMemoryError("the fake chip is out of memory, as it was asked to be")
     if fault is Fault.ERROR:
         raise RuntimeError("the fake chip failed, as it was asked to")
     if fault is Fault.HANG:
         while True:
-            time.sleep(3600)
+            # Holding Python's lock, so that no other thread of the process runs either.
+            ctypes.PyDLL(None).pause()
     if fault is Fault.CRASH:
         os.abort()
+    if fault is Fault.SEGFAULT:
+        ctypes.string_at(0)
 
 
 def open_workbench(op: Op, problem: Problem, device: Device, policy: MeasurePolicy) -> Workbench:

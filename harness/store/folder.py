@@ -7,15 +7,14 @@ results/runs/<run id>/
     environment.json  what ran
     proof.json        what its timer, launch and cache flush are worth
     records.jsonl     one Record per line, appended as they are made
+    records.quarantined.jsonl   damaged lines that were found among them
     projection.json   the projection, once made
     spread.json       how its device compares with the others that were measured at once
     report.html, report.md
 """
 
-import os
 import secrets
 import string
-from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -24,8 +23,16 @@ from harness.environment import Environment
 from harness.errors import RecordError
 from harness.projection import Projection
 from harness.proof import Proof
-from harness.record import SCHEMA_VERSION, Record
+from harness.record import Record
 from harness.spread import Spread
+from harness.store.disk import write_atomically
+from harness.store.records import (
+    RecordLines,
+    damage_text,
+    quarantine_of,
+    read_quarantined,
+    read_records,
+)
 
 RECORDS = "records.jsonl"
 ENVIRONMENT = "environment.json"
@@ -58,16 +65,6 @@ class RunInfo:
     """Empty while it runs, and after it was stopped before its end."""
     command: str = ""
     tags: tuple[tuple[str, str], ...] = ()
-
-
-def write_atomically(path: Path, text: str) -> None:
-    """Write the file so that a reader, or a crash, sees the old text or the new, never a part."""
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    with temporary.open("w", encoding="utf-8") as file:
-        file.write(text)
-        file.flush()
-        os.fsync(file.fileno())
-    temporary.replace(path)
 
 
 @dataclass(frozen=True, slots=True)
@@ -113,38 +110,36 @@ class RunFolder:
         path = self.path / RECORDS
         return path.exists() and path.stat().st_size > 0
 
-    def records(self) -> tuple[Record, ...]:
-        """All whole records, in the order they were made.
-
-        A last line that a crash cut short is not a record yet and is left out.
+    def read_records(self) -> RecordLines:
+        """All whole records, in the order they were made, and the damaged lines among them.
 
         Raises:
-            RecordError: for any other line that cannot be read, with its number.
+            NewerRecordError: when a newer chipscale wrote them.
         """
-        return tuple(self._iterate_records())
+        return read_records(self.path / RECORDS)
 
-    def _iterate_records(self) -> Iterator[Record]:
+    def records(self) -> tuple[Record, ...]:
+        """All whole records; `warnings` tells of damaged lines, which are left out.
+
+        Raises:
+            NewerRecordError: when a newer chipscale wrote them.
+        """
+        return self.read_records().records
+
+    def warnings(self) -> tuple[str, ...]:
+        """What a reader of the records should know of their file, one sentence each."""
         path = self.path / RECORDS
-        if not path.exists():
-            return
-        # What is not text becomes what is not JSON, and is told with its line.
-        with path.open(encoding="utf-8", errors="replace") as file:
-            for number, line in enumerate(file, start=1):
-                if not line.endswith("\n"):
-                    return
-                try:
-                    record = from_json(Record, line, f"{path}:{number}")
-                except RecordError as error:
-                    raise RecordError(
-                        f"{error} Take that line out; `chipscale run resume={self.path.name}` "
-                        "measures its case again."
-                    ) from None
-                if record.schema_version > SCHEMA_VERSION:
-                    raise RecordError(
-                        f"{path}:{number}: schema version {record.schema_version} is newer than "
-                        f"this chipscale reads ({SCHEMA_VERSION}). Update chipscale."
-                    )
-                yield record
+        sentences = []
+        damaged = read_records(path).damaged
+        if damaged:
+            sentences.append(
+                f"{damage_text(damaged)}; left out, and measured again by "
+                f"`chipscale run resume={self.path.name}`."
+            )
+        quarantined = read_quarantined(quarantine_of(path))
+        if quarantined:
+            sentences.append(f"{damage_text(quarantined)}; moved to {quarantine_of(path).name}.")
+        return tuple(sentences)
 
     def write(self, name: str, value: object) -> None:
         """Write a value as JSON under that name, atomically."""

@@ -17,11 +17,13 @@ from harness.errors import (
     INTERRUPTED_EXIT_CODE,
     ChipscaleError,
     NothingMeasured,
+    StorageError,
 )
 from harness.judgement import proof_warnings
 from harness.record import FAILURES, Record, Status
 from harness.stats import summarize
-from harness.store.folder import RUN, RunFolder, RunInfo, run_suffix, write_atomically
+from harness.store.disk import write_atomically
+from harness.store.folder import RUN, RunFolder, RunInfo, run_suffix
 from harness.units import duration
 from harness.worker.compile_ahead import compile_ahead
 from harness.worker.job import read_job
@@ -34,6 +36,10 @@ class PlainPrinter(Watcher):
     def __init__(self, num_cases: int) -> None:
         self._num_cases = num_cases
         self._num_done = 0
+
+    def on_notice(self, sentence: str) -> None:
+        """Say it where it is seen beside the errors."""
+        print(f"warning: {sentence}", file=sys.stderr, flush=True)
 
     def on_environment(self, environment: Environment) -> None:
         """Say what is measured."""
@@ -64,7 +70,10 @@ def _own_run(planned: RunInfo) -> RunInfo:
 
 
 def main(arguments: list[str] | None = None) -> int:
-    """Measure a file of cases into a folder; exit 4 when one failed, 5 when none was measured."""
+    """Measure a file of cases into a folder; exit 4 when one failed, 5 when none was measured.
+
+    And 6 when the device is busy, 7 when the disk takes no more.
+    """
     parser = argparse.ArgumentParser(
         prog="python -m harness.worker",
         description="Measure the cases of a file on this host. Needs torch, triton and numpy only.",
@@ -101,6 +110,13 @@ def main(arguments: list[str] | None = None) -> int:
         if len(folder.records()) == len(job.cases):
             ended = replace(job.run, ended_at=_now())
             write_atomically(options.out / RUN, to_json(ended) + "\n")
+    except StorageError as error:
+        kept = f"{len(RunFolder(options.out).records())} records are kept in {options.out}"
+        print(
+            f"chipscale: {error} {kept}. Make room, then the same command goes on.",
+            file=sys.stderr,
+        )
+        return error.exit_code
     except ChipscaleError as error:
         print(f"chipscale: {error}", file=sys.stderr)
         return error.exit_code

@@ -4,8 +4,10 @@ A crash, a hang or a poisoned device context ends this process and costs one cas
 starts another. Imports nothing beyond torch, triton, numpy and the standard library.
 """
 
+import ctypes
 import json
 import os
+import signal
 import statistics
 import sys
 import threading
@@ -26,7 +28,7 @@ from harness.device.open import open_device
 from harness.environment import num_usable_cores, processor_name, read_environment
 from harness.errors import ChipscaleError
 from harness.measure.footprint import NotEnoughMemory
-from harness.measure.loop import Entrant, Outcome, measure
+from harness.measure.loop import DeviceLost, Entrant, Outcome, measure
 from harness.measure.proof import prove
 from harness.measure.protocol import protocol_hash, protocol_parts
 from harness.measure.subject import UnsupportedHere, Workbench, open_workbench
@@ -157,12 +159,17 @@ class CaseRunner:
     def _timed(self, ready: Sequence[_Ready]) -> Iterator[Record]:
         """The records of cases that take turns on the device."""
         self._device.release_memory()
-        outcomes = measure(
-            [one.entrant for one in ready],
-            self._device,
-            self._job.policy,
-            on_turn=lambda which: self._beat(ready[which].index),
-        )
+        try:
+            outcomes = measure(
+                [one.entrant for one in ready],
+                self._device,
+                self._job.policy,
+                on_turn=lambda which: self._beat(ready[which].index),
+            )
+        except DeviceLost as lost:
+            # The other ones' errors would be its doing; a fresh process measures them again.
+            yield _failed(ready[lost.index].record, lost.error)
+            return
         for one, outcome in zip(ready, outcomes, strict=True):
             self._beat(one.index)
             if outcome.measurement is None:
@@ -269,6 +276,19 @@ def _end_with_supervisor() -> None:
     os._exit(1)
 
 
+_PR_SET_PDEATHSIG = 1
+"""Source: prctl(2)."""
+
+
+def _die_with_supervisor() -> None:
+    """Have the system kill this process when the supervisor is gone, where it is Linux.
+
+    The thread that waits for that cannot run while a hanging extension holds Python's lock.
+    """
+    if sys.platform == "linux":
+        ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
+
+
 def _groups(job: Job, wanted: Sequence[int]) -> Iterator[list[int]]:
     """Neighbouring cases of one problem, which are measured together; a forced one by itself."""
     group: list[int] = []
@@ -292,10 +312,9 @@ def main(job_file: str, heartbeat_file: str) -> int:
         pipe.write(to_json(event) + "\n")
         pipe.flush()
 
+    _die_with_supervisor()
     job = read_job(Path(job_file))
     heartbeat = Heartbeat(Path(heartbeat_file))
-    wanted = json.loads(sys.stdin.readline())
-    threading.Thread(target=_end_with_supervisor, daemon=True).start()
     try:
         device = open_device(job.device, processor_name(), num_usable_cores())
     except ChipscaleError as error:
@@ -307,6 +326,12 @@ def main(job_file: str, heartbeat_file: str) -> int:
         pinned = (*environment.variables, ("cores near the device", near))
         environment = replace(environment, variables=pinned)
     tell(Event(environment=environment))
+    # The answer may take a while: another run may have the device.
+    line = sys.stdin.readline()
+    if not line:
+        return 1
+    wanted = json.loads(line)
+    threading.Thread(target=_end_with_supervisor, daemon=True).start()
     tuning.use(tuning.table_of(device.info.name, job.tuning))
     proof = prove(device, job.policy)
     tell(Event(proof=proof))

@@ -25,7 +25,7 @@ from harness.errors import ConfigError
 from harness.measure.policy import MeasurePolicy
 from harness.measure.subject import UnsupportedHere, Workbench, open_workbench
 from harness.worker.job import Job, read_job
-from harness.worker.supervisor import child_environment
+from harness.worker.process import child_environment
 from kernels import registry, tuning
 from kernels.op import Problem
 

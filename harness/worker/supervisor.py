@@ -6,11 +6,7 @@ supervision works on a bare host.
 
 import contextlib
 import math
-import os
-import queue
-import signal
 import subprocess
-import sys
 import threading
 import time
 from collections.abc import Iterator
@@ -20,38 +16,39 @@ from pathlib import Path
 from typing import TextIO
 
 from harness.cases import Case
-from harness.codec import from_json, to_json
+from harness.codec import to_json
 from harness.environment import Environment
-from harness.errors import ConfigError, RecordError
+from harness.errors import ConfigError, DeviceBusyError, RecordError
 from harness.judgement import with_later
 from harness.proof import Proof
 from harness.record import Record, Status
-from harness.store.folder import (
-    CASES,
-    CONFIG,
-    ENVIRONMENT,
-    PROOF,
-    RECORDS,
-    RUN,
-    RunFolder,
-    write_atomically,
-)
-from harness.worker.events import POISONED_EXIT_CODE, Event, Stage
-from harness.worker.heartbeat import NO_CASE, Heartbeat
+from harness.store.disk import remove_unfinished, storing, write_atomically
+from harness.store.folder import CASES, CONFIG, ENVIRONMENT, PROOF, RECORDS, RUN, RunFolder
+from harness.store.records import RecordWriter, damage_text, quarantine_of, repair
+from harness.worker import process
+from harness.worker.events import POISONED_EXIT_CODE, Stage
+from harness.worker.giving_up import FailureStreaks
+from harness.worker.heartbeat import Heartbeat
 from harness.worker.job import Job, read_job
+from harness.worker.life import Life
+from harness.worker.lock import Lock, device_lock, is_missing, this_process
 
-START_TIMEOUT_S = 300.0
-"""A cold import of torch from a network file system has been seen to take minutes."""
 MAX_FRUITLESS_STARTS = 3
-"""A child that dies this often in a row before its first case will not live the next time."""
+"""A child that settles no case so often in a row will settle none the next time."""
+DEVICE_WAIT_S = 60.0
+"""Long enough for the end of a run that is about to end, or for a driver to let go of a process
+that was killed; a run that measures on takes minutes to hours, and is better told of at once."""
 HEARTBEAT = ".heartbeat"
+LOCK = ".lock"
 LOG = "worker.log"
 """Where the children's own output goes, in the run's folder."""
-_POLL_S = 0.2
 
 
 class Watcher:
     """Is told what happens; does nothing unless overridden."""
+
+    def on_notice(self, sentence: str) -> None:
+        """Something is out of the ordinary, and the run goes on."""
 
     def on_environment(self, environment: Environment) -> None:
         """The worker is up."""
@@ -71,6 +68,7 @@ def supervise(
     folder: Path,
     watcher: Watcher,
     within_s: float = math.inf,
+    device_wait_s: float = DEVICE_WAIT_S,
     stop: threading.Event | None = None,
 ) -> None:
     """Measure the cases of the job that the folder has no record of yet.
@@ -80,30 +78,77 @@ def supervise(
         folder: the run's folder; made if it is not there.
         watcher: is told of every event.
         within_s: begin no case after so many seconds; a second call goes on.
+        device_wait_s: how long to wait for a device that another run measures on.
         stop: once it is set, the child is ended and KeyboardInterrupt raised, as by Ctrl-C, which
             reaches the main thread alone.
 
     Raises:
         ConfigError: when the device asked for is not there.
-        RecordError: when the worker cannot be started, or old records cannot be read.
+        DeviceBusyError: when another run measures on it, or it does not let go of a killed worker.
+        RecordError: when the folder is another's, in use, or written by a newer chipscale, or when
+            the worker cannot be started.
+        StorageError: when the disk takes no more; every record made before is there.
     """
-    folder.mkdir(parents=True, exist_ok=True)
-    _refuse_other_cases(job, folder)
-    cut_incomplete_line(folder / RECORDS)
-    write_atomically(folder / CASES, to_json(job) + "\n")
-    if job.config_yaml:
-        write_atomically(folder / CONFIG, job.config_yaml)
-    write_atomically(folder / RUN, to_json(job.run) + "\n")
-    done = {record.case.id for record in RunFolder(folder).records()}
-    todo = [index for index, case in enumerate(job.cases) if case.id not in done]
-    with (
-        (folder / RECORDS).open("a", encoding="utf-8") as records,
-        (folder / LOG).open("a", encoding="utf-8") as log,
-    ):
-        until_s = time.monotonic() + within_s
-        _Supervisor(job, folder, watcher, records, log, until_s, stop or threading.Event()).run(
-            todo
-        )
+    with storing(folder):
+        folder.mkdir(parents=True, exist_ok=True)
+    with _owned(folder, job.run.run_id, watcher):
+        _refuse_other_cases(job, folder)
+        for name in (CASES, CONFIG, RUN, ENVIRONMENT):
+            remove_unfinished(folder / name)
+        damaged = repair(folder / RECORDS)
+        if damaged:
+            watcher.on_notice(
+                f"{damage_text(damaged)}; moved to {quarantine_of(folder / RECORDS).name}, and "
+                "measured again."
+            )
+        write_atomically(folder / CASES, to_json(job) + "\n")
+        if job.config_yaml:
+            write_atomically(folder / CONFIG, job.config_yaml)
+        write_atomically(folder / RUN, to_json(job.run) + "\n")
+        with storing(folder / LOG):
+            log = (folder / LOG).open("a", encoding="utf-8")
+        with (
+            log,
+            contextlib.closing(RecordWriter(folder / RECORDS)) as records,
+            contextlib.closing(
+                _Supervisor(
+                    job=job,
+                    folder=folder,
+                    watcher=watcher,
+                    records=records,
+                    log=log,
+                    until_s=time.monotonic() + within_s,
+                    device_wait_s=device_wait_s,
+                    stop=stop or threading.Event(),
+                )
+            ) as supervisor,
+        ):
+            supervisor.run(RunFolder(folder).records())
+        (folder / HEARTBEAT).unlink(missing_ok=True)
+
+
+@contextlib.contextmanager
+def _owned(folder: Path, run_id: str, watcher: Watcher) -> Iterator[None]:
+    """The folder, with no other process at it: two writers would both measure what is missing."""
+    with storing(folder / LOCK):
+        lock = Lock(folder / LOCK)
+    with contextlib.closing(lock):
+        try:
+            is_ours = lock.acquire(this_process(run_id))
+        except OSError as error:
+            if not is_missing(error):
+                raise
+            is_ours = True
+            watcher.on_notice(
+                f"{folder} is on a file system without locks: see that no second process measures "
+                "into it."
+            )
+        if not is_ours:
+            raise RecordError(
+                f"{folder}: {lock.holder} is measuring into it. Wait for its end or stop it, then "
+                "repeat the command."
+            )
+        yield
 
 
 def _refuse_other_cases(job: Job, folder: Path) -> None:
@@ -133,25 +178,17 @@ def _refuse_other_environment(earlier: Environment, now: Environment) -> None:
             )
 
 
-def cut_incomplete_line(path: Path) -> None:
-    """Remove a last line that a crash cut short: it is not a record, and the next would join it."""
-    if not path.exists():
-        return
-    data = path.read_bytes()
-    if data and not data.endswith(b"\n"):
-        with path.open("rb+") as file:
-            file.truncate(data.rfind(b"\n") + 1)
-
-
 class _Supervisor:
     def __init__(
         self,
+        *,
         job: Job,
         folder: Path,
         watcher: Watcher,
-        records: TextIO,
+        records: RecordWriter,
         log: TextIO,
         until_s: float,
+        device_wait_s: float,
         stop: threading.Event,
     ) -> None:
         self._job = job
@@ -160,204 +197,173 @@ class _Supervisor:
         self._records = records
         self._log = log
         self._until_s = until_s
+        self._device_wait_s = device_wait_s
         self._stop = stop
+        self._device_lock: Lock | None = None
+        self._streaks = FailureStreaks()
+        self._has_records = False
+        self._last_end = "did not start in time"
 
-    def run(self, todo: list[int]) -> None:
+    def close(self) -> None:
+        """Let go of the device."""
+        if self._device_lock is not None:
+            self._device_lock.close()
+
+    def run(self, earlier: tuple[Record, ...]) -> None:
         """Start children until every case has a record."""
-        fruitless = 0
-        while todo and time.monotonic() < self._until_s:
-            finished = self._run_child(todo)
-            fruitless = 0 if finished else fruitless + 1
-            todo = [index for index in todo if index not in finished]
-            if fruitless == MAX_FRUITLESS_STARTS:
+        self._has_records = bool(earlier)
+        for record in earlier:
+            self._streaks.add(record)
+        done = {record.case.id for record in earlier}
+        todo = [index for index, case in enumerate(self._job.cases) if case.id not in done]
+        num_fruitless = 0
+        while todo and not self._is_late:
+            todo = self._without_given_up(todo)
+            settled = self._run_child(todo) if todo else set()
+            todo = [index for index in todo if index not in settled]
+            num_fruitless = 0 if settled else num_fruitless + 1
+            if todo and num_fruitless == MAX_FRUITLESS_STARTS:
                 raise RecordError(
-                    f"The worker died {fruitless} times before its first case; "
-                    f"{self._folder / LOG} has its last words."
+                    f"Of {num_fruitless} workers in a row none settled a case; the last "
+                    f"{self._last_end}. {self._folder / LOG} has its last words."
                 )
+
+    @property
+    def _is_late(self) -> bool:
+        """Whether no case may begin any more."""
+        return time.monotonic() >= self._until_s
+
+    def _without_given_up(self, todo: list[int]) -> list[int]:
+        """What is still worth trying; the rest has its record then."""
+        worth: list[int] = []
+        for index in todo:
+            case = self._job.cases[index]
+            reason = self._streaks.reason_to_skip(case)
+            if reason:
+                self._keep(
+                    Record(
+                        run_id=self._job.run.run_id,
+                        case=case,
+                        status=Status.SKIPPED,
+                        reason=reason,
+                        started_at=datetime.now(UTC).isoformat(timespec="milliseconds"),
+                    )
+                )
+            else:
+                worth.append(index)
+        return worth
 
     def _run_child(self, todo: list[int]) -> set[int]:
         """The cases that one child settled."""
-        (self._folder / HEARTBEAT).unlink(missing_ok=True)
-        heartbeat = Heartbeat(self._folder / HEARTBEAT)
-        child = subprocess.Popen(
-            [
-                *(sys.executable, "-m", "harness.worker.child"),
-                *(str(self._folder / CASES), str(self._folder / HEARTBEAT)),
-            ],
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            stderr=self._log,
-            text=True,
-            env=child_environment(),
-            # Its own session: Ctrl-C reaches the supervisor alone, which then stops the child.
-            start_new_session=True,
-        )
-        try:
-            return self._follow(child, todo, heartbeat)
-        finally:
-            _stop(child)
-            heartbeat.close()
+        path = self._folder / HEARTBEAT
+        path.unlink(missing_ok=True)
+        with contextlib.closing(Heartbeat(path)) as heartbeat:
+            child = process.start(self._folder / CASES, path, self._log)
+            try:
+                return self._follow(child, todo, heartbeat)
+            finally:
+                process.stop(child)
 
     def _follow(
         self, child: "subprocess.Popen[str]", todo: list[int], heartbeat: Heartbeat
     ) -> set[int]:
-        assert child.stdin is not None
-        with contextlib.suppress(BrokenPipeError):
-            child.stdin.write(str(todo) + "\n")
-            child.stdin.flush()
-        index_of = {self._job.cases[index].id: index for index in todo}
-        running: Case | None = None
-        started_at = ""
-        deadline_s = time.monotonic() + START_TIMEOUT_S
-        finished: set[int] = set()
-
-        def in_flight() -> int:
-            """The case that the child was at; several may have begun and have no record yet."""
-            beaten = heartbeat.read().case
-            assert running is not None
-            is_open = beaten != NO_CASE and beaten not in finished
-            return beaten if is_open else index_of[running.id]
-
-        for event in _events(child):
+        """Take in what the child tells until it ends or has to be stopped; what it settled."""
+        life = Life(self._job, todo, time.monotonic())
+        is_overdue = False
+        for event in process.events(child):
             if self._stop.is_set():
                 raise KeyboardInterrupt
+            life.look(heartbeat.read(), time.monotonic())
             if event is None:
-                if time.monotonic() > deadline_s:
-                    if running is None:
-                        return finished
-                    index = in_flight()
-                    self._append(self._timed_out(self._job.cases[index], started_at))
-                    return finished | {index}
+                is_overdue = life.is_overdue
+                if is_overdue:
+                    break
             elif event.refusal is not None:
                 raise ConfigError(event.refusal)
             elif event.environment is not None:
-                self._keep_environment(event.environment)
-                self._watcher.on_environment(event.environment)
+                self._claim(event.environment)
+                process.send(child, str(todo) + "\n")
             elif event.proof is not None:
                 self._keep_proof(event.proof)
             elif event.started_case is not None:
-                running = self._job.cases[event.started_case]
-                started_at = datetime.now(UTC).isoformat(timespec="milliseconds")
-                deadline_s = time.monotonic() + self._job.policy.case_timeout_s
-                self._watcher.on_start(running)
+                life.begin(event.started_case)
+                self._watcher.on_start(self._job.cases[event.started_case])
             elif event.stage is not None:
+                life.reach(event.stage)
                 self._watcher.on_stage(event.stage)
             elif event.record is not None:
-                self._append(event.record)
-                finished.add(index_of[event.record.case.id])
-                deadline_s = time.monotonic() + self._job.policy.case_timeout_s
-                if time.monotonic() >= self._until_s:
-                    return finished
-        if running is not None and len(finished) < len(todo):
-            exit_code = child.wait()
-            if exit_code != POISONED_EXIT_CODE:
-                index = in_flight()
-                if index not in finished:
-                    self._append(self._crashed(self._job.cases[index], started_at, exit_code))
-                    finished.add(index)
-        return finished
+                self._keep(event.record)
+                life.settle(event.record)
+                if not life.num_open and (self._is_late or self._gave_up(life.left)):
+                    return life.settled
+        if is_overdue:
+            ending = life.timed_out()
+        else:
+            life.look(heartbeat.read(), time.monotonic())
+            exit_code = process.ended(child) if life.left else 0
+            self._last_end = process.cause_of_death(exit_code)
+            is_told = exit_code == POISONED_EXIT_CODE or not life.left
+            ending = None if is_told else life.crashed(self._last_end, LOG)
+        if ending is not None:
+            self._keep(ending)
+            life.settle(ending)
+        return life.settled
 
-    def _keep_environment(self, environment: Environment) -> None:
-        """Written once; a later child, or a resumed run, must have the same."""
+    def _gave_up(self, left: list[int]) -> bool:
+        """Whether the child would go on with what is to be skipped."""
+        return self._streaks.has_given_up and any(
+            self._streaks.reason_to_skip(self._job.cases[index]) for index in left
+        )
+
+    def _claim(self, environment: Environment) -> None:
+        """Make sure that the device is the run's, and that no other run measures on it."""
         path = self._folder / ENVIRONMENT
-        if path.exists() and RunFolder(self._folder).records():
+        if path.exists() and self._has_records:
             _refuse_other_environment(RunFolder(self._folder).environment, environment)
-            return
-        write_atomically(path, to_json(environment) + "\n")
+        else:
+            write_atomically(path, to_json(environment) + "\n")
+        # The fake chip is in the worker alone: there are as many as there are workers.
+        if self._device_lock is None and environment.device.torch_device_type != "fake":
+            self._device_lock = device_lock(environment.device, self._job.device.index)
+            self._wait_for(self._device_lock, environment.device.name)
+        self._watcher.on_environment(environment)
 
     def _keep_proof(self, proof: Proof) -> None:
         """The first of the run stays; what a later child finds otherwise is added to it."""
         folder = RunFolder(self._folder)
-        earlier = folder.proof if folder.has_records else None
+        earlier = folder.proof if self._has_records else None
         folder.write(PROOF, proof if earlier is None else with_later(earlier, proof))
 
-    def _append(self, record: Record) -> None:
+    def _wait_for(self, lock: Lock, device_name: str) -> None:
+        """Take the device's lock, which another run may have.
+
+        Raises:
+            DeviceBusyError: when it has it for too long.
+        """
+        holder = this_process(self._job.run.run_id)
+        until_s = time.monotonic() + self._device_wait_s
+        is_told = False
+        while not lock.acquire(holder):
+            if self._stop.is_set():
+                raise KeyboardInterrupt
+            if time.monotonic() >= until_s:
+                raise DeviceBusyError(
+                    f"{device_name} is busy: {lock.holder} measures on it, and did not end within "
+                    f"{self._device_wait_s:g} s. Wait for its end or stop it, then repeat the "
+                    "command; two at once would time each other."
+                )
+            if not is_told:
+                self._watcher.on_notice(
+                    f"{device_name} is busy: {lock.holder} measures on it. Waiting up to "
+                    f"{self._device_wait_s:g} s for its end."
+                )
+                is_told = True
+            time.sleep(process.POLL_S)
+
+    def _keep(self, record: Record) -> None:
         """Write the record and make sure that it is on disk before it is told of."""
         record = replace(record, ended_at=datetime.now(UTC).isoformat(timespec="milliseconds"))
-        self._records.write(to_json(record) + "\n")
-        self._records.flush()
-        os.fsync(self._records.fileno())
+        self._records.append(record)
+        self._has_records = True
+        self._streaks.add(record)
         self._watcher.on_record(record)
-
-    def _timed_out(self, case: Case, started_at: str) -> Record:
-        limit_s = self._job.policy.case_timeout_s
-        return Record(
-            run_id=self._job.run.run_id,
-            case=case,
-            status=Status.TIMEOUT,
-            reason=f"no end after {limit_s:g} s (measure.case_timeout_s); its worker was stopped",
-            started_at=started_at,
-        )
-
-    def _crashed(self, case: Case, started_at: str, exit_code: int) -> Record:
-        return Record(
-            run_id=self._job.run.run_id,
-            case=case,
-            status=Status.CRASHED,
-            reason=f"the worker {_cause_of_death(exit_code)}; {LOG} has its last words",
-            started_at=started_at,
-        )
-
-
-KEEP_HOST_MEMORY = {"MALLOC_MMAP_MAX_": "0", "MALLOC_TRIM_THRESHOLD_": str(2**40)}
-"""Makes glibc keep freed memory, as the allocators of accelerators do. Otherwise each large output
-on a CPU is fetched from the system page by page: a copy of 128 MiB ran at 4 GB/s, of 4 MiB at 20.
-
-Source: mallopt(3).
-"""
-
-
-def child_environment() -> dict[str, str]:
-    """This environment, with the package importable however the parent found it."""
-    root = str(Path(__file__).parents[2])
-    paths = [root, *filter(None, [os.environ.get("PYTHONPATH")])]
-    return {
-        **KEEP_HOST_MEMORY,
-        **os.environ,
-        "PYTHONPATH": os.pathsep.join(paths),
-        "PYTHONUNBUFFERED": "1",
-    }
-
-
-def _events(child: "subprocess.Popen[str]") -> Iterator[Event | None]:
-    """The child's events as they come, and None whenever a moment passes without one."""
-    lines: queue.Queue[str | None] = queue.Queue()
-
-    def read() -> None:
-        assert child.stdout is not None
-        for line in child.stdout:
-            lines.put(line)
-        lines.put(None)
-
-    threading.Thread(target=read, daemon=True).start()
-    while True:
-        try:
-            line = lines.get(timeout=_POLL_S)
-        except queue.Empty:
-            yield None
-            continue
-        if line is None or not line.endswith("\n"):
-            return
-        yield from_json(Event, line, "worker event")
-
-
-def _stop(child: "subprocess.Popen[str]") -> None:
-    """End the child and whatever it has started; nothing happens to one that has ended."""
-    with contextlib.suppress(ProcessLookupError, PermissionError):
-        os.killpg(child.pid, signal.SIGKILL)
-    child.wait()
-    for pipe in (child.stdin, child.stdout):
-        if pipe is not None:
-            with contextlib.suppress(BrokenPipeError, ValueError):
-                pipe.close()
-
-
-def _cause_of_death(exit_code: int) -> str:
-    if exit_code >= 0:
-        return f"ended with exit code {exit_code}"
-    try:
-        name = signal.Signals(-exit_code).name
-    except ValueError:
-        name = f"signal {-exit_code}"
-    hint = ", often sent by the host when memory runs out" if name == "SIGKILL" else ""
-    return f"was ended by {name}{hint}"

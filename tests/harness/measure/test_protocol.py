@@ -9,7 +9,13 @@ import pytest
 import torch
 
 from harness.measure.policy import Cache, Launch, MeasurePolicy, Values
-from harness.measure.protocol import NOT_RULES, definition, protocol_hash, protocol_parts
+from harness.measure.protocol import (
+    NOT_RULES,
+    definition,
+    kept_definition,
+    protocol_hash,
+    protocol_parts,
+)
 from kernels import adamw, compiled, cross_entropy, gemm, registry, rms_norm, swiglu
 from kernels.op import Inputs, Mode, Op, Outputs, Problem, problem
 
@@ -35,6 +41,7 @@ def hash_of(name: str, policy: MeasurePolicy | None = None, timer: str = "host_c
 def parts_of(
     op: Op, case: Problem, policy: MeasurePolicy | None = None, timer: str = "host_clock"
 ) -> tuple[tuple[str, str], ...]:
+    kept_definition.cache_clear()  # Tests change what ops are made of.
     return protocol_parts(op, case, policy or MeasurePolicy(), timer)
 
 
