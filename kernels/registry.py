@@ -31,6 +31,7 @@ _WORDS = {
     "row_norm",
     "stream",
     "tiles",
+    "transfer",
     "triton_support",
     "tuning",
 }

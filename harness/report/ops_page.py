@@ -72,6 +72,8 @@ def render(kernels: Sequence[Resources], records: Iterable[Record]) -> str:
 def _kernel_cells(kernels: Sequence[Resources], *, is_block: bool) -> tuple[str, ...]:
     if is_block:
         return ("composed of other ops", "-", "-", "-")
+    if not kernels:
+        return ("none", "-", "-", "-")
     names = {(one.kernel, one.num_warps, one.num_stages) for one in kernels}
     targets = {one.target for one in kernels}
     return (
