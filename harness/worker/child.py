@@ -68,7 +68,7 @@ class CaseRunner:
         self._best_s: dict[tuple[str, ...], float] = {}
 
     def run(self, indices: Sequence[int]) -> Iterator[Record]:
-        """The records of these cases of one problem, whatever becomes of them.
+        """The records of these cases of one problem and one state of the cache.
 
         All are checked before any is timed, and those that are right are timed together.
         """
@@ -103,7 +103,10 @@ class CaseRunner:
                 record,
                 cost=op.cost(case.problem),
                 protocol_hash=protocol_hash(
-                    op, case.problem, self._job.policy, self._device.timer.kind
+                    op,
+                    case.problem,
+                    self._job.policy.with_cache(case.cache),
+                    self._device.timer.kind,
                 ),
             )
             _refuse_other_families(case, self._device.torch_device)
@@ -147,7 +150,7 @@ class CaseRunner:
         outcomes = measure(
             [one.entrant for one in ready],
             self._device,
-            self._job.policy,
+            self._job.policy.with_cache(ready[0].record.case.cache),
             on_turn=lambda which: self._beat(ready[which].index),
         )
         for one, outcome in zip(ready, outcomes, strict=True):
@@ -208,7 +211,7 @@ def _refuse_other_families(case: Case, device: torch.device) -> None:
 
 def _rivals(case: Case) -> tuple[str, ...]:
     """What the tries of one search have in common."""
-    return (case.problem.id, *(kernel for kernel, _ in case.forced))
+    return (case.problem.id, case.cache, *(kernel for kernel, _ in case.forced))
 
 
 def _failed(record: Record, error: Exception) -> Record:
@@ -250,13 +253,17 @@ def _end_with_supervisor() -> None:
 
 
 def _groups(job: Job, wanted: Sequence[int]) -> Iterator[list[int]]:
-    """Neighbouring cases of one problem, which are measured together; a forced one by itself."""
+    """Neighbouring cases of one problem and state of the cache, which are measured together.
+
+    A forced one is measured by itself.
+    """
     group: list[int] = []
     for index in wanted:
         case = job.cases[index]
         if group:
             last = job.cases[group[-1]]
-            if last.problem != case.problem or last.forced or case.forced:
+            is_other = (last.problem, last.cache) != (case.problem, case.cache)
+            if is_other or last.forced or case.forced:
                 yield group
                 group = []
         group.append(index)
