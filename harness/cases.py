@@ -29,7 +29,7 @@ class Case:
 
     @property
     def id(self) -> str:
-        """A stable, unique name: `gemm.bf16.forward[M=512,N=768,K=4096]/triton`, `.../triton@hot`."""
+        """A stable, unique name: `gemm.bf16.forward[M=1,N=2,K=3]/triton`, or `.../triton@hot`."""
         cache = f"@{self.cache}" if self.cache else ""
         tried = "".join(f"@{kernel}({config})" for kernel, config in self.forced)
         return f"{self.problem.id}/{self.impl}{cache}{tried}"

@@ -9,7 +9,7 @@ from rich.table import Table
 from harness.compare import TOLERANCE, ComparedRuns, Verdict, compare_records
 from harness.errors import NothingMeasured
 from harness.report.rows import environment_warnings
-from harness.results import result_rows
+from harness.results import accepted, result_rows
 from harness.run import find_run
 from harness.store.folder import RunFolder
 from harness.units import duration, significant
@@ -26,7 +26,8 @@ def main(options: argparse.Namespace) -> int:
     results_dir = options.results_dir.resolve()
     first, second = (find_run(name, results_dir) for name in (options.first, options.second))
     tolerance = TOLERANCE if options.tolerance is None else options.tolerance
-    compared = compare_records(first.records(), second.records(), tolerance, options.force)
+    ours, theirs = (accepted(folder.records(), folder.roofs) for folder in (first, second))
+    compared = compare_records(ours, theirs, tolerance, options.force)
     if not compared.comparisons:
         raise NothingMeasured(
             f"{first.info.run_id} and {second.info.run_id} have no case with a time in common."
@@ -34,7 +35,8 @@ def main(options: argparse.Namespace) -> int:
     console = Console(highlight=False)
     console.print(f"A: {_title(first)}\nB: {_title(second)}\n", markup=False, soft_wrap=True)
     for name, folder in (("A", first), ("B", second)):
-        for warning in environment_warnings(folder.environment, result_rows(folder.records())):
+        rows = result_rows(folder.records(), folder.roofs)
+        for warning in environment_warnings(folder.environment, rows):
             console.print(f"{name}: {warning}", style="yellow", markup=False, soft_wrap=True)
     console.print(_table(compared))
     verdicts = Counter(comparison.verdict for comparison in compared.comparisons)

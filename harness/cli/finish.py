@@ -8,6 +8,7 @@ from pathlib import Path
 from rich.console import Console
 
 from harness.cli.render import render_reports
+from harness.cli.run_roofs import settle_roofs
 from harness.config.build import RunRequest, TrackingRequest
 from harness.config.specs import list_names, load_chip
 from harness.config.this_chip import this_chip
@@ -15,8 +16,9 @@ from harness.errors import CASE_FAILED_EXIT_CODE, ConfigError, PlanError
 from harness.extrapolate.project import project
 from harness.projection import Projection
 from harness.record import FAILURES, Record
-from harness.report.table import projection_view, results_view
-from harness.results import best_rows, measured_roofs, result_rows
+from harness.report.table import projection_view, results_view, roofs_view
+from harness.results import accepted, best_rows, result_rows
+from harness.roofline import Roofline
 from harness.store.folder import PROJECTION, REPORT_HTML, RunFolder
 from harness.store.mlflow import sync, tracking_target
 from harness.workload.step import Phase
@@ -33,8 +35,13 @@ def finish_run(
 ) -> int:
     """Project, report, log and show a measured run; returns the exit code."""
     records = folder.records()
-    roofs = measured_roofs(records)
-    console.print(results_view(result_rows(records, roofs), roofs))
+    roofs = settle_roofs(folder, config_dirs)
+    rows = result_rows(records, roofs)
+    console.print(results_view(rows, roofs, folder.info.run_id))
+    own = [roof for roof in roofs.roofs if roof.is_searched and roof.run_id == folder.info.run_id]
+    if own:
+        console.print()
+        console.print(roofs_view(roofs))
     console.print()
     if request.is_projected and not any(Phase.TRAINING in record.case.roles for record in records):
         console.print("No projection: the suite has no training work, and a step is of training.")
@@ -44,9 +51,12 @@ def finish_run(
     tracking = track([folder], request.results_dir, request.tracking, console, config_dirs)
     _say_what_next(folder, request, console)
     statuses = Counter(record.status for record in records)
+    has_failed = any(statuses[failure] for failure in FAILURES) or any(
+        row.is_rejected for row in rows
+    )
     if not tracking:
         return TRACKING_REQUIRED_EXIT_CODE
-    return CASE_FAILED_EXIT_CODE if any(statuses[failure] for failure in FAILURES) else 0
+    return CASE_FAILED_EXIT_CODE if has_failed else 0
 
 
 def _project(
@@ -91,16 +101,20 @@ def projection_of_run(
         cluster=request.cluster,
         parallel=request.parallel,
         cost=registry.cost,
-        records=folder.records(),
+        records=accepted(folder.records(), folder.roofs),
+        roofs=folder.roofs,
         device_memory_bytes=environment.device.memory_bytes,
         strict=request.is_strict,
     )
-    return warned(replace(projection, run_ids=(folder.info.run_id,)), folder.records())
+    run_ids = (folder.info.run_id,)
+    return warned(replace(projection, run_ids=run_ids), folder.records(), folder.roofs)
 
 
-def warned(projection: Projection, records: Sequence[Record]) -> Projection:
+def warned(
+    projection: Projection, records: Sequence[Record], roofs: Roofline | None = None
+) -> Projection:
     """The projection, with what makes its measurements doubtful among its assumptions."""
-    rows = best_rows(result_rows(records))
+    rows = best_rows(result_rows(records, roofs))
     noisy = sum(row.is_noisy for row in rows)
     if not noisy:
         return projection

@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 from pathlib import Path
 
+from harness.cli.run_roofs import settled_roofs
 from harness.config.specs import match_chip
 from harness.report import html, markdown
 from harness.store.folder import REPORT_HTML, REPORT_MARKDOWN, RunFolder, write_atomically
@@ -12,6 +13,7 @@ def render_reports(folder: RunFolder, config_dirs: Sequence[Path] = ()) -> None:
     """Write `report.html` and `report.md` into the run's folder."""
     environment, info = folder.environment, folder.info
     records, projection = folder.records(), folder.projection
+    roofs = settled_roofs(folder, config_dirs)
     write_atomically(
         folder.path / REPORT_HTML,
         html.render(
@@ -20,9 +22,16 @@ def render_reports(folder: RunFolder, config_dirs: Sequence[Path] = ()) -> None:
             environment=environment,
             projection=projection,
             chip=match_chip(environment.device.name, config_dirs),
+            roofs=roofs,
         ),
     )
     write_atomically(
         folder.path / REPORT_MARKDOWN,
-        markdown.render(records=records, info=info, environment=environment, projection=projection),
+        markdown.render(
+            records=records,
+            info=info,
+            environment=environment,
+            projection=projection,
+            roofs=roofs,
+        ),
     )

@@ -411,6 +411,8 @@ def _cases(suite: Any, model: ModelSpec, impls: Sequence[str]) -> tuple[Case, ..
             "expert",
             "microbatch_size",
             "sequence_length",
+            "types",
+            "types_8bit",
             "products",
             "memory",
             "cache",

@@ -72,5 +72,5 @@ class MeasurePolicy:
     """Of the random inputs: equal on every chip."""
 
     def with_cache(self, cache: str) -> "MeasurePolicy":
-        """The policy for a case with a state of the cache of its own; the same where it has none."""
+        """The policy for a case with a cache of its own; the same where it has none."""
         return replace(self, cache=Cache(cache)) if cache else self

@@ -149,6 +149,10 @@ IMPL_EFFICIENCY = {"torch": 0.70, "compile": 0.75, "triton": 0.80}
 tables and plots show a difference."""
 
 
+_TRANSFERS = ("host_to_device", "device_to_host")
+"""The ops that go over the fake chip's link to its host."""
+
+
 class FakeWorkbench:
     """No tensors: the cost model advances the fake chip's clock, or a fault is acted out."""
 
@@ -168,18 +172,22 @@ class FakeWorkbench:
             raise RuntimeError("the fake chip is poisoned, as it was asked to be")
         if fault is not None:
             _act_out(fault)
-        options = self._device.options
-        ideal_s = max(
-            self.cost.flops / options.peak_flops_per_s,
-            self.cost.num_bytes / options.memory_bandwidth_bytes_per_s,
-        ) / IMPL_EFFICIENCY.get(impl, 0.5)
+        options, num_bytes = self._device.options, self.cost.num_bytes
+        is_transfer = self._problem.op in _TRANSFERS
+        if is_transfer and impl != "torch":
+            raise UnsupportedHere("The fake chip's copy engine is torch's alone.")
+        share = IMPL_EFFICIENCY.get(impl, 0.5)
         if impl == "triton":
-            ideal_s *= self._launch_factor()
+            share /= self._launch_factor()
         tolerances = self._op.tolerance(self._problem)
         errors = None if fault is None else _FAKE_ERRORS.get(fault)
 
         def run() -> Outputs:
-            self._device.advance(ideal_s)
+            bandwidth = self._device.bandwidth_bytes_per_s(num_bytes)
+            if is_transfer:
+                bandwidth = options.link_bandwidth_bytes_per_s
+            ideal_s = max(self.cost.flops / options.peak_flops_per_s, num_bytes / bandwidth)
+            self._device.advance(ideal_s / share)
             return ()
 
         return Subject(

@@ -10,24 +10,28 @@ from harness.environment import Environment
 from harness.projection import Projection
 from harness.record import Record
 from harness.report.rows import (
+    ROOF_HEADS,
     environment_facts,
     environment_warnings,
     median_text,
     part_shares,
     projection_facts,
     reasons,
+    roof_rows,
+    roof_source_text,
     roof_text,
 )
 from harness.results import (
     ResultRow,
+    Roofs,
     best_rows,
     headline,
-    measured_roofs,
     projection_headline,
     result_rows,
     roofs_text,
     status_counts,
 )
+from harness.roofs import measured_roofs
 from harness.store.folder import RunInfo
 from harness.units import duration, significant
 
@@ -79,6 +83,13 @@ def _reasons(rows: Sequence[ResultRow]) -> list[str]:
     return ["## No time, because", table(("cases", "status", "reason", "as"), lines)]
 
 
+def _roofs(roofs: Roofs, run_id: str) -> list[str]:
+    numbers = tuple(head for head in ROOF_HEADS if head not in ("roof", "found by"))
+    parts = ["## Measured roofs", table(ROOF_HEADS, roof_rows(roofs), numbers=numbers)]
+    source = roof_source_text(roofs, run_id)
+    return [*parts, f"{cell(source)}."] if source else parts
+
+
 def _projection(projection: Projection) -> list[str]:
     shares = [
         (name, duration(seconds), f"{significant(100 * share, 2)} %")
@@ -101,9 +112,13 @@ def render(
     info: RunInfo | None = None,
     environment: Environment | None = None,
     projection: Projection | None = None,
+    roofs: Roofs | None = None,
 ) -> str:
-    """The Markdown of a run, a projection, or both."""
-    roofs = measured_roofs(records)
+    """The Markdown of a run, a projection, or both.
+
+    Cases are held against the roofs given, or against those of their own records.
+    """
+    roofs = measured_roofs(records) if roofs is None else roofs
     rows = result_rows(records, roofs)
     parts: list[str] = []
     if rows:
@@ -118,6 +133,7 @@ def render(
         parts.append(f"Measured roofs: {roofs_text(roofs)}. Cases: {status_counts(rows)}.")
         parts += _results(rows) if best_rows(rows) else []
         parts += _reasons(rows) if any(not row.is_ok for row in rows) else []
+        parts += _roofs(roofs, info.run_id if info is not None else "") if roofs.roofs else []
     if projection is not None:
         parts += _projection(projection)
     facts = environment_facts(info, environment)

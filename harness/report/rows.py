@@ -4,7 +4,8 @@ from collections.abc import Sequence
 
 from harness.environment import Environment
 from harness.projection import Interval, Projection, ScalePoint
-from harness.results import NOISY_HALF_WIDTH, ResultRow
+from harness.results import NOISY_HALF_WIDTH, ResultRow, Roofs, sheet_share
+from harness.roofline import Roof
 from harness.store.folder import RunInfo
 from harness.units import capacity, duration, significant, with_prefix
 
@@ -35,11 +36,41 @@ def roof_text(row: ResultRow) -> str:
     return f"{significant(100 * row.roof_share)} %" + (" !" if row.is_above_roof else "")
 
 
+ROOF_HEADS = ("roof", "rate", "interval", "of data sheet", "tried", "best alone", "found by")
+"""Of the table of measured roofs; `best alone` is what the best case says of itself."""
+
+
+def roof_rows(roofs: Roofs) -> tuple[tuple[str, ...], ...]:
+    """A row under ROOF_HEADS for each measured roof."""
+    return tuple(
+        (
+            roof.what,
+            _roof_value(roof, roof.value),
+            spread_text(roof.value, roof.low, roof.high),
+            percent_text(sheet_share(roof, roofs.sheet)),
+            str(roof.num_tried),
+            _roof_value(roof, roof.naive),
+            roof.shape,
+        )
+        for roof in roofs.roofs
+    )
+
+
+def _roof_value(roof: Roof, value: float) -> str:
+    return duration(value) if roof.unit == "s" else with_prefix(value, roof.unit)
+
+
+def roof_source_text(roofs: Roofs, run_id: str = "") -> str:
+    """Which runs the roofs come from, where that is not the run itself; else empty."""
+    others = dict.fromkeys(roof.run_id for roof in roofs.roofs if roof.run_id != run_id)
+    return f"Roofs found by a search in {', '.join(others)}" if others else ""
+
+
 def status_text(row: ResultRow) -> str:
     """The status in plain words."""
     marks = {"throttled": row.is_throttled, "noisy": row.is_noisy}
     return ", ".join(
-        [row.status.replace("_", " "), *(name for name, is_so in marks.items() if is_so)]
+        [row.status_word.replace("_", " "), *(name for name, is_so in marks.items() if is_so)]
     )
 
 
@@ -135,6 +166,12 @@ def environment_warnings(
     throttled = sum(row.is_throttled for row in rows)
     if throttled:
         warnings.append(f"The device lowered its clocks during {throttled} of {len(rows)} cases.")
+    rejected = sum(row.is_rejected for row in rows)
+    if rejected:
+        warnings.append(
+            f"{rejected} of {len(rows)} cases were faster than the chip can be, so they have no "
+            "time here; their records have their samples."
+        )
     above = sum(row.is_above_roof for row in rows)
     if above:
         warnings.append(

@@ -1,6 +1,7 @@
 """Tables for the terminal: the results of a run, and a projection."""
 
 from collections.abc import Sequence
+from typing import Literal
 
 from rich.console import Group, RenderableType
 from rich.padding import Padding
@@ -11,10 +12,13 @@ from rich.text import Text
 from harness.projection import Projection
 from harness.record import Status
 from harness.report.rows import (
+    ROOF_HEADS,
     median_text,
     part_shares,
     projection_facts,
     reasons,
+    roof_rows,
+    roof_source_text,
     roof_text,
     status_text,
 )
@@ -33,7 +37,7 @@ BAR_WIDTH = 24
 MAX_ASSUMPTIONS = 4
 """More would push the numbers off the screen; the report has all of them."""
 MAX_CASES_OF_A_REASON = 2
-STATUS_STYLE = {Status.OK: "green", Status.UNSUPPORTED: "dim"}
+STATUS_STYLE: dict[str, str] = {Status.OK: "green", Status.UNSUPPORTED: "dim"}
 """Any other status is a failure."""
 
 
@@ -56,7 +60,7 @@ def results_table(rows: Sequence[ResultRow]) -> RenderableType:
             parts.append(Text.assemble((row.title, "bold cyan"), f"  {row.dtype} {row.shape}"))
         style = "bold" if row.case_id in best else ""
         line = _line(f"  {row.impl}", median_text(row), row.rate, roof_text(row), style=style)
-        status_style = "yellow" if row.is_noisy else STATUS_STYLE.get(row.status, "red")
+        status_style = "yellow" if row.is_noisy else STATUS_STYLE.get(row.status_word, "red")
         line.append(status_text(row), style=status_style)
         parts.append(line)
     return Group(*parts)
@@ -82,12 +86,18 @@ def _reasons(rows: Sequence[ResultRow]) -> RenderableType:
     return table
 
 
-def results_view(rows: Sequence[ResultRow], roofs: Roofs) -> RenderableType:
-    """The table, why some cases have no time, the measured roofs and the counts."""
+def results_view(rows: Sequence[ResultRow], roofs: Roofs, run_id: str = "") -> RenderableType:
+    """The table, why some cases have no time, the measured roofs and the counts.
+
+    Roofs of another run than that of the rows say so.
+    """
     parts: list[RenderableType] = [results_table(rows), Text("")]
     if any(not row.is_ok for row in rows):
         parts += [Text("No time, because:", style="bold"), _reasons(rows), Text("")]
     parts.append(Text(f"Measured roofs: {roofs_text(roofs)}."))
+    source = roof_source_text(roofs, run_id)
+    if source:
+        parts.append(Text(f"{source}.", style="dim"))
     if any(row.is_above_roof for row in rows):
         parts.append(
             Text("! Faster than the roof, so the roof cases did not reach this chip's best.")
@@ -106,6 +116,18 @@ def results_view(rows: Sequence[ResultRow], roofs: Roofs) -> RenderableType:
         parts.append(Text("Throttled: the device lowered its clocks while the case ran."))
     parts.append(Text(f"Cases: {status_counts(rows)}."))
     return Group(*parts)
+
+
+def roofs_view(roofs: Roofs) -> RenderableType:
+    """Each measured roof with its interval, its share of the data sheet and what reached it."""
+    table = Table(box=None, header_style="bold", pad_edge=False, padding=(0, 2, 0, 0))
+    for head in ROOF_HEADS:
+        is_number = head not in ("roof", "found by")
+        justify: Literal["left", "right"] = "right" if is_number else "left"
+        table.add_column(head, justify=justify, no_wrap=is_number, overflow="fold")
+    for row in roof_rows(roofs):
+        table.add_row(*row)
+    return Group(Text("Measured roofs:", style="bold"), table)
 
 
 def projection_view(projection: Projection) -> RenderableType:

@@ -6,6 +6,7 @@ results/runs/<run id>/
     cases.json        the cases, as the worker was given them
     environment.json  what ran
     records.jsonl     one Record per line, appended as they are made
+    roofs.json        the roofs that the results are held against, and the runs they come from
     projection.json   the projection, once made
     report.html, report.md
 """
@@ -22,6 +23,8 @@ from harness.environment import Environment
 from harness.errors import RecordError
 from harness.projection import Projection
 from harness.record import SCHEMA_VERSION, Record
+from harness.roofline import Roofline
+from harness.roofs import measured_roofs
 
 RECORDS = "records.jsonl"
 ENVIRONMENT = "environment.json"
@@ -29,6 +32,7 @@ RUN = "run.json"
 CASES = "cases.json"
 CONFIG = "config.yaml"
 PROJECTION = "projection.json"
+ROOFS = "roofs.json"
 REPORT_HTML = "report.html"
 REPORT_MARKDOWN = "report.md"
 
@@ -86,6 +90,13 @@ class RunFolder:
         if not (self.path / PROJECTION).exists():
             return None
         return from_json(Projection, self._read(PROJECTION), str(self.path / PROJECTION))
+
+    @property
+    def roofs(self) -> Roofline:
+        """The roofs that the results are held against: those kept, else the run's own."""
+        if not (self.path / ROOFS).exists():
+            return measured_roofs(self.records())
+        return from_json(Roofline, self._read(ROOFS), str(self.path / ROOFS))
 
     @property
     def has_records(self) -> bool:
