@@ -36,8 +36,9 @@ def roof_text(row: ResultRow) -> str:
     return f"{significant(100 * row.roof_share)} %" + (" !" if row.is_above_roof else "")
 
 
-ROOF_HEADS = ("roof", "rate", "interval", "of data sheet", "tried", "best alone", "found by")
-"""Of the table of measured roofs; `best alone` is what the best case says of itself."""
+ROOF_HEADS = ("roof", "rate", "interval", "of sheet", "tried", "best alone", "found by")
+"""Of the table of measured roofs: the share of the data sheet's rate, the problems that were tried,
+and what the best case says of itself, which is the maximum and mostly too good."""
 
 
 def roof_rows(roofs: Roofs) -> tuple[tuple[str, ...], ...]:

@@ -1,7 +1,6 @@
 """Tables for the terminal: the results of a run, and a projection."""
 
 from collections.abc import Sequence
-from typing import Literal
 
 from rich.console import Group, RenderableType
 from rich.padding import Padding
@@ -118,16 +117,22 @@ def results_view(rows: Sequence[ResultRow], roofs: Roofs, run_id: str = "") -> R
     return Group(*parts)
 
 
+ROOF_WIDTHS = (16, 13, 12, 8, 5, 13)
+"""Of all of ROOF_HEADS but the last, which has a line of its own: they fit 80 columns."""
+
+
 def roofs_view(roofs: Roofs) -> RenderableType:
-    """Each measured roof with its interval, its share of the data sheet and what reached it."""
-    table = Table(box=None, header_style="bold", pad_edge=False, padding=(0, 2, 0, 0))
-    for head in ROOF_HEADS:
-        is_number = head not in ("roof", "found by")
-        justify: Literal["left", "right"] = "right" if is_number else "left"
-        table.add_column(head, justify=justify, no_wrap=is_number, overflow="fold")
+    """Each measured roof with its interval and its share of the data sheet, and what reached it."""
+    parts = [Text("Measured roofs:", style="bold"), _roof_line(ROOF_HEADS, style="dim")]
     for row in roof_rows(roofs):
-        table.add_row(*row)
-    return Group(Text("Measured roofs:", style="bold"), table)
+        parts += [_roof_line(row), Text(f"  {row[-1]}", style="dim")]
+    return Group(*parts)
+
+
+def _roof_line(words: Sequence[str], style: str = "") -> Text:
+    name, *numbers = (word for word, _ in zip(words, ROOF_WIDTHS, strict=False))
+    aligned = [word.rjust(width) for word, width in zip(numbers, ROOF_WIDTHS[1:], strict=True)]
+    return Text("  ".join((name.ljust(ROOF_WIDTHS[0]), *aligned)), style=style)
 
 
 def projection_view(projection: Projection) -> RenderableType:

@@ -94,3 +94,14 @@ def test_noise_is_seeded() -> None:
 def test_a_missing_accelerator_is_not_replaced_by_the_processor() -> None:
     with pytest.raises(ConfigError, match="sees no accelerator here"):
         open_device(DeviceRequest(name="cuda"), "a processor", 1)
+
+
+def test_the_fake_chips_cache_keeps_what_was_not_flushed_and_fits() -> None:
+    device = FakeDevice(FakeOptions(noise=0.0))
+    memory, cache = 1e12, 4e12
+    assert device.bandwidth_bytes_per_s(2**20) == memory
+    device.advance(1e-6)
+    assert device.bandwidth_bytes_per_s(2**20) == cache
+    assert device.bandwidth_bytes_per_s(2**27) == memory
+    device.flush_cache()
+    assert device.bandwidth_bytes_per_s(2**20) == memory
