@@ -6,7 +6,7 @@ import pytest
 
 from harness.cases import ROOF_ROLE, Case
 from harness.record import Measurement, Record, Status
-from harness.rejection import HOST_MARGIN, MARGIN, SHEET_MARGIN, through_memory_bytes
+from harness.rejection import MARGIN, SHEET_MARGIN, through_memory_bytes
 from harness.results import (
     accepted,
     best_rows,
@@ -91,10 +91,13 @@ def test_an_interval_that_reaches_down_to_the_roof_is_let_pass() -> None:
     assert not result_row(replace(wide, measurement=measurement), ROOFS).is_rejected
 
 
-def test_on_the_hosts_clock_twice_the_roof_is_let_pass() -> None:
-    assert HOST_MARGIN == 1.0
-    assert not result_row(record(PRODUCT, 0.01 / 1.9, timer="host_clock"), ROOFS).is_rejected
-    assert result_row(record(PRODUCT, 0.01 / 2.2, timer="host_clock"), ROOFS).is_rejected
+def test_a_shared_processor_is_held_against_its_data_sheet_alone() -> None:
+    fast = record(PRODUCT, 0.001, timer="host_clock")
+    row = result_row(fast, ROOFS)
+    assert not row.is_rejected
+    assert row.is_above_roof
+    sheet = Roofline(title="X1 data sheet", flops_per_s=(("bf16", 100e12),), bytes_per_s=1e12)
+    assert result_row(fast, replace(ROOFS, sheet=sheet)).is_rejected
 
 
 def test_a_roof_of_one_or_two_cases_rejects_nothing() -> None:
