@@ -12,7 +12,7 @@ Econometrics Journal 21 (for the crossing of halves).
 """
 
 import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 
@@ -35,7 +35,7 @@ DIRECTIONS = ("read", "write", "copy", "triad")
 HOT = "hot"
 
 MIN_HALF = 3
-"""With fewer samples in a half, its spread is not seen, and the range of all samples is taken."""
+"""With fewer samples held out their spread is not seen, and the range of all samples is taken."""
 SELECTION_CORRELATION = 0.1
 """Of the two held-out medians. Both are of one case where the halves pick the same one, and then
 lucky together: between K equal cases of normal noise it is 0.32 for K = 2 and 0.21 for K = 16, and
@@ -69,35 +69,37 @@ def best_rate(candidates: Sequence[tuple[Sequence[float], Sequence[float]]]) -> 
     whole = [np.concatenate(pair) for pair in halves]
     medians = [float(np.median(series)) for series in whole]
     naive = max(medians)
-    is_thin = any(series.size < MIN_HALF for pair in halves for series in pair)
-    if len(halves) == 1 or is_thin:
-        # Nothing to choose from, or nothing to hold out.
+    # A case with one sample has nothing to be held out.
+    halved = [index for index, pair in enumerate(halves) if all(series.size for series in pair)]
+    if len(halved) < 2:
         best = medians.index(naive)
-        low, high = float(whole[best].min()), float(whole[best].max())
-        if not is_thin:
-            low, high = median_interval(whole[best])
+        is_thin = any(series.size < MIN_HALF for series in halves[best])
+        low, high = _range(whole[best]) if is_thin else median_interval(whole[best])
         return _estimate(naive, low, high, naive, (best,))
-    by_first = _best(first for first, _ in halves)
-    by_second = _best(second for _, second in halves)
-    held_out = (halves[by_first][1], halves[by_second][0])
-    medians = [float(np.median(series)) for series in held_out]
-    middle = sum(medians) / 2
-    # The mean of two medians is as uncertain as the median of all that was held out.
-    pooled = np.concatenate(
-        [series - median for series, median in zip(held_out, medians, strict=True)]
+    by_first, by_second = (
+        max(halved, key=lambda index: float(np.median(halves[index][half]))) for half in (0, 1)
     )
-    low, high = (end * math.sqrt(1 + SELECTION_CORRELATION) for end in median_interval(pooled))
-    picked = tuple(dict.fromkeys((by_first, by_second)))
-    return _estimate(middle, middle + low, middle + high, naive, picked)
+    held_out = (halves[by_first][1], halves[by_second][0])
+    middles = [float(np.median(series)) for series in held_out]
+    middle = sum(middles) / 2
+    if min(series.size for series in held_out) < MIN_HALF:
+        low, high = _range(np.concatenate((whole[by_first], whole[by_second])))
+    else:
+        # The mean of two medians is as uncertain as the median of all that was held out.
+        pooled = np.concatenate(
+            [series - own for series, own in zip(held_out, middles, strict=True)]
+        )
+        widened = math.sqrt(1 + SELECTION_CORRELATION)
+        low, high = (middle + widened * end for end in median_interval(pooled))
+    return _estimate(middle, low, high, naive, tuple(dict.fromkeys((by_first, by_second))))
+
+
+def _range(series: Floats) -> tuple[float, float]:
+    return float(series.min()), float(series.max())
 
 
 def _logs(rates: Sequence[float]) -> Floats:
     return np.log(np.asarray(rates, dtype=np.float64))
-
-
-def _best(series: Iterable[Floats]) -> int:
-    medians = [float(np.median(one)) for one in series]
-    return medians.index(max(medians))
 
 
 def _estimate(

@@ -74,6 +74,14 @@ def test_with_too_few_samples_the_interval_is_their_whole_range() -> None:
     assert (found.low, found.high) == pytest.approx((1.0, 4.0))
 
 
+def test_a_slow_case_with_few_samples_spoils_the_search_of_no_other() -> None:
+    generator = np.random.default_rng(3)
+    fast, slow = (np.exp(generator.normal(0, 0.01, 40)) * rate for rate in (2.0, 1.0))
+    found = best_rate([(fast[::2], fast[1::2]), (slow[:1], ()), (slow[:2], slow[2:3])])
+    assert found.picked == (0,)
+    assert 1.98 < found.low < found.value < found.high < 2.02
+
+
 def roof_record(made: Problem, cost: Cost, seconds: float, cache: str = "") -> Record:
     case = Case(problem=made, impl="triton", roles=(ROOF_ROLE,), cache=cache)
     samples_s = tuple(seconds * (1 + 0.001 * (index % 5)) for index in range(20))
