@@ -23,19 +23,23 @@ class Case:
     """What the problem stands for in the suite: `roof`, `training`, `prefill`, `decode`."""
     forced: tuple[tuple[str, Config], ...] = ()
     """Kernels with the launch configuration that a tuner tries for them; usually empty."""
+    cache: str = ""
+    """`hot` or `cold` where the case has a state of the cache of its own, as the cache's own
+    bandwidth is hot whatever else is measured; empty for that of the policy."""
 
     @property
     def id(self) -> str:
-        """A stable, unique name: `gemm.bf16.forward[M=512,N=768,K=4096]/triton`."""
+        """A stable, unique name: `gemm.bf16.forward[M=1,N=2,K=3]/triton`, or `.../triton@hot`."""
+        cache = f"@{self.cache}" if self.cache else ""
         tried = "".join(f"@{kernel}({config})" for kernel, config in self.forced)
-        return f"{self.problem.id}/{self.impl}{tried}"
+        return f"{self.problem.id}/{self.impl}{cache}{tried}"
 
 
 def distinct(cases: Iterable[Case]) -> tuple[Case, ...]:
     """Each problem and implementation once, in first-seen order, the roles of repeats joined.
 
     The implementations of one problem come next to each other, so that they share inputs and
-    see the same state of the chip.
+    see the same state of the chip; among them, those of one state of the cache.
     """
     found: dict[Problem, dict[str, Case]] = {}
     for case in cases:
@@ -43,4 +47,8 @@ def distinct(cases: Iterable[Case]) -> tuple[Case, ...]:
         first = of_problem.setdefault(case.id, case)
         new = tuple(role for role in case.roles if role not in first.roles)
         of_problem[case.id] = replace(first, roles=first.roles + new)
-    return tuple(case for of_problem in found.values() for case in of_problem.values())
+    return tuple(
+        case
+        for of_problem in found.values()
+        for case in sorted(of_problem.values(), key=lambda case: case.cache)
+    )

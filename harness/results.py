@@ -8,17 +8,21 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 
-from harness.cases import ROOF_ROLE
 from harness.device.base import POWER_CAP
 from harness.environment import named
 from harness.projection import Projection
 from harness.record import Energy, Measurement, Record, Status, Sustained
-from harness.roofline import Bound, Roofline, is_memory_bound
+from harness.rejection import reason_to_reject
+from harness.roofline import Bound, Roof, Roofline
+from harness.roofs import HOT, MEMORY, TRANSFERS, measured_roofs
 from harness.stats import Summary, geometric_mean, summarize
 from harness.units import duration, significant, with_prefix
 
 Roofs = Roofline
-"""The best rates a chip reached: its best matrix product by type and its best copy or update."""
+"""The best rates a chip reached, by a search or by a few cases: see `harness/roofs.py`."""
+
+REJECTED = "rejected"
+"""In place of the status of a record that is too fast to be true: see `harness/rejection.py`."""
 
 
 NOISY_HALF_WIDTH = 0.10
@@ -35,7 +39,7 @@ class ResultRow:
     title: str
     """The op, the mode and the variant, for people."""
     group: str
-    """The problem without its sizes: `gemm.bf16.forward`."""
+    """The problem without its sizes: `gemm.bf16.forward`; `...@hot` with a cache of its own."""
     op: str
     impl: str
     dtype: str
@@ -46,6 +50,9 @@ class ResultRow:
     roles: tuple[str, ...]
     status: Status
     reason: str
+    """Why there is no time; empty where there is one."""
+    is_rejected: bool
+    """The record has a time, and it is not to be believed; the reason says why."""
     flops: int | None
     num_bytes: int | None
     median_s: float | None
@@ -77,7 +84,12 @@ class ResultRow:
     @property
     def is_ok(self) -> bool:
         """It has a time."""
-        return self.status is Status.OK
+        return self.status is Status.OK and not self.is_rejected
+
+    @property
+    def status_word(self) -> str:
+        """The status, or that the row was rejected."""
+        return REJECTED if self.is_rejected else str(self.status)
 
     @property
     def is_noisy(self) -> bool:
@@ -122,7 +134,8 @@ class ResultRow:
     @property
     def rate(self) -> str:
         """The rate that matters, for people: FLOP/s where the matrix roof binds, else bytes/s."""
-        is_matrix = self.bound is Bound.MATRIX or (self.bound is None and self.flops)
+        is_likely_matrix = self.flops and self.flops >= (self.num_bytes or 0)
+        is_matrix = self.bound is Bound.MATRIX or (self.bound is None and is_likely_matrix)
         if is_matrix and self.flops_per_s is not None:
             return with_prefix(self.flops_per_s, "FLOP/s")
         return "" if self.bytes_per_s is None else with_prefix(self.bytes_per_s, "B/s")
@@ -143,46 +156,46 @@ def _summary(samples_s: tuple[float, ...]) -> Summary:
     return summarize(samples_s)
 
 
-def measured_roofs(records: Sequence[Record]) -> Roofs:
-    """The best median rates among the OK records whose case has the role of a roof.
+def rejection(record: Record, roofs: Roofs) -> str:
+    """Why a record with a time is too fast to be true, or an empty text."""
+    if record.status is not Status.OK or record.measurement is None:
+        return ""
+    return reason_to_reject(record, _summary(record.measurement.steady_samples_s), roofs)
 
-    One that memory binds on any chip, as a copy or an update in place, measures bandwidth; any
-    other is a matrix product.
+
+def accepted(records: Sequence[Record], roofs: Roofs) -> tuple[Record, ...]:
+    """The records without those that are too fast to be true, for whoever builds on their times."""
+    return tuple(record for record in records if not rejection(record, roofs))
+
+
+def _has_roof(record: Record) -> bool:
+    """A roof of memory or of matrix products can be held against it.
+
+    A link to the host is another road, a hot cache a shorter one, and an empty launch goes nowhere.
     """
-    flops_per_s: dict[str, float] = {}
-    bytes_per_s: float | None = None
-    for record in records:
-        if record.status is not Status.OK or ROOF_ROLE not in record.case.roles:
-            continue
-        assert record.measurement is not None
-        if record.cost is None:
-            continue
-        median_s = _summary(record.measurement.steady_samples_s).median
-        if median_s <= 0:
-            continue
-        dtype = record.case.problem.dtype
-        if is_memory_bound(record.cost):
-            bytes_per_s = max(record.cost.num_bytes / median_s, bytes_per_s or 0.0)
-        else:
-            rate = record.cost.flops / median_s
-            flops_per_s[dtype] = max(rate, flops_per_s.get(dtype, 0.0))
-    return Roofs(flops_per_s=tuple(sorted(flops_per_s.items())), bytes_per_s=bytes_per_s)
+    problem, cost = record.case.problem, record.cost
+    if cost is None or not (cost.flops or cost.num_bytes):
+        return False
+    return problem.op not in TRANSFERS and record.case.cache != HOT
 
 
 def result_row(record: Record, roofs: Roofs) -> ResultRow:
     """The row of one record, held against those roofs."""
     problem, measurement, cost = record.case.problem, record.measurement, record.cost
-    is_ok = record.status is Status.OK and measurement is not None
+    unbelievable = rejection(record, roofs)
+    is_ok = record.status is Status.OK and measurement is not None and not unbelievable
     summary = _summary(measurement.steady_samples_s) if is_ok and measurement is not None else None
-    bound = roofs.bound(cost, problem.dtype) if cost is not None else None
+    has_roof = _has_roof(record)
+    bound = roofs.bound(cost, problem.dtype) if cost is not None and has_roof else None
     share = None
-    if cost is not None and summary is not None and summary.median > 0:
+    if cost is not None and has_roof and summary is not None and summary.median > 0:
         share = roofs.efficiency(cost, problem.dtype, summary.median)
+    cache = f"@{record.case.cache}" if record.case.cache else ""
     return ResultRow(
         case_id=record.case.id,
-        problem_id=problem.id,
-        title=problem.title,
-        group=problem.group,
+        problem_id=f"{problem.id}{cache}",
+        title=f"{problem.title} {record.case.cache}".rstrip(),
+        group=f"{problem.group}{cache}",
         op=problem.op,
         impl=record.case.impl,
         dtype=problem.dtype,
@@ -191,7 +204,8 @@ def result_row(record: Record, roofs: Roofs) -> ResultRow:
         shape=problem.shape,
         roles=record.case.roles,
         status=record.status,
-        reason=record.reason,
+        reason=unbelievable or record.reason,
+        is_rejected=bool(unbelievable),
         flops=cost.flops if cost else None,
         num_bytes=cost.num_bytes if cost else None,
         median_s=summary.median if summary else None,
@@ -256,13 +270,17 @@ def geomean_roof_share(rows: Sequence[ResultRow]) -> float | None:
 
 def num_failed(rows: Sequence[ResultRow]) -> int:
     """Cases that should have had a time and have none; unsupported ones do not count."""
-    return sum(row.status not in (Status.OK, Status.UNSUPPORTED) for row in rows)
+    return sum(not row.is_ok and row.status is not Status.UNSUPPORTED for row in rows)
 
 
 def status_counts(rows: Sequence[ResultRow]) -> str:
-    """`41 ok, 3 unsupported, 1 timeout`, in the order statuses are declared."""
-    counts = Counter(row.status for row in rows)
-    words = [f"{counts[status]} {status.replace('_', ' ')}" for status in Status if counts[status]]
+    """`41 ok, 3 unsupported, 1 timeout`, in the order statuses are declared, rejected ones last."""
+    counts = Counter(row.status_word for row in rows)
+    words = [
+        f"{counts[status]} {status.replace('_', ' ')}"
+        for status in (*Status, REJECTED)
+        if counts[status]
+    ]
     return ", ".join(words) or "no cases"
 
 
@@ -279,11 +297,30 @@ def disturbed_text(rows: Sequence[ResultRow]) -> str:
 
 
 def roofs_text(roofs: Roofs) -> str:
-    """`bf16 712 TFLOP/s, memory 3.98 TB/s`, or a sentence that there are none."""
-    words = [f"{dtype} {with_prefix(rate, 'FLOP/s')}" for dtype, rate in roofs.flops_per_s]
+    """`bf16 712 TFLOP/s +/- 0.4 %, memory 3.98 TB/s (of run ...)`, or that there are none."""
+    words = [
+        f"{dtype} {with_prefix(rate, 'FLOP/s')}{_spread(roofs, dtype)}"
+        for dtype, rate in roofs.flops_per_s
+    ]
     if roofs.bytes_per_s is not None:
-        words.append(f"memory {with_prefix(roofs.bytes_per_s, 'B/s')}")
+        words.append(f"memory {with_prefix(roofs.bytes_per_s, 'B/s')}{_spread(roofs, 'memory')}")
     return ", ".join(words) or "none, since the suite has no roof cases with a time"
+
+
+def sheet_share(roof: Roof, sheet: Roofline | None) -> float | None:
+    """A measured roof over the data sheet's rate, or None where the sheet gives none."""
+    if sheet is None:
+        return None
+    is_memory = roof.what == MEMORY or roof.what.startswith(f"{MEMORY} ")
+    peak = sheet.bytes_per_s if is_memory else sheet.peak(roof.what)
+    return roof.value / peak if peak else None
+
+
+def _spread(roofs: Roofs, what: str) -> str:
+    roof = roofs.roof(what)
+    if roof is None:
+        return ""
+    return f" +/- {significant(100 * (roof.high - roof.low) / 2 / roof.value, 2)} %"
 
 
 def headline(suite: str, chip: str, rows: Sequence[ResultRow]) -> str:

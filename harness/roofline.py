@@ -33,6 +33,38 @@ def is_memory_bound(cost: Cost) -> bool:
     return cost.flops < ALWAYS_MEMORY_BOUND * cost.num_bytes
 
 
+MIN_SEARCHED = 6
+"""So many problems tried make a search, against which a result can be refused. The suites of models
+try up to two for a rate, which is enough to show a share of, and too few to call a best."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Roof:
+    """The best that was measured of one kind, with its 95 % interval."""
+
+    what: str
+    """A data type for its matrix rate, or a name of `harness/roofs.py`: `memory`, `cache` ..."""
+    unit: str
+    """`FLOP/s`, `B/s`, or `s` for a time, of which the least is the best."""
+    value: float
+    low: float
+    high: float
+    naive: float
+    """What the best case says of itself: on average better than the truth, as any maximum is."""
+    case_ids: tuple[str, ...]
+    """The case that was found best; two where the halves of the samples disagree."""
+    shape: str
+    """Op, sizes and implementation of the first, for people."""
+    num_tried: int
+    """The problems among which the best was looked for."""
+    run_id: str
+
+    @property
+    def is_searched(self) -> bool:
+        """Enough was tried to call it the chip's best."""
+        return self.num_tried >= MIN_SEARCHED
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Roofline:
     """Two rates of one chip; what is unknown is absent, never guessed."""
@@ -43,6 +75,14 @@ class Roofline:
     """The matrix rate by data type."""
     bytes_per_s: float | None = None
     """Memory traffic, reads and writes together."""
+    roofs: tuple[Roof, ...] = ()
+    """Where measured rates come from, with intervals; those of cache, launch and links as well."""
+    sheet: "Roofline | None" = None
+    """What measured rates are shown beside."""
+
+    def roof(self, what: str) -> Roof | None:
+        """The measured one of that name, or None."""
+        return next((roof for roof in self.roofs if roof.what == what), None)
 
     @property
     def best_flops_per_s(self) -> float | None:

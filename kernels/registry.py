@@ -32,6 +32,7 @@ _WORDS = {
     "row_norm",
     "stream",
     "tiles",
+    "transfer",
     "triton_support",
     "tuning",
 }

@@ -11,7 +11,7 @@ from harness.errors import NothingMeasured
 from harness.judgement import proof_warnings
 from harness.record import SHORT_RESOLUTIONS
 from harness.report.rows import environment_warnings
-from harness.results import result_rows, short_text
+from harness.results import accepted, result_rows, short_text
 from harness.run import find_run
 from harness.store.folder import RunFolder
 from harness.units import duration, significant
@@ -28,7 +28,8 @@ def main(options: argparse.Namespace) -> int:
     results_dir = options.results_dir.resolve()
     first, second = (find_run(name, results_dir) for name in (options.first, options.second))
     tolerance = TOLERANCE if options.tolerance is None else options.tolerance
-    compared = compare_records(first.records(), second.records(), tolerance, options.force)
+    ours, theirs = (accepted(folder.records(), folder.roofs) for folder in (first, second))
+    compared = compare_records(ours, theirs, tolerance, options.force)
     if not compared.comparisons:
         raise NothingMeasured(
             f"{first.info.run_id} and {second.info.run_id} have no case with a time in common."
@@ -36,7 +37,7 @@ def main(options: argparse.Namespace) -> int:
     console = Console(highlight=False)
     console.print(f"A: {_title(first)}\nB: {_title(second)}\n", markup=False, soft_wrap=True)
     for name, folder in (("A", first), ("B", second)):
-        rows = result_rows(folder.records())
+        rows = result_rows(folder.records(), folder.roofs)
         for warning in (
             *environment_warnings(folder.environment, rows),
             *proof_warnings(folder.proof),

@@ -8,6 +8,7 @@ from pathlib import Path
 from rich.console import Console
 
 from harness.cli.render import render_reports
+from harness.cli.run_roofs import settle_roofs
 from harness.config.build import RunRequest, TrackingRequest
 from harness.config.specs import list_names, load_chip
 from harness.config.this_chip import this_chip
@@ -19,8 +20,9 @@ from harness.projection import Projection
 from harness.record import FAILURES, Record
 from harness.report.rows import wall_time_text
 from harness.report.spread_table import spread_view
-from harness.report.table import projection_view, results_view
-from harness.results import best_rows, measured_roofs, result_rows
+from harness.report.table import projection_view, results_view, roofs_view
+from harness.results import ResultRow, accepted, best_rows, result_rows
+from harness.roofline import Roofline
 from harness.store.folder import PROJECTION, REPORT_HTML, RunFolder
 from harness.store.mlflow import sync, tracking_target
 from harness.wall_time import wall_time_of
@@ -38,7 +40,7 @@ def finish_run(
 ) -> int:
     """Project, report, log and show a measured run; returns the exit code."""
     records = folder.records()
-    show_results(folder, console)
+    rows = show_results(folder, console, config_dirs)
     project_run(folder, request, console, config_dirs)
     # A run that was resumed may have been the last one of its sweep to end.
     sweep = dict(folder.info.tags).get(SWEEP_TAG)
@@ -49,22 +51,33 @@ def finish_run(
     tracking = track([folder], request.results_dir, request.tracking, console, config_dirs)
     _say_what_next(folder, request, console)
     statuses = Counter(record.status for record in records)
+    has_failed = any(statuses[failure] for failure in FAILURES) or any(
+        row.is_rejected for row in rows
+    )
     if not tracking:
         return TRACKING_REQUIRED_EXIT_CODE
-    return CASE_FAILED_EXIT_CODE if any(statuses[failure] for failure in FAILURES) else 0
+    return CASE_FAILED_EXIT_CODE if has_failed else 0
 
 
-def show_results(folder: RunFolder, console: Console) -> None:
-    """The table of results, and where the time went."""
+def show_results(
+    folder: RunFolder, console: Console, config_dirs: Sequence[Path] = ()
+) -> tuple[ResultRow, ...]:
+    """The table of results, the roofs that the run has searched, and where the time went."""
     records = folder.records()
-    roofs = measured_roofs(records)
-    console.print(results_view(result_rows(records, roofs), roofs))
+    roofs = settle_roofs(folder, config_dirs)
+    run_id = folder.info.run_id
+    rows = result_rows(records, roofs)
+    console.print(results_view(rows, roofs, run_id))
+    if any(roof.is_searched and roof.run_id == run_id for roof in roofs.roofs):
+        console.print()
+        console.print(roofs_view(roofs))
     for warning in proof_warnings(folder.proof):
         console.print(f"warning: {warning}", style="yellow", markup=False, soft_wrap=True)
     wall_time = wall_time_of(records)
     if wall_time is not None:
         console.print(wall_time_text(wall_time), markup=False)
     console.print()
+    return rows
 
 
 def project_run(
@@ -125,16 +138,20 @@ def projection_of_run(
         cluster=request.cluster,
         parallel=request.parallel,
         cost=registry.cost,
-        records=folder.records(),
+        records=accepted(folder.records(), folder.roofs),
+        roofs=folder.roofs,
         device_memory_bytes=environment.device.memory_bytes,
         strict=request.is_strict,
     )
-    return warned(replace(projection, run_ids=(folder.info.run_id,)), folder.records())
+    run_ids = (folder.info.run_id,)
+    return warned(replace(projection, run_ids=run_ids), folder.records(), folder.roofs)
 
 
-def warned(projection: Projection, records: Sequence[Record]) -> Projection:
+def warned(
+    projection: Projection, records: Sequence[Record], roofs: Roofline | None = None
+) -> Projection:
     """The projection, with what makes its measurements doubtful among its assumptions."""
-    rows = best_rows(result_rows(records))
+    rows = best_rows(result_rows(records, roofs))
     noisy = sum(row.is_noisy for row in rows)
     if not noisy:
         return projection

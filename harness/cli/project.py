@@ -20,6 +20,8 @@ from harness.projection import Projection
 from harness.record import Record
 from harness.report import html
 from harness.report.table import projection_view
+from harness.results import accepted
+from harness.roofline import Roofline
 from harness.run import find_run
 from harness.store.disk import write_atomically
 from harness.store.folder import PROJECTION, RunFolder
@@ -38,7 +40,7 @@ def main(options: argparse.Namespace) -> int:
     request = project_request(config, options.config_dir)
     console = Console(highlight=False)
     with console.status("projecting ..."):
-        chip, records, memory_bytes, run_ids = _measured(request, options.config_dir)
+        chip, records, roofs, memory_bytes, run_ids = _measured(request, options.config_dir)
         projection = replace(
             project(
                 chip=chip,
@@ -47,12 +49,13 @@ def main(options: argparse.Namespace) -> int:
                 parallel=request.parallel,
                 cost=registry.cost,
                 records=records,
+                roofs=roofs,
                 device_memory_bytes=memory_bytes,
                 strict=request.is_strict,
             ),
             run_ids=run_ids,
         )
-        projection = warned(projection, records)
+        projection = warned(projection, records, roofs)
     console.print(projection_view(projection))
     folder = _keep(projection, chip, request)
     console.print(f"Report: {request.html_file or folder.path / 'report.html'}", markup=False)
@@ -62,8 +65,11 @@ def main(options: argparse.Namespace) -> int:
 
 def _measured(
     request: ProjectRequest, config_dirs: Sequence[Path]
-) -> tuple[ChipSpec, tuple[Record, ...], float | None, tuple[str, ...]]:
-    """The chip, its measurements, the memory it said it has, and the runs they come from.
+) -> tuple[ChipSpec, tuple[Record, ...], Roofline | None, float | None, tuple[str, ...]]:
+    """The chip, its measurements and roofs, the memory it said it has, and the runs' ids.
+
+    Measurements are those that are not too fast to be true. With several runs their own roofs are
+    taken together, since each may have found another part.
 
     Raises:
         ConfigError: when the runs are of another chip than the cluster, or none is given for a
@@ -77,7 +83,7 @@ def _measured(
                 "needed. Set runs=[latest], or choose a cluster of a known chip: "
                 "`chipscale list clusters`."
             )
-        return request.chip, (), None, ()
+        return request.chip, (), None, None, ()
     chips = [this_chip(folder.environment, config_dirs) for folder in folders]
     chip = request.chip or chips[0]
     for folder, measured in zip(folders, chips, strict=True):
@@ -87,9 +93,12 @@ def _measured(
                 f"{request.cluster.name} is made of {chip.name}. Leave the run out, or set "
                 "cluster=this_100k for a cluster of the chip measured."
             )
-    records = tuple(record for folder in folders for record in folder.records())
+    records = tuple(
+        record for folder in folders for record in accepted(folder.records(), folder.roofs)
+    )
+    roofs = folders[0].roofs if len(folders) == 1 else None
     memory_bytes = folders[0].environment.device.memory_bytes
-    return chip, records, memory_bytes, tuple(folder.info.run_id for folder in folders)
+    return chip, records, roofs, memory_bytes, tuple(folder.info.run_id for folder in folders)
 
 
 def _keep(projection: Projection, chip: ChipSpec, request: ProjectRequest) -> RunFolder:

@@ -4,6 +4,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
+from harness.cli.run_roofs import settled_roofs
 from harness.config.specs import match_chip
 from harness.report import html, markdown
 from harness.store.disk import write_atomically
@@ -15,6 +16,7 @@ def render_reports(folder: RunFolder, config_dirs: Sequence[Path] = ()) -> None:
     environment, info = folder.environment, folder.info
     environment = replace(environment, warnings=(*environment.warnings, *folder.warnings()))
     records, projection = folder.records(), folder.projection
+    roofs = settled_roofs(folder, config_dirs)
     write_atomically(
         folder.path / REPORT_HTML,
         html.render(
@@ -25,6 +27,7 @@ def render_reports(folder: RunFolder, config_dirs: Sequence[Path] = ()) -> None:
             chip=match_chip(environment.device.name, config_dirs),
             proof=folder.proof,
             spread=folder.spread,
+            roofs=roofs,
         ),
     )
     write_atomically(
@@ -36,5 +39,6 @@ def render_reports(folder: RunFolder, config_dirs: Sequence[Path] = ()) -> None:
             projection=projection,
             proof=folder.proof,
             spread=folder.spread,
+            roofs=roofs,
         ),
     )

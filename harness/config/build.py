@@ -329,11 +329,11 @@ _LEAST = dict.fromkeys(
 )
 
 
-def _impls(names: Sequence[Any]) -> tuple[str, ...]:
+def _impls(names: Sequence[Any], key: str = "impls") -> tuple[str, ...]:
     for index, name in enumerate(names):
-        _one_of(name, IMPLS, f"impls[{index}]")
+        _one_of(name, IMPLS, f"{key}[{index}]")
     if not names:
-        raise ConfigError(f"impls: the list is empty. Allowed are {', '.join(IMPLS)}.")
+        raise ConfigError(f"{key}: the list is empty. Allowed are {', '.join(IMPLS)}.")
     return tuple(str(name) for name in names)
 
 
@@ -378,6 +378,53 @@ def _problem(data: Any, key: str) -> Problem:
         mode=Mode(mode),
         variant=_one_of(variant, outline.variants, f"{key}.variant"),
     )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Wanted:
+    """A problem that a suite asks for, and how."""
+
+    problem: Problem
+    role: str
+    cache: str = ""
+    impls: tuple[str, ...] = IMPLS
+    """Those that are worth it, of those that the run has."""
+
+
+_OWN = ("cache", "impls")
+"""What an entry of a suite says that is not of its problem."""
+
+
+def _entries(data: Any, key: str, role: str) -> list[_Wanted]:
+    """What an entry of `roofs` or `problems` asks for: a problem, or one for each type and size.
+
+    `{op: gemm, dtype: [bf16, fp16], axes: [{M: 1, N: 2, K: 3}, ...], impls: [torch], cache: hot}`.
+    """
+    data = _check_keys(data, ("op", "dtype", "mode", "variant", "axes", *_OWN), key)
+    cache, impls = data.get("cache", ""), data.get("impls", IMPLS)
+    if cache:
+        _one_of(cache, list(Cache), f"{key}.cache")
+    if isinstance(impls, str):
+        raise ConfigError(f"{key}.impls: '{impls}' is not a list. Write impls: [{impls}].")
+    common = {name: value for name, value in data.items() if name not in _OWN}
+    dtypes, sizes = (_several(common.pop(name, None)) for name in ("dtype", "axes"))
+    return [
+        _Wanted(
+            problem=_problem(
+                common | ({} if dtype is None else {"dtype": dtype}) | {"axes": axes}, key
+            ),
+            role=role,
+            cache=cache,
+            impls=_impls(impls, f"{key}.impls"),
+        )
+        for dtype in dtypes
+        for axes in sizes
+    ]
+
+
+def _several(value: Any) -> list[Any]:
+    """The values of a list, or the only one."""
+    return value if isinstance(value, list) and value else [value]
 
 
 def _checks(data: Any, key: str) -> list[Problem]:
@@ -443,6 +490,12 @@ def _cases(suite: Any, model: ModelSpec, impls: Sequence[str]) -> tuple[Case, ..
             "expert",
             "microbatch_size",
             "sequence_length",
+            "types",
+            "types_8bit",
+            "products",
+            "memory",
+            "cache",
+            "transfer",
             "ops",
             "layers",
             "phases",
@@ -460,9 +513,10 @@ def _cases(suite: Any, model: ModelSpec, impls: Sequence[str]) -> tuple[Case, ..
     ops = suite.get("ops")
     for index, name in enumerate(ops or ()):
         _check_op(f"suite.ops[{index}]", str(name))
-    wanted: list[tuple[Problem, str]] = [
-        (_problem(data, f"suite.roofs[{index}]"), ROOF_ROLE)
+    wanted = [
+        entry
         for index, data in enumerate(suite.get("roofs") or ())
+        for entry in _entries(data, f"suite.roofs[{index}]", ROOF_ROLE)
     ]
     dtype = _one_of(suite.get("dtype", "bf16"), MODEL_DTYPES, "suite.dtype")
     for name, problems in (("layers", layer_problems), ("phases", _phase_problems)):
@@ -470,23 +524,27 @@ def _cases(suite: Any, model: ModelSpec, impls: Sequence[str]) -> tuple[Case, ..
             key = f"suite.{name}[{index}]"
             phase, shard = _shard(data, dtype, key)
             try:
-                wanted += [(problem, phase) for problem in problems(model, shard, phase)]
+                wanted += [
+                    _Wanted(problem=problem, role=phase)
+                    for problem in problems(model, shard, phase)
+                ]
             except PlanError as error:
                 raise ConfigError(f"{key}: {error}") from None
     wanted += [
-        (_problem(data, f"suite.problems[{index}]"), "extra")
+        entry
         for index, data in enumerate(suite.get("problems") or ())
+        for entry in _entries(data, f"suite.problems[{index}]", "extra")
     ]
     wanted += [
-        (problem, CHECK_ROLE)
+        _Wanted(problem=problem, role=CHECK_ROLE)
         for index, data in enumerate(suite.get("checks") or ())
         for problem in _checks(data, f"suite.checks[{index}]")
     ]
     cases = distinct(
-        Case(problem=problem, impl=impl, roles=(role,))
-        for problem, role in wanted
+        Case(problem=one.problem, impl=impl, roles=(one.role,), cache=one.cache)
+        for one in wanted
         for impl in impls
-        if role == ROOF_ROLE or not ops or problem.op in ops
+        if impl in one.impls and (one.role == ROOF_ROLE or not ops or one.problem.op in ops)
     )
     if not cases:
         raise ConfigError(

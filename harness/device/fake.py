@@ -12,6 +12,7 @@ import torch
 from harness.device.base import DeviceInfo, DeviceState, Result, Timer
 from harness.device.request import FakeOptions
 
+CACHE_BYTES = 64 * 2**20
 BUSY_POWER_W = 400.0
 IDLE_POWER_W = 100.0
 """Made up, as everything of the fake chip."""
@@ -47,6 +48,7 @@ class FakeDevice:
         self.is_poisoned = False
         self._now_s = 0.0
         self._energy_j = 0.0
+        self._is_flushed = True
         self.timer: Timer = VirtualTimer(self)
         self._generator = np.random.default_rng((options.seed, index))
         self._noises: list[float] = []
@@ -57,7 +59,7 @@ class FakeDevice:
             index=index,
             uuid=f"fake-{options.seed}-{index}",
             memory_bytes=options.memory_bytes,
-            last_level_cache_bytes=64 * 2**20,
+            last_level_cache_bytes=CACHE_BYTES,
             num_compute_units=100,
             driver="none",
             runtime="virtual clock",
@@ -78,6 +80,15 @@ class FakeDevice:
         seconds *= self._noise()
         self._now_s += seconds
         self._energy_j += BUSY_POWER_W * seconds
+        self._is_flushed = False
+
+    def bandwidth_bytes_per_s(self, num_bytes: int) -> float:
+        """What the next run has, if it moves so much and the run before it moved the same."""
+        is_cached = not self._is_flushed and num_bytes <= CACHE_BYTES
+        options = self.options
+        if is_cached:
+            return options.cache_bandwidth_bytes_per_s
+        return options.memory_bandwidth_bytes_per_s
 
     def _noise(self) -> float:
         """The next factor; drawn many at once, which takes a tenth of the time."""
@@ -109,7 +120,8 @@ class FakeDevice:
 
     def flush_cache(self) -> None:
         """A flush takes time between samples, not within them."""
-        self._now_s += 2 * 64 * 2**20 / self.options.memory_bandwidth_bytes_per_s
+        self._now_s += self.flush_bytes / self.options.memory_bandwidth_bytes_per_s
+        self._is_flushed = True
 
     def hold(self, seconds: float) -> bool:
         """A virtual host takes no time, so there is nothing to hold for."""
@@ -129,7 +141,7 @@ class FakeDevice:
     @property
     def flush_bytes(self) -> int:
         """How many bytes one flush would write."""
-        return 2 * 64 * 2**20
+        return 2 * CACHE_BYTES
 
     def reset_peak_memory(self) -> None:
         """No memory is used."""

@@ -26,6 +26,10 @@ class FakeOptions:
     peak_flops_per_s: float = 100e12
     """For every data type."""
     memory_bandwidth_bytes_per_s: float = 1e12
+    cache_bandwidth_bytes_per_s: float = 4e12
+    """For what fits into the last-level cache and was not flushed out of it."""
+    link_bandwidth_bytes_per_s: float = 50e9
+    """Between host and device, in one direction."""
     memory_bytes: int = 64 * 2**30
     launch_s: float = 5e-6
     noise: float = 0.005

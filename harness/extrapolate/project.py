@@ -22,6 +22,7 @@ from harness.extrapolate.search import Found, best_plan, check_fixed, memory_err
 from harness.extrapolate.step import StepModel, StepTime
 from harness.projection import Interval, OpShare, PlanChoice, Projection, ScalePoint, Source
 from harness.record import Record
+from harness.roofline import Roofline
 from harness.units import duration
 from harness.workload.model import CausalCount, ModelSpec
 from harness.workload.plan import ParallelSpec
@@ -160,13 +161,15 @@ def project(
     parallel: ParallelSpec,
     cost: CostFunction,
     records: Sequence[Record] = (),
+    roofs: Roofline | None = None,
     device_memory_bytes: float | None = None,
     strict: bool = False,
 ) -> Projection:
     """A training step of the model on the cluster, with the best plan or the one that is fixed.
 
     `cost` gives the least work of a problem; `records` are the measurements of this chip, and
-    without any the projection rests on the data sheet and published rates alone.
+    without any the projection rests on the data sheet and published rates alone. `roofs` are its
+    measured roofs, those of the records if none are given.
     `device_memory_bytes` is what the device said it has; the smaller of it and the data sheet's
     memory is the limit.
 
@@ -176,7 +179,7 @@ def project(
         ConfigError: when a rate that is needed is neither measured nor known.
     """
     memory_limit = _memory_limit(chip, device_memory_bytes)
-    lookup = Lookup(chip, cost, records)
+    lookup = Lookup(chip, cost, records, roofs)
     context = _Context(
         steps=StepModel.of(model, cluster, lookup, parallel),
         parallel=parallel,

@@ -1,6 +1,6 @@
 """The numbers of the measuring loop; part of what makes two results comparable."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from enum import StrEnum
 
 
@@ -70,3 +70,7 @@ class MeasurePolicy:
     """A case that takes longer, compiling and checking included, is stopped and recorded so."""
     seed: int = 0
     """Of the random inputs: equal on every chip."""
+
+    def with_cache(self, cache: str) -> "MeasurePolicy":
+        """The policy for a case with a cache of its own; the same where it has none."""
+        return replace(self, cache=Cache(cache)) if cache else self

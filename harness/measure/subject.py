@@ -426,6 +426,10 @@ IMPL_EFFICIENCY = {"torch": 0.70, "compile": 0.75, "triton": 0.80}
 tables and plots show a difference."""
 
 
+_TRANSFERS = ("host_to_device", "device_to_host")
+"""The ops that go over the fake chip's link to its host."""
+
+
 class FakeWorkbench:
     """No tensors: the cost model advances the fake chip's clock, or a fault is acted out."""
 
@@ -445,13 +449,13 @@ class FakeWorkbench:
         fault = faults.get(f"{self._problem.op}/{impl}", faults.get(self._problem.op))
         sound_runs = self._device.options.sound_runs
         _act_out(fault if sound_runs is None else None, self._device)
-        options = self._device.options
-        ideal_s = max(
-            self.cost.flops / options.peak_flops_per_s,
-            self.cost.num_bytes / options.memory_bandwidth_bytes_per_s,
-        ) / IMPL_EFFICIENCY.get(impl, 0.5)
+        options, num_bytes = self._device.options, self.cost.num_bytes
+        is_transfer = self._problem.op in _TRANSFERS
+        if is_transfer and impl != "torch":
+            raise UnsupportedHere("The fake chip's copy engine is torch's alone.")
+        share = IMPL_EFFICIENCY.get(impl, 0.5)
         if impl == "triton":
-            ideal_s *= self._launch_factor()
+            share /= self._launch_factor()
         bounds = tolerances(self._op, self._problem, self._policy)
         errors = None if fault is None else _FAKE_ERRORS.get(fault)
 
@@ -462,7 +466,11 @@ class FakeWorkbench:
             num_runs += 1
             is_faulty = sound_runs is not None and num_runs > sound_runs
             _act_out(fault if is_faulty else None, self._device)
-            self._device.advance(ideal_s)
+            bandwidth = self._device.bandwidth_bytes_per_s(num_bytes)
+            if is_transfer:
+                bandwidth = options.link_bandwidth_bytes_per_s
+            ideal_s = max(self.cost.flops / options.peak_flops_per_s, num_bytes / bandwidth)
+            self._device.advance(ideal_s / share)
             return ()
 
         return Subject(

@@ -28,12 +28,15 @@ from harness.report.page import SCRIPT, STYLE
 from harness.report.power import power_tables
 from harness.report.rows import (
     NOT_AVAILABLE,
+    ROOF_HEADS,
     confidence_text,
     environment_facts,
     environment_warnings,
     percent_text,
     projection_facts,
     reasons,
+    roof_rows,
+    roof_source_text,
     roof_text,
     spread_text,
     status_text,
@@ -53,12 +56,12 @@ from harness.results import (
     best_rows,
     geomean_roof_share,
     headline,
-    measured_roofs,
     projection_headline,
     result_rows,
     roofs_text,
     status_counts,
 )
+from harness.roofs import measured_roofs
 from harness.spread import Spread
 from harness.store.folder import RunInfo
 from harness.units import capacity, duration, with_prefix
@@ -254,6 +257,21 @@ def _projection(projection: Projection) -> str:
     return _section("projection", "Projection", note, "".join(body))
 
 
+def _roofs(roofs: Roofs, info: RunInfo | None) -> str:
+    heads = "".join(f'<th scope="col">{escape(head)}</th>' for head in ROOF_HEADS)
+    body = "".join(
+        "<tr>" + "".join(_cell(text) for text in row) + "</tr>" for row in roof_rows(roofs)
+    )
+    source = roof_source_text(roofs, info.run_id if info is not None else "")
+    note = (
+        "The best rates that were measured, with 95 % intervals. The best case is chosen by one "
+        "half of the samples and timed by the other, so that luck in the search is no part of the "
+        "rate; what the best case says of itself stands beside it. "
+    ) + (f"{source}." if source else "")
+    table = f'<div class="scroll"><table><thead><tr>{heads}</tr></thead>{body}</table></div>'
+    return _section("roofs", "Measured roofs", note, table)
+
+
 def _roofs_facts(roofs: Roofs, chip: ChipSpec | None) -> str:
     facts = [("measured", roofs_text(roofs))]
     if chip is not None:
@@ -341,6 +359,7 @@ def render(
     chip: ChipSpec | None = None,
     proof: Proof | None = None,
     spread: Spread | None = None,
+    roofs: Roofs | None = None,
 ) -> str:
     """The page for a run, a projection, or both; it loads nothing, so it works with no network.
 
@@ -352,8 +371,9 @@ def render(
         chip: The data sheet, drawn as dashed roofs; None where there is none.
         proof: What timer, launch and flush are worth; None in runs of older versions.
         spread: How the devices that were measured at once compare; None for a device alone.
+        roofs: What the cases are held against; the records' own if none are given.
     """
-    roofs = measured_roofs(records)
+    roofs = measured_roofs(records) if roofs is None else roofs
     rows = result_rows(records, roofs)
     suite, chip_name = (info.suite, info.chip) if info is not None else ("", "")
     if chip is not None and info is not None:
@@ -368,7 +388,10 @@ def render(
         sections.append(_projection(projection))
         links.append(("projection", "Projection"))
     if rows:
-        sections = [_plots(rows, roofs, chip), *sections, _cases(rows)]
+        found = [_roofs(roofs, info)] if roofs.roofs else []
+        sections = [_plots(rows, roofs, chip), *found, *sections, _cases(rows)]
+        if found:
+            links.insert(0, ("roofs", "Roofs"))
         links = [("roofline", "Roofline"), *links, ("cases", "All cases")]
         for title, content in power_tables(rows):
             name = title.split()[0].lower()

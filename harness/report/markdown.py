@@ -14,12 +14,15 @@ from harness.record import Record
 from harness.report import method
 from harness.report.power import power_tables
 from harness.report.rows import (
+    ROOF_HEADS,
     environment_facts,
     environment_warnings,
     median_text,
     part_shares,
     projection_facts,
     reasons,
+    roof_rows,
+    roof_source_text,
     roof_text,
     wall_time_rows,
     wall_time_text,
@@ -33,14 +36,15 @@ from harness.report.spread_table import (
 )
 from harness.results import (
     ResultRow,
+    Roofs,
     best_rows,
     headline,
-    measured_roofs,
     projection_headline,
     result_rows,
     roofs_text,
     status_counts,
 )
+from harness.roofs import measured_roofs
 from harness.spread import Spread
 from harness.store.folder import RunInfo
 from harness.units import duration, significant
@@ -95,6 +99,13 @@ def _reasons(rows: Sequence[ResultRow]) -> list[str]:
     return ["## No time, because", table(("cases", "status", "reason", "as"), lines)]
 
 
+def _roofs(roofs: Roofs, run_id: str) -> list[str]:
+    numbers = tuple(head for head in ROOF_HEADS if head not in ("roof", "found by"))
+    parts = ["## Measured roofs", table(ROOF_HEADS, roof_rows(roofs), numbers=numbers)]
+    source = roof_source_text(roofs, run_id)
+    return [*parts, f"{cell(source)}."] if source else parts
+
+
 def _projection(projection: Projection) -> list[str]:
     shares = [
         (name, duration(seconds), f"{significant(100 * share, 2)} %")
@@ -140,9 +151,13 @@ def render(
     projection: Projection | None = None,
     proof: Proof | None = None,
     spread: Spread | None = None,
+    roofs: Roofs | None = None,
 ) -> str:
-    """The Markdown of a run, a projection, or both."""
-    roofs = measured_roofs(records)
+    """The Markdown of a run, a projection, or both.
+
+    Cases are held against the roofs given, or against those of their own records.
+    """
+    roofs = measured_roofs(records) if roofs is None else roofs
     rows = result_rows(records, roofs)
     parts: list[str] = []
     if rows:
@@ -159,6 +174,7 @@ def render(
         parts += _reasons(rows) if any(not row.is_ok for row in rows) else []
         for title, content in power_tables(rows):
             parts += [f"## {title}", table(content.heads, content.lines, content.numbers)]
+        parts += _roofs(roofs, info.run_id if info is not None else "") if roofs.roofs else []
     if projection is not None:
         parts += _projection(projection)
     parts += _method(records, proof)

@@ -72,6 +72,8 @@ def render(kernels: Sequence[Resources], records: Iterable[Record]) -> str:
 def _kernel_cells(kernels: Sequence[Resources], *, is_block: bool) -> tuple[str, ...]:
     if is_block:
         return ("composed of other ops", "-", "-", "-")
+    if not kernels:
+        return ("none", "-", "-", "-")
     names = {(one.kernel, one.num_warps, one.num_stages) for one in kernels}
     targets = {one.target for one in kernels}
     return (
@@ -93,7 +95,8 @@ def ratios_by_op(records: Iterable[Record]) -> Mapping[str, Sequence[float]]:
     """Time of the fastest other implementation over that of `triton`, for each problem of an op."""
     times: dict[tuple[str, str], dict[str, float]] = {}
     for record in records:
-        if record.status is Status.OK and record.measurement is not None and not record.case.forced:
+        is_usual = not (record.case.forced or record.case.cache)
+        if record.status is Status.OK and record.measurement is not None and is_usual:
             of_problem = times.setdefault((record.case.problem.op, record.case.problem.id), {})
             of_problem[record.case.impl] = statistics.median(record.measurement.steady_samples_s)
     found: dict[str, list[float]] = {}

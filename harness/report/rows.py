@@ -5,7 +5,8 @@ from collections.abc import Sequence
 from harness.environment import Environment
 from harness.projection import Interval, Projection, ScalePoint
 from harness.record import SHORT_RESOLUTIONS, Record, protocol_values
-from harness.results import NOISY_HALF_WIDTH, ResultRow, disturbed_text
+from harness.results import NOISY_HALF_WIDTH, ResultRow, Roofs, disturbed_text, sheet_share
+from harness.roofline import Roof
 from harness.store.folder import RunInfo
 from harness.units import capacity, duration, significant, with_prefix
 from harness.wall_time import WallTime
@@ -37,9 +38,40 @@ def roof_text(row: ResultRow) -> str:
     return f"{significant(100 * row.roof_share)} %" + (" !" if row.is_above_roof else "")
 
 
+ROOF_HEADS = ("roof", "rate", "interval", "of sheet", "tried", "best alone", "found by")
+"""Of the table of measured roofs: the share of the data sheet's rate, the problems that were tried,
+and what the best case says of itself, which is the maximum and mostly too good."""
+
+
+def roof_rows(roofs: Roofs) -> tuple[tuple[str, ...], ...]:
+    """A row under ROOF_HEADS for each measured roof."""
+    return tuple(
+        (
+            roof.what,
+            _roof_value(roof, roof.value),
+            spread_text(roof.value, roof.low, roof.high),
+            percent_text(sheet_share(roof, roofs.sheet)),
+            str(roof.num_tried),
+            _roof_value(roof, roof.naive),
+            roof.shape,
+        )
+        for roof in roofs.roofs
+    )
+
+
+def _roof_value(roof: Roof, value: float) -> str:
+    return duration(value) if roof.unit == "s" else with_prefix(value, roof.unit)
+
+
+def roof_source_text(roofs: Roofs, run_id: str = "") -> str:
+    """Which runs the roofs come from, where that is not the run itself; else empty."""
+    others = dict.fromkeys(roof.run_id for roof in roofs.roofs if roof.run_id != run_id)
+    return f"Roofs found by a search in {', '.join(others)}" if others else ""
+
+
 def status_text(row: ResultRow) -> str:
     """The status in plain words, with what to know of the time."""
-    return ", ".join([row.status.replace("_", " "), *row.remarks])
+    return ", ".join([row.status_word.replace("_", " "), *row.remarks])
 
 
 def percent_text(share: float | None) -> str:
@@ -187,6 +219,12 @@ def environment_warnings(
     disturbed = disturbed_text(rows)
     if disturbed:
         warnings.append(disturbed)
+    rejected = sum(row.is_rejected for row in rows)
+    if rejected:
+        warnings.append(
+            f"{rejected} of {len(rows)} cases were faster than the chip can be, so they have no "
+            "time here; their records have their samples."
+        )
     above = sum(row.is_above_roof for row in rows)
     if above:
         warnings.append(

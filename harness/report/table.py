@@ -12,10 +12,13 @@ from harness.projection import Projection
 from harness.record import Status
 from harness.report.power import PowerTable, power_tables
 from harness.report.rows import (
+    ROOF_HEADS,
     median_text,
     part_shares,
     projection_facts,
     reasons,
+    roof_rows,
+    roof_source_text,
     roof_text,
     short_warning,
     status_text,
@@ -36,7 +39,7 @@ BAR_WIDTH = 24
 MAX_ASSUMPTIONS = 4
 """More would push the numbers off the screen; the report has all of them."""
 MAX_CASES_OF_A_REASON = 2
-STATUS_STYLE = {Status.OK: "green", Status.UNSUPPORTED: "dim"}
+STATUS_STYLE: dict[str, str] = {Status.OK: "green", Status.UNSUPPORTED: "dim"}
 """Any other status is a failure."""
 
 
@@ -60,7 +63,7 @@ def results_table(rows: Sequence[ResultRow]) -> RenderableType:
         style = "bold" if row.case_id in best else ""
         line = _line(f"  {row.impl}", median_text(row), row.rate, roof_text(row), style=style)
         is_doubtful = row.is_noisy or row.is_short
-        status_style = "yellow" if is_doubtful else STATUS_STYLE.get(row.status, "red")
+        status_style = "yellow" if is_doubtful else STATUS_STYLE.get(row.status_word, "red")
         # The sentence below the table says of what the steps are; here they must fit a line.
         line.append(status_text(row).replace(" of the timer", ""), style=status_style)
         parts.append(line)
@@ -97,12 +100,18 @@ def _plain_table(content: PowerTable) -> RenderableType:
     return table
 
 
-def results_view(rows: Sequence[ResultRow], roofs: Roofs) -> RenderableType:
-    """The table, why some cases have no time, the measured roofs and the counts."""
+def results_view(rows: Sequence[ResultRow], roofs: Roofs, run_id: str = "") -> RenderableType:
+    """The table, why some cases have no time, the measured roofs and the counts.
+
+    Roofs of another run than that of the rows say so.
+    """
     parts: list[RenderableType] = [results_table(rows), Text("")]
     if any(not row.is_ok for row in rows):
         parts += [Text("No time, because:", style="bold"), _reasons(rows), Text("")]
     parts.append(Text(f"Measured roofs: {roofs_text(roofs)}."))
+    source = roof_source_text(roofs, run_id)
+    if source:
+        parts.append(Text(f"{source}.", style="dim"))
     if any(row.is_above_roof for row in rows):
         parts.append(
             Text("! Faster than the roof, so the roof cases did not reach this chip's best.")
@@ -131,6 +140,24 @@ def results_view(rows: Sequence[ResultRow], roofs: Roofs) -> RenderableType:
         parts.append(Text(disturbed, style="yellow"))
     parts.append(Text(f"Cases: {status_counts(rows)}."))
     return Group(*parts)
+
+
+ROOF_WIDTHS = (16, 13, 12, 8, 5, 13)
+"""Of all of ROOF_HEADS but the last, which has a line of its own: they fit 80 columns."""
+
+
+def roofs_view(roofs: Roofs) -> RenderableType:
+    """Each measured roof with its interval and its share of the data sheet, and what reached it."""
+    parts = [Text("Measured roofs:", style="bold"), _roof_line(ROOF_HEADS, style="dim")]
+    for row in roof_rows(roofs):
+        parts += [_roof_line(row), Text(f"  {row[-1]}", style="dim")]
+    return Group(*parts)
+
+
+def _roof_line(words: Sequence[str], style: str = "") -> Text:
+    name, *numbers = (word for word, _ in zip(words, ROOF_WIDTHS, strict=False))
+    aligned = [word.rjust(width) for word, width in zip(numbers, ROOF_WIDTHS[1:], strict=True)]
+    return Text("  ".join((name.ljust(ROOF_WIDTHS[0]), *aligned)), style=style)
 
 
 def projection_view(projection: Projection) -> RenderableType:

@@ -8,6 +8,7 @@ results/runs/<run id>/
     proof.json        what its timer, launch and cache flush are worth
     records.jsonl     one Record per line, appended as they are made
     records.quarantined.jsonl   damaged lines that were found among them
+    roofs.json        the roofs that the results are held against, and the runs they come from
     projection.json   the projection, once made
     spread.json       how its device compares with the others that were measured at once
     report.html, report.md
@@ -24,6 +25,8 @@ from harness.errors import RecordError
 from harness.projection import Projection
 from harness.proof import Proof
 from harness.record import Record
+from harness.roofline import Roofline
+from harness.roofs import measured_roofs
 from harness.spread import Spread
 from harness.store.disk import write_atomically
 from harness.store.records import (
@@ -42,6 +45,7 @@ CONFIG = "config.yaml"
 PROOF = "proof.json"
 PROJECTION = "projection.json"
 SPREAD = "spread.json"
+ROOFS = "roofs.json"
 REPORT_HTML = "report.html"
 REPORT_MARKDOWN = "report.md"
 
@@ -103,6 +107,13 @@ class RunFolder:
         if not (self.path / SPREAD).exists():
             return None
         return from_json(Spread, self._read(SPREAD), str(self.path / SPREAD))
+
+    @property
+    def roofs(self) -> Roofline:
+        """The roofs that the results are held against: those kept, else the run's own."""
+        if not (self.path / ROOFS).exists():
+            return measured_roofs(self.records())
+        return from_json(Roofline, self._read(ROOFS), str(self.path / ROOFS))
 
     @property
     def has_records(self) -> bool:

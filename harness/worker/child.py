@@ -29,6 +29,7 @@ from harness.environment import num_usable_cores, processor_name, read_environme
 from harness.errors import ChipscaleError
 from harness.measure.footprint import NotEnoughMemory
 from harness.measure.loop import DeviceLost, Entrant, Outcome, measure
+from harness.measure.policy import MeasurePolicy
 from harness.measure.proof import prove
 from harness.measure.protocol import protocol_hash, protocol_parts
 from harness.measure.subject import UnsupportedHere, Workbench, open_workbench
@@ -70,12 +71,12 @@ class CaseRunner:
         self._tell = tell
         self._beat = beat
         self._resolution_s = resolution_s
-        self._problem: Problem | None = None
+        self._made_for: tuple[Problem, str] | None = None
         self._workbench: Workbench | None = None
         self._best_s: dict[tuple[str, ...], float] = {}
 
     def run(self, indices: Sequence[int]) -> Iterator[Record]:
-        """The records of these cases of one problem, whatever becomes of them.
+        """The records of these cases of one problem and one state of the cache.
 
         All are checked before any is timed, and those that are right are timed together.
         """
@@ -106,7 +107,7 @@ class CaseRunner:
         )
         try:
             op = registry.load(case.problem.op)
-            parts = protocol_parts(op, case.problem, self._job.policy, self._device.timer.kind)
+            parts = protocol_parts(op, case.problem, self._policy_of(case), self._device.timer.kind)
             record = replace(
                 record,
                 cost=op.cost(case.problem),
@@ -124,7 +125,7 @@ class CaseRunner:
         case = self._job.cases[index]
         self._tell(Event(stage=Stage.PREPARE))
         came_s = time.perf_counter()
-        workbench = self._workbench_of(case.problem)
+        workbench = self._workbench_of(case)
         started_s = time.perf_counter()
         subject = workbench.subject(case.impl)
         subject.restore()
@@ -163,7 +164,7 @@ class CaseRunner:
             outcomes = measure(
                 [one.entrant for one in ready],
                 self._device,
-                self._job.policy,
+                self._policy_of(ready[0].record.case),
                 on_turn=lambda which: self._beat(ready[which].index),
             )
         except DeviceLost as lost:
@@ -206,16 +207,20 @@ class CaseRunner:
         resolution_s = max(measurement.timer_resolution_s, self._resolution_s)
         return replace(record, measurement=replace(measurement, timer_resolution_s=resolution_s))
 
-    def _workbench_of(self, problem: Problem) -> Workbench:
-        if self._workbench is None or self._problem != problem:
+    def _policy_of(self, case: Case) -> MeasurePolicy:
+        return self._job.policy.with_cache(case.cache)
+
+    def _workbench_of(self, case: Case) -> Workbench:
+        wanted = (case.problem, case.cache)
+        if self._workbench is None or self._made_for != wanted:
             # The old tensors go before the new ones come, so that the larger of two problems
             # decides whether the memory is enough, not their sum.
             self._workbench = None
             self._device.release_memory()
             self._workbench = open_workbench(
-                registry.load(problem.op), problem, self._device, self._job.policy
+                registry.load(case.problem.op), case.problem, self._device, self._policy_of(case)
             )
-            self._problem = problem
+            self._made_for = wanted
         return self._workbench
 
 
@@ -233,7 +238,7 @@ def _refuse_other_families(case: Case, device: torch.device) -> None:
 
 def _rivals(case: Case) -> tuple[str, ...]:
     """What the tries of one search have in common."""
-    return (case.problem.id, *(kernel for kernel, _ in case.forced))
+    return (case.problem.id, case.cache, *(kernel for kernel, _ in case.forced))
 
 
 def _failed(record: Record, error: Exception) -> Record:
@@ -290,13 +295,17 @@ def _die_with_supervisor() -> None:
 
 
 def _groups(job: Job, wanted: Sequence[int]) -> Iterator[list[int]]:
-    """Neighbouring cases of one problem, which are measured together; a forced one by itself."""
+    """Neighbouring cases of one problem and state of the cache, which are measured together.
+
+    A forced one is measured by itself.
+    """
     group: list[int] = []
     for index in wanted:
         case = job.cases[index]
         if group:
             last = job.cases[group[-1]]
-            if last.problem != case.problem or last.forced or case.forced:
+            is_other = (last.problem, last.cache) != (case.problem, case.cache)
+            if is_other or last.forced or case.forced:
                 yield group
                 group = []
         group.append(index)

@@ -22,6 +22,7 @@ from tests.kernels.checks import (
     PARTLY_WRITTEN,
     SHARED_GRADIENTS,
     STILL,
+    TRANSFERS,
     assert_within,
     exact_dtype,
     expected,
@@ -34,7 +35,8 @@ from tests.kernels.checks import (
 pytestmark = pytest.mark.filterwarnings("ignore:.torch.jit:DeprecationWarning")
 
 OPS = [registry.load(name) for name in registry.names()]
-KERNEL_OPS = [op for op in OPS if not op.is_block]
+SINGLE_OPS = [op for op in OPS if not op.is_block]
+KERNEL_OPS = [op for op in SINGLE_OPS if op.name not in TRANSFERS]
 
 
 def _name(op: Op) -> str:
@@ -313,7 +315,7 @@ def test_cost_grows_with_each_axis(
             assert after > before
 
 
-@pytest.mark.parametrize(("op", "case"), _modes(*dtypes.NAMES, ops=KERNEL_OPS))
+@pytest.mark.parametrize(("op", "case"), _modes(*dtypes.NAMES, ops=SINGLE_OPS))
 def test_least_traffic_is_each_input_read_and_each_output_written(op: Op, case: Problem) -> None:
     inputs = inputs_of(op, case)
     outputs = op.reference(case, inputs)

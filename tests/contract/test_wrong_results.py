@@ -68,7 +68,7 @@ FLOATING_WAYS = (_one_nan, _wider_type, _low_precision)
 """Ways of being wrong that an integer has not, or that are no error in it."""
 
 ROW_WAYS = (_repeat_row,)
-"""Ways of being wrong that need two rows, which one number has not."""
+"""Ways of being wrong that need two rows, which one number has not, and that differ."""
 
 WAYS = (_zero_last, _repeat_row, _one_nan, _another_type, _wider_type, _low_precision)
 
@@ -108,7 +108,7 @@ def test_every_wrong_output_is_found_out_and_named(case: Problem) -> None:
         for make_wrong in WAYS:
             if make_wrong in FLOATING_WAYS and not output.is_floating_point():
                 continue
-            if make_wrong in ROW_WAYS and output.numel() == 1:
+            if make_wrong in ROW_WAYS and torch.equal(make_wrong(output), output):
                 continue
             wrong = (*right[:index], make_wrong(output), *right[index + 1 :])
             found = compare(wrong, references, tolerances)

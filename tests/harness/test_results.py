@@ -11,13 +11,13 @@ from harness.results import (
     Roofs,
     best_rows,
     headline,
-    measured_roofs,
     projection_headline,
     result_rows,
     roofs_text,
     short_text,
     status_counts,
 )
+from harness.roofs import measured_roofs
 from kernels.op import problem
 from tests.harness.sample_run import (
     failed_record,

@@ -7,6 +7,7 @@ import torch
 
 from harness.config.specs import load_data
 from harness.measure.correctness import compare
+from kernels import dtypes
 from kernels.op import Impl, Inputs, Mode, Op, Outputs, Problem, Tolerance, problem
 
 DEVICE = torch.accelerator.current_accelerator(check_available=True) or torch.device("cpu")
@@ -115,6 +116,8 @@ PARTLY_READ: Mapping[str, Callable[[dict[str, torch.Tensor]], dict[str, torch.Te
     },
     # The rows that are not written stay as they are.
     "kv_cache_write": lambda inputs: {name: inputs[name][:0] for name in ("k_cache", "v_cache")},
+    # The host's side of a copy is no traffic of the device.
+    "host_to_device": lambda inputs: {"x": inputs["x"][:0]},
     "mla_decode": _cached,
     "paged_decode": _cached,
     "paged_prefill": _cached,
@@ -127,7 +130,12 @@ SHARED_GRADIENTS: Mapping[str, Mapping[str, str]] = {
 }
 """Operands whose gradient is that of another, and which the backward mode therefore leaves out."""
 
+TRANSFERS = ("device_to_host", "host_to_device")
+"""Ops without a kernel: the device's copy engine does the work."""
+
 NOWHERE: Mapping[tuple[str, str], frozenset[str]] = {
+    (name, impl): frozenset(dtypes.ALL) for name in TRANSFERS for impl in ("compile", "triton")
+} | {
     ("grouped_gemm", "compile"): frozenset({"fp16", "fp32"}),
     ("latent_moe_layer", "compile"): frozenset({"fp16", "fp32"}),
     ("moe_layer", "compile"): frozenset({"fp16", "fp32"}),
@@ -135,12 +143,15 @@ NOWHERE: Mapping[tuple[str, str], frozenset[str]] = {
 """Types that an implementation of an op can run on no device, and says so."""
 
 NOT_ON_CPU: Mapping[str, frozenset[str]] = {
+    # It is its own host.
+    **dict.fromkeys(TRANSFERS, frozenset(dtypes.ALL)),
     "gemm": frozenset({"tf32"}),
     "scaled_gemm": frozenset({"block"}),
 }
 """Types and variants that torch cannot compute an op in on a CPU; the interpreter can."""
 
 PARTLY_WRITTEN: Mapping[str, Callable[[Inputs, Outputs], Outputs]] = {
+    "device_to_host": lambda inputs, outputs: tuple(output[:0] for output in outputs),
     "kv_cache_write": lambda inputs, outputs: tuple(
         cache.flatten(0, 1)[inputs["slot"]] for cache in outputs
     ),

@@ -21,10 +21,10 @@ from harness.results import (
     geomean_roof_share,
     geomean_s,
     headline,
-    measured_roofs,
     num_failed,
     result_rows,
     roofs_text,
+    sheet_share,
     status_counts,
 )
 from harness.spread import Spread
@@ -37,6 +37,7 @@ from harness.store.folder import (
     RECORDS,
     REPORT_HTML,
     REPORT_MARKDOWN,
+    ROOFS,
     RUN,
     SPREAD,
     RunFolder,
@@ -167,7 +168,7 @@ def table_rows(rows: Sequence[ResultRow]) -> list[list[str | float | None]]:
                 numbers.get("median_us"),
                 None if row.low_s is None else rounded(row.low_s * 1e6, 6),
                 None if row.high_s is None else rounded(row.high_s * 1e6, 6),
-                str(row.status),
+                row.status_word,
                 numbers.get("tflops"),
                 numbers.get("gbps"),
                 numbers.get("pct_roof"),
@@ -245,6 +246,28 @@ def wall_time_points(records: Sequence[Record]) -> tuple[Point, ...]:
     if wall_time is None:
         return ()
     return (Point("pct_measuring", rounded(100 * wall_time.measured_share_once_compiled)),)
+
+
+_ROOF_SCALES = {"FLOP/s": ("tflops", TERA), "B/s": ("gbps", GIGA), "s": ("us", 1e-6)}
+
+
+def roof_points(roofs: Roofs) -> tuple[Point, ...]:
+    """Each measured roof with its interval and its share of the data sheet, in their own section.
+
+    `roofs/bf16.tflops`, `roofs/bf16.tflops_low`, `roofs/bf16.tflops_high`, `roofs/bf16.pct_sheet`.
+    """
+    points = []
+    for roof in roofs.roofs:
+        measure, scale = _ROOF_SCALES[roof.unit]
+        name = f"roofs/{roof.what.replace(' ', '_')}"
+        values = {measure: roof.value, f"{measure}_low": roof.low, f"{measure}_high": roof.high}
+        points += [
+            Point(f"{name}.{key}", rounded(value / scale, 6)) for key, value in values.items()
+        ]
+        share = sheet_share(roof, roofs.sheet)
+        if share is not None:
+            points.append(Point(f"{name}.pct_sheet", rounded(100 * share)))
+    return tuple(points)
 
 
 def fingerprint(environment: Environment) -> str:
@@ -327,7 +350,7 @@ def _note(folder: RunFolder, otherwise: str) -> str:
 def run_content(folder: RunFolder, vendors: Mapping[str, str] | None = None) -> RunContent:
     """The suite's run. Raises RecordError when the folder cannot be read."""
     info, environment, records = folder.info, folder.environment, folder.records()
-    roofs = measured_roofs(records)
+    roofs = folder.roofs
     rows = result_rows(records, roofs)
     last_ms = max(
         (milliseconds(record.started_at) for record in records),
@@ -349,6 +372,7 @@ def run_content(folder: RunFolder, vendors: Mapping[str, str] | None = None) -> 
         (CASES, f"config/{CASES}"),
         (PROJECTION, PROJECTION),
         (SPREAD, SPREAD),
+        (ROOFS, ROOFS),
         (REPORT_HTML, REPORT_HTML),
         (REPORT_MARKDOWN, REPORT_MARKDOWN),
     )
@@ -365,6 +389,7 @@ def run_content(folder: RunFolder, vendors: Mapping[str, str] | None = None) -> 
             *summary_points(rows, roofs),
             *fleet_points(folder.spread, info.run_id),
             *wall_time_points(records),
+            *roof_points(roofs),
             *case_points(rows),
         ),
         artifacts=(*_table_artifacts(rows), *present_files(folder, files)),

@@ -9,6 +9,7 @@ from harness.config.build import RunRequest, project_request, run_request, tune_
 from harness.config.compose import check_sweep, compose
 from harness.errors import ChipscaleError
 from harness.measure.policy import Cache, Values
+from harness.roofline import MIN_SEARCHED
 from kernels import registry
 
 TRAINING_OPS = {
@@ -81,6 +82,19 @@ def problems_of(cases: tuple[Case, ...]) -> set[str]:
         ),
         ("suite.problems=[{op: copy, mode: wgrad, axes: {N: 1}}]", "'wgrad' is not allowed."),
         ("suite.roofs=[{op: gemm, axs: {M: 1}}]", "suite.roofs[0].axs: no such key. Did you mean"),
+        (
+            "suite.roofs=[{op: copy, cache: warm, axes: {N: 1}}]",
+            "suite.roofs[0].cache: 'warm' is not",
+        ),
+        (
+            "suite.roofs=[{op: copy, impls: [c], axes: {N: 1}}]",
+            "suite.roofs[0].impls[0]: 'c' is not",
+        ),
+        ("suite.roofs=[{op: copy, impls: torch, axes: {N: 1}}]", "Write impls: [torch]."),
+        (
+            "suite.roofs=[{op: copy, axes: [{N: 1}, {M: 1}]}]",
+            "suite.roofs[0].axes: N of copy missing",
+        ),
         ("model.num_layers=x", "model.num_layers: 'x' is not a whole number"),
     ],
 )
@@ -160,6 +174,32 @@ def test_a_mistake_in_a_sweep_is_told_before_it_starts(override: str, words: str
 
 def test_a_right_sweep_is_let_through() -> None:
     check_sweep("run", ["model=llama3_8b,qwen3_32b", "measure.seed=range(1,4)", "suite=quick"])
+
+
+def test_an_entry_may_list_types_and_sizes_and_choose_its_cache_and_implementations() -> None:
+    entry = "{op: gemm, dtype: [bf16, fp32], axes: [{M: 1, N: 2, K: 3}, {M: 4, N: 5, K: 6}]"
+    request = request_of(
+        "suite.phases=[]", f"suite.roofs=[{entry}, impls: [torch, triton], cache: hot}}]"
+    )
+    sizes = ("M=1,N=2,K=3", "M=4,N=5,K=6")
+    assert [case.id for case in request.cases] == [
+        f"gemm.{dtype}.forward[{size}]/{impl}@hot"
+        for dtype in ("bf16", "fp32")
+        for size in sizes
+        for impl in ("torch", "triton")
+    ]
+    assert {case.roles for case in request.cases} == {("roof",)}
+
+
+@pytest.mark.parametrize(("suite", "most"), [("roofs", 20), ("roofs_cpu", 8)])
+def test_the_suites_of_roofs_try_enough_shapes_to_be_a_search(suite: str, most: int) -> None:
+    cases = request_of(f"suite={suite}").cases
+    problems = {case.problem for case in cases}
+    products = [one for one in problems if (one.op, one.dtype) == ("gemm", "bf16")]
+    assert MIN_SEARCHED <= len(products) <= most
+    memory = {case.problem for case in cases if "M" not in case.problem.shape and not case.cache}
+    assert len(memory) >= MIN_SEARCHED
+    assert {case.cache for case in cases} == {"", "hot"}
 
 
 def test_roofs_come_first_and_survive_a_choice_of_ops() -> None:

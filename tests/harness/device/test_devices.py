@@ -174,3 +174,14 @@ def test_without_an_accelerator_auto_is_the_processor(monkeypatch: pytest.Monkey
     assert num_devices(DeviceRequest()) == 1
     assert num_devices(DeviceRequest(name="cuda")) == 0
     assert not is_accelerator(DeviceRequest())
+
+
+def test_the_fake_chips_cache_keeps_what_was_not_flushed_and_fits() -> None:
+    device = FakeDevice(FakeOptions(noise=0.0))
+    memory, cache = 1e12, 4e12
+    assert device.bandwidth_bytes_per_s(2**20) == memory
+    device.advance(1e-6)
+    assert device.bandwidth_bytes_per_s(2**20) == cache
+    assert device.bandwidth_bytes_per_s(2**27) == memory
+    device.flush_cache()
+    assert device.bandwidth_bytes_per_s(2**20) == memory

@@ -1,4 +1,5 @@
 import re
+from dataclasses import replace
 
 import pytest
 from hypothesis import given, settings
@@ -11,6 +12,7 @@ from harness.extrapolate.lookup import Lookup
 from harness.extrapolate.priors import FIXED_S_PER_KERNEL, MATRIX_SHARE_OF_BEST
 from harness.projection import Source
 from harness.record import Status
+from harness.roofline import Roofline
 from kernels import registry
 from kernels.op import Mode, Problem, problem
 from tests.harness.extrapolate.measured import record, records
@@ -60,6 +62,19 @@ def test_a_measured_problem_has_its_median_and_interval() -> None:
     assert time.source is Source.MEASURED
     assert time.seconds == pytest.approx(1e-3)
     assert time.low <= time.seconds <= time.high
+
+
+def test_a_time_with_a_hot_cache_is_no_time_of_a_step() -> None:
+    cold = record(gemm(64, 64, 64), 2e-3)
+    hot = record(gemm(64, 64, 64), 1e-3, impl="triton")
+    hot = replace(hot, case=replace(hot.case, cache="hot"))
+    time = Lookup(UNKNOWN, registry.cost, [*ROOFS, cold, hot]).time(gemm(64, 64, 64))
+    assert time.seconds == pytest.approx(2e-3)
+
+
+def test_roofs_that_are_known_already_stand_for_those_of_the_records() -> None:
+    roofs = Roofline(flops_per_s=(("bf16", 1e12),), bytes_per_s=1e9)
+    assert Lookup(UNKNOWN, registry.cost, ROOFS, roofs).roof is roofs
 
 
 def test_the_fastest_right_implementation_counts() -> None:

@@ -5,9 +5,11 @@ from rich.console import Console, RenderableType
 from harness.device.base import DeviceState
 from harness.record import Record, Window
 from harness.report.rows import environment_warnings
-from harness.report.table import projection_view, results_view
-from harness.results import Roofs, measured_roofs, result_rows
-from tests.harness.sample_run import sample_projection, sample_records
+from harness.report.table import projection_view, results_view, roofs_view
+from harness.results import Roofs, result_rows
+from harness.roofline import data_sheet_roofline
+from harness.roofs import measured_roofs
+from tests.harness.sample_run import CHIP, sample_projection, sample_records
 
 
 def text_of(view: RenderableType, width: int = 160) -> str:
@@ -60,6 +62,27 @@ def test_a_case_above_its_roof_is_marked_and_explained() -> None:
     view = text_of(results_view(result_rows(sample_records(), roofs), roofs))
     assert " % !" in view
     assert "Faster than the roof" in view
+
+
+def test_the_table_of_roofs_tells_rate_interval_and_share_and_fits_a_terminal() -> None:
+    roofs = measured_roofs(sample_records(), data_sheet_roofline(CHIP))
+    lines = text_of(roofs_view(roofs)).splitlines()
+    assert lines[1].split() == ["roof", "rate", "interval", "of", "sheet", "tried", "best", "alone"]
+    assert lines[2].startswith("bf16                37")
+    assert " TFLOP/s     +/- 1.4 %" in lines[2]
+    assert "    74.9 %      1" in lines[2]
+    assert lines[3].strip() == "gemm M=8192 N=8192 K=8192 triton"
+    assert [line.split("  ")[0] for line in lines[2::2]] == ["bf16", "memory", "memory copy"]
+    assert max(map(len, lines)) <= 80
+
+
+def test_roofs_of_another_run_say_so() -> None:
+    records = sample_records()
+    roofs = measured_roofs(records)
+    rows = result_rows(records, roofs)
+    run_id = records[0].run_id
+    assert "Roofs found" not in text_of(results_view(rows, roofs, run_id))
+    assert f"Roofs found by a search in {run_id}." in text_of(results_view(rows, roofs, "another"))
 
 
 def test_a_run_without_roofs_shows_not_available() -> None:

@@ -56,6 +56,21 @@ def test_implementations_of_a_problem_share_a_protocol_hash(tmp_path: Path) -> N
     assert len(set.union(*hashes.values())) == len(hashes)
 
 
+def test_a_case_with_a_cache_of_its_own_is_measured_apart_by_its_own_rules(tmp_path: Path) -> None:
+    cold = tuple(case for case in CASES if case.problem.op == "copy")
+    hot = tuple(replace(case, cache="hot") for case in cold)
+    job = fake_job()
+    job = replace(job, cases=cold + hot, run=replace(job.run, num_cases=4))
+    supervise(job, tmp_path, KeepingWatcher())
+    records = RunFolder(tmp_path).records()
+    assert [record.case for record in records] == [*cold, *hot]
+    measured = [record.measurement for record in records if record.measurement is not None]
+    assert [one.cache for one in measured] == ["cold", "cold", "hot", "hot"]
+    assert [bool(one.flush_bytes) for one in measured] == [True, True, False, False]
+    hashes = [record.protocol_hash for record in records]
+    assert hashes[0] == hashes[1] != hashes[2] == hashes[3]
+
+
 def test_a_crash_leaves_the_lines_it_happened_in(tmp_path: Path) -> None:
     supervise(fake_job({"rms_norm": Fault.SEGFAULT}), tmp_path, KeepingWatcher())
     for op in ("copy", "swiglu", "gemm"):
