@@ -79,7 +79,8 @@ def footprint(op: Op, problem: Problem) -> Footprint:
     overwritten = sum(size for name, size in sizes.items() if name in op.mutates)
     outputs = max(0, cost.bytes_written - overwritten)
     # An output has at least an element for every 8 bytes of the widest type it may have.
-    widest = max(dtypes.torch_dtype(one.dtype).itemsize for one in op.tolerance(problem))
+    types = [dtypes.torch_dtype(one.dtype).itemsize for one in op.tolerance(problem)]
+    widest = max(types, default=FP64_BYTES)
     return Footprint(
         inputs=sum(sizes.values()) + overwritten,
         outputs=outputs,

@@ -1,5 +1,6 @@
 """A case made ready: what to run, what to restore, how to check it."""
 
+import contextlib
 import ctypes
 import os
 from collections.abc import Callable
@@ -138,14 +139,19 @@ class TorchWorkbench:
         blocks of the size are filled.
         """
         self._restore()
-        try:
-            blocks = [torch.empty_like(output) for _ in range(NUM_BLOCKS) for output in run()]
-            self._poison(tuple(blocks))
-        except torch.OutOfMemoryError:
-            return False
-        del blocks
+        self._poison_free_memory(run())
         self._restore()
         return any(_holds_poison(output) for output in run())
+
+    def _poison_free_memory(self, like: Outputs) -> None:
+        """Overwrites several free blocks of the outputs' sizes, as far as there is memory.
+
+        A block that another set's run was given last may hold what the next run should compute.
+        """
+        with contextlib.suppress(torch.OutOfMemoryError):
+            self._poison(
+                tuple(torch.empty_like(output) for _ in range(NUM_BLOCKS) for output in like)
+            )
 
     def _recheck(
         self, impl: Impl, run: Run, seen: tuple[int, ...], which: int, outputs: Outputs
@@ -166,6 +172,7 @@ class TorchWorkbench:
         self._reference(self._values[0])
         if impl.packs:
             run = impl.prepare(self._problem, self._sets[0])
+        self._poison_free_memory(outputs)
         other = self._compared(run, old_values=seen[0])
         if other.is_right or other.finding:
             return other

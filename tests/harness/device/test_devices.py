@@ -155,7 +155,13 @@ def test_fake_chips_of_one_machine_differ_and_each_repeats_itself() -> None:
 
 @pytest.mark.parametrize(
     ("name", "count", "accelerates"),
-    [("auto", 8, True), ("cuda", 8, True), ("npu", 0, True), ("cpu", 1, False), ("fake", 1, False)],
+    [
+        ("auto", 8, True),
+        ("cuda", 8, True),
+        ("npu", 0, False),
+        ("cpu", 1, False),
+        ("fake", 1, False),
+    ],
 )
 def test_devices_are_counted_without_opening_one(
     name: str, count: int, accelerates: bool, monkeypatch: pytest.MonkeyPatch

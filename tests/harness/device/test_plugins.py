@@ -57,7 +57,7 @@ def test_a_packages_device_is_opened_with_its_index_and_names_the_package(
 ) -> None:
     install("acme-chips", {"acme": "acme_chips_of_a_test:open_device"})
     device = open_device(DeviceRequest(name="acme", index=3), "a processor", 1)
-    assert device.info.uuid == "fake-3"
+    assert device.info.uuid == "fake-3-0"
     assert device.info.backend == "acme-chips 1.0"
 
 

@@ -179,8 +179,11 @@ def test_half_of_the_work_in_the_timed_set_alone_is_found_out(device: CpuDevice)
     bench = bench_of(device, does_all_of_the_work_only_at_first)
     found = timed(bench.subject("other"), num_runs=8)
     assert not found.is_right
-    # What the allocator has left in the other half decides which of the two finds it.
-    assert "the last timed run is wrong" in found.finding or "is wrong on others" in found.finding
+    # What the allocator has left in the other half decides which of them finds it.
+    assert any(
+        words in found.finding
+        for words in ("the last timed run is wrong", "is wrong on others", "was not written")
+    )
 
 
 def test_what_is_left_unwritten_is_found_out_though_its_memory_held_the_right_result(

@@ -29,7 +29,7 @@ def test_the_first_line_is_the_verdict_in_plain_text() -> None:
 
 def test_results_reasons_projection_and_environment_are_tables() -> None:
     page = PARSER.render(TEXT)
-    assert page.count("<table>") == 6
+    assert page.count("<table>") == 7
     for words in ("rms_norm forward", "Wanted 16.0 GiB", "pipeline bubble", "Imaginary Core 9"):
         assert words in page
 
