@@ -112,3 +112,10 @@ def _zero_half(tensor: torch.Tensor, generator: torch.Generator) -> None:
         # Those of 8 bits by their bits, since devices compute little with them.
         bits = tensor.view(torch.uint8) if tensor.itemsize == 1 else tensor
         bits.masked_fill_(heads(), 0)
+
+
+def checksum(tensor: torch.Tensor) -> torch.Tensor:
+    """The sum of the bits as integers of 64, which wraps: any one element that changes shows."""
+    bits = tensor.detach().reshape(-1).view(torch.uint8)
+    whole = bits.numel() // 8 * 8
+    return bits[:whole].view(torch.int64).sum() + bits[whole:].sum(dtype=torch.int64)

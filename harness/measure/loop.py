@@ -176,7 +176,7 @@ class _Contest:
         began_s, started_s = time.perf_counter(), self.device.now_s()
         if self.policy.cache is Cache.HOT:
             # Another entrant ran before: this one's own data must be back in the cache.
-            self.entrant.subject.restore()
+            self.entrant.subject.restore(0)
             self._runs[0]()
         taken_s: list[float] = []
         self._last_outputs = None
@@ -215,7 +215,7 @@ class _Contest:
         policy, device = self.policy, self.device
         self._peak_memory_bytes = device.peak_memory_bytes()
         state_after = device.state()
-        self.entrant.subject.restore()
+        self.entrant.subject.restore(0)
         began_s = time.perf_counter()
         energy = measure_energy(self._runs[0], device, policy.energy_s)
         sustained = measure_sustained(self._runs[0], device, policy.sustained_timeout_s)
@@ -248,7 +248,8 @@ class _Contest:
         self._runs = list(subject.runs if self.policy.cache is Cache.COLD else subject.runs[:1])
         self._launch = self.policy.launch
         if self._launch is Launch.GRAPH:
-            subject.restore()
+            for which in range(len(self._runs)):
+                subject.restore(which)
             replays = [self.device.capture(run) for run in self._runs]
             found = [replay for replay in replays if replay is not None]
             if len(found) == len(self._runs):
@@ -261,14 +262,14 @@ class _Contest:
     def _time_once(self, *, keeps_outputs: bool = False) -> tuple[float, float]:
         """The sample, and the host time that the call itself took."""
         device = self.device
-        self.entrant.subject.restore()
+        which = self._num_runs % len(self._runs)
+        run = self._runs[which]
+        self._num_runs += 1
+        self.entrant.subject.restore(which)
         if self.policy.cache is Cache.COLD:
             device.flush_cache()
         if self._launch is not Launch.DIRECT:
             device.hold(ENQUEUE_MARGIN * self._enqueue_s)
-        which = self._num_runs % len(self._runs)
-        run = self._runs[which]
-        self._num_runs += 1
         self._last_outputs = None  # Their memory is free for the run, as it was at the one before.
         device.timer.start()
         called_s = time.perf_counter()

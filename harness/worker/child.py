@@ -32,7 +32,8 @@ from harness.measure.loop import DeviceLost, Entrant, Outcome, measure
 from harness.measure.policy import MeasurePolicy
 from harness.measure.proof import prove
 from harness.measure.protocol import protocol_hash, protocol_parts
-from harness.measure.subject import UnsupportedHere, Workbench, open_workbench
+from harness.measure.subject import UnsupportedHere, Workbench
+from harness.measure.workbench import open_workbench
 from harness.record import Record, Status
 from harness.worker.events import POISONED_EXIT_CODE, Event, Stage
 from harness.worker.heartbeat import Heartbeat
@@ -128,7 +129,7 @@ class CaseRunner:
         workbench = self._workbench_of(case)
         started_s = time.perf_counter()
         subject = workbench.subject(case.impl)
-        subject.restore()
+        subject.restore(0)
         subject.runs[0]()
         self._device.synchronize()
         prepare_s = time.perf_counter() - started_s

@@ -23,7 +23,8 @@ from harness.device.open import open_device
 from harness.environment import num_usable_cores, processor_name
 from harness.errors import ConfigError
 from harness.measure.policy import MeasurePolicy
-from harness.measure.subject import UnsupportedHere, Workbench, open_workbench
+from harness.measure.subject import UnsupportedHere, Workbench
+from harness.measure.workbench import open_workbench
 from harness.worker.job import Job, read_job
 from harness.worker.process import child_environment
 from kernels import registry, tuning

@@ -9,7 +9,7 @@ from harness.device.fake import FakeDevice
 from harness.device.request import FakeOptions
 from harness.measure.loop import Entrant, measure
 from harness.measure.policy import MeasurePolicy
-from harness.measure.subject import open_workbench
+from harness.measure.workbench import open_workbench
 from harness.record import Record
 from harness.results import result_rows
 from harness.stats import median_interval

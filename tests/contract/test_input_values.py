@@ -6,7 +6,8 @@ import torch
 from harness.device.cpu import CpuDevice
 from harness.measure.inputs import changing_names, data_names, draw
 from harness.measure.policy import MeasurePolicy, Values
-from harness.measure.subject import TorchWorkbench, UnsupportedHere
+from harness.measure.subject import UnsupportedHere
+from harness.measure.torch_workbench import TorchWorkbench
 from kernels import registry
 from kernels.op import Mode, Op, Problem
 from tests.kernels.checks import NOT_ON_CPU, exact_dtype, odd_problem
@@ -43,9 +44,9 @@ def test_is_right_when_checked_and_on_values_that_it_has_not_seen(
     assert len(subject.runs) == 2
     checked = subject.check()
     assert checked.is_right, checked.explanation
-    subject.restore()
+    subject.restore(0)
     outputs = subject.keep(subject.runs[1]())
-    subject.restore()
+    subject.restore(0)
     again = subject.recheck(1, outputs)
     assert again.is_right, again.explanation
 

@@ -17,7 +17,7 @@ from harness.measure.footprint import (
     require_host_memory,
 )
 from harness.measure.policy import Cache, MeasurePolicy
-from harness.measure.subject import open_workbench
+from harness.measure.workbench import open_workbench
 from kernels import registry
 from kernels.op import Mode, Op, Problem, problem
 from tests.kernels.checks import exact_dtype, odd_problem

@@ -36,7 +36,7 @@ def outcome_on(device: StandIn, launch: Launch, num_sets: int = 1) -> Outcome:
 
     subject = Subject(
         runs=tuple(run_of(number) for number in range(num_sets)),
-        restore=lambda: None,
+        restore=lambda which: None,
         check=check,
         recheck=check,
     )

@@ -10,7 +10,8 @@ from harness.device.fake import FakeDevice
 from harness.device.request import FakeOptions
 from harness.measure.loop import TURN_S, Entrant, Outcome, measure
 from harness.measure.policy import Cache, Launch, MeasurePolicy
-from harness.measure.subject import Subject, open_workbench
+from harness.measure.subject import Subject
+from harness.measure.workbench import open_workbench
 from harness.record import Correctness, Measurement
 from kernels import registry
 from kernels.op import Outputs, problem
@@ -77,7 +78,7 @@ def subject_of(
 
     return Subject(
         runs=tuple(run_of(which, run_s) for which, run_s in enumerate(runs_s or (1e-3,))),
-        restore=lambda: trace.append("restore"),
+        restore=lambda which: trace.append("restore"),
         check=check,
         recheck=check,
     )

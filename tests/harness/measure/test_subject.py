@@ -13,7 +13,8 @@ import torch
 from harness.device.cpu import CpuDevice
 from harness.measure import subject as subject_module
 from harness.measure.policy import Cache, MeasurePolicy, Values
-from harness.measure.subject import Subject, TorchWorkbench, UnsupportedHere
+from harness.measure.subject import Subject, UnsupportedHere
+from harness.measure.torch_workbench import TorchWorkbench
 from harness.record import Correctness
 from kernels import registry, triton_support
 from kernels.op import Impl, Inputs, Mode, Outputs, Problem, Run, problem
@@ -49,12 +50,12 @@ def timed(subject: Subject, num_runs: int = 6) -> Correctness:
     if not found.is_right:
         return found
     for index in range(num_runs):
-        subject.restore()
         which = index % len(subject.runs)
+        subject.restore(which)
         outputs: Outputs = ()  # As the loop does, which leaves their memory to the run.
         outputs = subject.runs[which]()
     outputs = subject.keep(outputs)
-    subject.restore()
+    subject.restore(which)
     return subject.recheck(which, outputs)
 
 
