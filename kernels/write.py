@@ -104,7 +104,8 @@ OP = Op(
     cost=cost,
     tolerance=tolerance,
     impls=(
-        Impl("torch", _prepare_torch),
+        # The number is a part of the call, as in everybody's code.
+        Impl("torch", _prepare_torch, packs=("value",)),
         Impl("compile", _prepare_compile, compile_unsupported),
         Impl("triton", _prepare_triton, triton_unsupported),
     ),

@@ -11,7 +11,7 @@ import pytest
 import torch
 
 from harness.device.cpu import CpuDevice
-from harness.measure import subject as subject_module
+from harness.measure import torch_workbench
 from harness.measure.policy import Cache, MeasurePolicy, Values
 from harness.measure.subject import Subject, UnsupportedHere
 from harness.measure.torch_workbench import TorchWorkbench
@@ -330,7 +330,7 @@ def test_all_zeros_have_no_other_values_to_be_checked_on(device: CpuDevice) -> N
 def test_one_set_serves_where_there_is_no_memory_for_two(
     device: CpuDevice, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(subject_module, "affordable_sets", lambda *args: 1)
+    monkeypatch.setattr(torch_workbench, "affordable_sets", lambda *args: 1)
     subject = bench_of(device).subject("torch")
     assert len(subject.runs) == 1
     assert timed(subject).is_right
