@@ -283,7 +283,7 @@ class TorchWorkbench:
         if not names:
             return {}
         sums = torch.stack([checksum(inputs[name]) for name in names])
-        return dict(zip(names, sums.tolist(), strict=True))
+        return dict(zip(names, sums.cpu().tolist(), strict=True))
 
     def _overwritten(self) -> tuple[str, ...]:
         """Inputs that a run has overwritten and must not."""

@@ -78,7 +78,7 @@ def test_implementations_share_the_chips_drift(tmp_path: Path) -> None:
     ("setting", "complaint"),
     [
         ("measure.launch=blocked", "measure.launch"),
-        ("measure.inputs=random", "measure.inputs"),
+        ("measure.inputs=random", "inputs: 'random' is not allowed"),
         ("measure.num_input_sets=0", "measure.num_input_sets: 0 is less than 1."),
         ("measure.energy_s=-1", "measure.energy_s: -1.0 is less than 0."),
         ("measure.relative_half_width=nan", "is not greater than 0."),

@@ -96,13 +96,20 @@ def test_a_damaged_line_is_told_of_and_costs_no_other(
     assert quarantined.text.encode("latin-1") == garbage
 
 
-@pytest.mark.parametrize("size", range(0, len(LINES[1]), 7))
+@pytest.mark.parametrize("size", range(0, len(LINES[1]) - 1, 7))
 def test_a_byte_turned_over_anywhere_costs_its_line_at_most(path: Path, size: int) -> None:
     broken = bytearray(LINES[1])
     broken[size] ^= 0x80
     path.write_bytes(LINES[0] + bytes(broken) + LINES[2] + LINES[3])
     found = read_records(path).records
     assert [record for record in found if record in (KEPT[0], *KEPT[2:])] == [KEPT[0], *KEPT[2:]]
+
+
+def test_a_line_whose_end_was_turned_over_takes_the_next_one_with_it_alone(path: Path) -> None:
+    path.write_bytes(LINES[0] + LINES[1][:-1] + b"\x8a" + LINES[2] + LINES[3])
+    found = read_records(path)
+    assert found.records == (KEPT[0], KEPT[3])
+    assert [damaged.line for damaged in found.damaged] == [2]
 
 
 def test_a_newer_schema_version_is_an_error_and_changes_nothing(path: Path) -> None:
