@@ -44,7 +44,7 @@ def protocol_parts(
         ("inputs", policy.inputs),
         (
             "tolerance",
-            f"{max(one.relative_error for one in bounds):.3g} "
+            f"{max((one.relative_error for one in bounds), default=0.0):.3g} "
             f"{_digest(to_json(bounds), str(ROW_FLOOR))}",
         ),
         ("cache", f"{policy.cache}, {num_wanted_sets(policy)} sets of inputs"),
