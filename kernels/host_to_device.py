@@ -50,5 +50,9 @@ OP = Op(
     reference=reference,
     cost=cost,
     tolerance=exact,
-    impls=(Impl("torch", _prepare_torch, transfer_unsupported), *without_kernels()),
+    impls=(
+        # Copied to the host's pinned memory beforehand.
+        Impl("torch", _prepare_torch, transfer_unsupported, packs=("x",)),
+        *without_kernels(),
+    ),
 )

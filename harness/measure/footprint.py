@@ -131,6 +131,11 @@ def affordable_sets(op: Op, problem: Problem, device: Device, wanted: int) -> in
     return _sets_within(free, wanted, needed.inputs, needed.outputs, "inputs and outputs")
 
 
+SHARE_FOR_MORE_SETS = 0.5
+"""Of the free memory: further sets of inputs are taken only as far as this goes, so that no case
+that fits with one set fails for the sake of a second."""
+
+
 def _sets_within(free: int | None, wanted: int, each: int, beside: int, what: str) -> int:
     """How many times `each` fits into the free bytes with what is needed beside."""
     if free is None:
@@ -139,7 +144,9 @@ def _sets_within(free: int | None, wanted: int, each: int, beside: int, what: st
         raise NotEnoughMemory(
             f"needs at least {capacity(each + beside)} for {what}, {capacity(free)} are free"
         )
-    return wanted if each == 0 else min(wanted, (free - beside) // each)
+    # What implementations hold between, and the outputs of all that take turns, must fit as well.
+    roomy = int(SHARE_FOR_MORE_SETS * free) - beside
+    return wanted if each == 0 else max(1, min(wanted, roomy // each))
 
 
 _FACTORIES = frozenset(

@@ -84,7 +84,7 @@ def measure(
             try:
                 phase(contests[index])
             except Exception as error:  # A run may raise anything; it is the caller's to tell.
-                contests[index].error = error
+                contests[index].fail(error)
                 if not device.is_usable():
                     raise DeviceLost(index, error) from error
 
@@ -144,6 +144,11 @@ class _Contest:
             last_outputs=self._last_outputs,
         )
 
+    def fail(self, error: Exception) -> None:
+        """Keep the error and nothing else: its traceback holds every tensor of all entrants."""
+        self.error = error.with_traceback(None)
+        self._runs, self._last_outputs = [], None
+
     def warm_up(self) -> None:
         """Run until two neighbouring windows agree, or until the time-out."""
         self._choose_runs()
@@ -169,6 +174,8 @@ class _Contest:
         if self.entrant.best_s is not None:
             self._rules.insert(0, BeatenRule(self.entrant.best_s))
         self._state_before = self.device.state()
+        # Before another entrant runs, whose memory is none of this one's.
+        self._peak_memory_bytes = self.device.peak_memory_bytes()
         self._measured_s += time.perf_counter() - began_s
 
     def sample(self) -> None:
@@ -213,7 +220,6 @@ class _Contest:
     def finish(self) -> None:
         """Make the measurement, with what is measured without a pause between runs."""
         policy, device = self.policy, self.device
-        self._peak_memory_bytes = device.peak_memory_bytes()
         state_after = device.state()
         self.entrant.subject.restore(0)
         began_s = time.perf_counter()

@@ -24,6 +24,8 @@ NOT_WRITTEN = (
 
 NUM_BLOCKS = 8
 """So many blocks are filled in search of the memory that a wrong run is given."""
+BLOCKS_SHARE = 0.25
+"""Of the free memory, what these blocks may take."""
 
 
 class TorchWorkbench:
@@ -79,7 +81,7 @@ class TorchWorkbench:
             restore=self._restore_set,
             check=lambda: self._check(runs[0]),
             keep=self._keep,
-            recheck=lambda which, outputs: self._recheck(found, runs[0], seen, which, outputs),
+            recheck=lambda which, outputs: self._recheck(found, runs, seen, which, outputs),
         )
 
     def _check(self, run: Run) -> Correctness:
@@ -91,10 +93,17 @@ class TorchWorkbench:
         # are, and computing it restores those.
         self._reference(self._values[0])
         self._restore()
-        poison(run(), self._storages())
+        outputs = run()
+        self._device.synchronize()
+        poison(outputs, self._storages())
+        del outputs  # The next run is given their memory.
         found = self._compared(run)
         if not found.is_right and not found.finding and self._leaves_memory(run):
             return replace(found, finding=NOT_WRITTEN)
+        if found.is_right:
+            # Before anything is timed: a lack of memory here must not cost a finished measurement.
+            for values in self._values:
+                self._reference(values)
         return found
 
     def _leaves_memory(self, run: Run) -> bool:
@@ -106,23 +115,37 @@ class TorchWorkbench:
         self._restore()
         self._poison_free_memory(run())
         self._restore()
-        return any(holds_poison(output) for output in run())
+        outputs = run()
+        self._device.synchronize()
+        return any(holds_poison(output) for output in outputs)
 
     def _poison_free_memory(self, like: Outputs) -> None:
         """Overwrites several free blocks of the outputs' sizes, as far as there is memory.
 
         A block that another set's run was given last may hold what the next run should compute.
+        What an op overwrites in place has no memory of its own.
         """
+        if self._op.mutates:
+            return
+        num_bytes = sum(output.untyped_storage().nbytes() for output in like)
+        free = self._device.available_memory_bytes()
+        affordable = NUM_BLOCKS if free is None else int(free * BLOCKS_SHARE) // max(num_bytes, 1)
+        blocks: list[torch.Tensor] = []
         with contextlib.suppress(torch.OutOfMemoryError):
-            poison(
-                tuple(torch.empty_like(output) for _ in range(NUM_BLOCKS) for output in like),
-                self._storages(),
-            )
+            for _ in range(min(NUM_BLOCKS, affordable)):
+                for output in like:
+                    blocks.append(torch.empty_like(output))
+                    poison((blocks[-1],), self._storages())
 
     def _recheck(
-        self, impl: Impl, run: Run, seen: tuple[int, ...], which: int, outputs: Outputs
+        self,
+        impl: Impl,
+        runs: tuple[Run, ...],
+        seen: tuple[int, ...],
+        which: int,
+        outputs: Outputs,
     ) -> Correctness:
-        """What the last timed run returned, and then what a run on other values does."""
+        """What the last timed run returned, and then what runs on other values do."""
         overwritten = self._overwritten()
         if overwritten:
             return self._redrawn_after(overwritten)
@@ -134,24 +157,29 @@ class TorchWorkbench:
             self._exchange()
         if self._values[0] == seen[0]:
             return timed  # There are no other values, or no room for them.
-        # Before the run, which then has the memory that a timed run had.
-        self._reference(self._values[0])
-        if impl.packs:
-            run = impl.prepare(self._problem, self._sets[0])
-        self._poison_free_memory(outputs)
-        other = self._compared(run, old_values=seen[0])
-        if other.is_right or other.finding:
-            return other
-        return replace(
-            other, finding="It was right on the inputs it was timed with, and is wrong on others."
-        )
+        for place, run in enumerate(runs):
+            # Before the run, which then has the memory that a timed run had.
+            self._reference(self._values[place])
+            if impl.packs:
+                run = impl.prepare(self._problem, self._sets[place])
+            self._poison_free_memory(outputs)
+            other = self._compared(run, place, old_values=seen[place])
+            if other.is_right:
+                continue
+            if other.finding:
+                return other
+            return replace(
+                other,
+                finding="It was right on the inputs it was timed with, and is wrong on others.",
+            )
+        return other
 
-    def _compared(self, run: Run, old_values: int | None = None) -> Correctness:
-        """A run on the first set against the reference of the values that it holds."""
+    def _compared(self, run: Run, place: int = 0, old_values: int | None = None) -> Correctness:
+        """A run on that set against the reference of the values that it holds."""
         self._restore()
         outputs = run()
         self._device.synchronize()
-        found = self._judged(outputs, self._values[0], old_values)
+        found = self._judged(outputs, self._values[place], old_values)
         overwritten = self._overwritten()
         return self._redrawn_after(overwritten) if overwritten else found
 
@@ -214,6 +242,10 @@ class TorchWorkbench:
     def _add_set(self, values: int) -> None:
         try:
             inputs = self._drawn(values)
+            # What a run overwrites may depend on the mode, as a block's does.
+            originals = {
+                name: tensor.clone() for name, tensor in inputs.items() if name in self._op.mutates
+            }
         except torch.OutOfMemoryError:
             # Drawing may need several times what is drawn. One set is enough to measure.
             if not self._sets:
@@ -223,10 +255,7 @@ class TorchWorkbench:
             return
         self._sets.append(inputs)
         self._values.append(values)
-        # What a run overwrites may depend on the mode, as a block's does.
-        self._originals.append(
-            {name: tensor.clone() for name, tensor in inputs.items() if name in self._op.mutates}
-        )
+        self._originals.append(originals)
         self._checksums.append(self._checksums_of(inputs))
 
     def _drawn(self, values: int) -> Tensors:
@@ -334,10 +363,19 @@ class TorchWorkbench:
         return tuple(output.cpu() for output in outputs)
 
 
+SWAPPED_AT_ONCE = 2**24
+"""Elements: little memory is needed in between, however large the tensors are."""
+
+
 def _swap(one: torch.Tensor, other: torch.Tensor) -> None:
-    held = one.clone()
-    one.data.copy_(other)
-    other.data.copy_(held)
+    assert one.is_contiguous(), "inputs are made contiguous"
+    assert other.is_contiguous(), "inputs are made contiguous"
+    ours, theirs = one.data.view(-1), other.data.view(-1)
+    for first in range(0, ours.numel(), SWAPPED_AT_ONCE):
+        part = slice(first, first + SWAPPED_AT_ONCE)
+        held = ours[part].clone()
+        ours[part].copy_(theirs[part])
+        theirs[part].copy_(held)
 
 
 def in_fp64(inputs: Inputs, device: torch.device) -> dict[str, torch.Tensor]:

@@ -5,6 +5,7 @@ starts another. Imports nothing beyond torch, triton, numpy and the standard lib
 """
 
 import ctypes
+import gc
 import json
 import os
 import signal
@@ -34,7 +35,7 @@ from harness.measure.proof import prove
 from harness.measure.protocol import protocol_hash, protocol_parts
 from harness.measure.subject import UnsupportedHere, Workbench
 from harness.measure.workbench import open_workbench
-from harness.record import Record, Status
+from harness.record import FAILURES, Record, Status
 from harness.worker.events import POISONED_EXIT_CODE, Event, Stage
 from harness.worker.heartbeat import Heartbeat
 from harness.worker.job import Job, read_job
@@ -74,9 +75,16 @@ class CaseRunner:
         self._resolution_s = resolution_s
         self._made_for: tuple[Problem, str] | None = None
         self._workbench: Workbench | None = None
+        self._has_failed = False
         self._best_s: dict[tuple[str, ...], float] = {}
 
     def run(self, indices: Sequence[int]) -> Iterator[Record]:
+        """The records of these cases of one problem and one state of the cache."""
+        for record in self._records_of(indices):
+            self._has_failed |= record.status in FAILURES
+            yield record
+
+    def _records_of(self, indices: Sequence[int]) -> Iterator[Record]:
         """The records of these cases of one problem and one state of the cache.
 
         All are checked before any is timed, and those that are right are timed together.
@@ -217,6 +225,10 @@ class CaseRunner:
             # The old tensors go before the new ones come, so that the larger of two problems
             # decides whether the memory is enough, not their sum.
             self._workbench = None
+            if self._has_failed:
+                # An error's traceback may hold tensors in a cycle, which only the collector ends.
+                gc.collect()
+                self._has_failed = False
             self._device.release_memory()
             self._workbench = open_workbench(
                 registry.load(case.problem.op), case.problem, self._device, self._policy_of(case)

@@ -432,9 +432,10 @@ def _quantized(layer: _Layer, role: str, dtype: str, rows: int, width: int) -> W
 
 
 def _scaled_gradients(item: WorkItem) -> list[WorkItem]:
-    """The gradients of an 8-bit product: its output's gradient quantized, then two products.
+    """The gradients of an 8-bit product, which are two products of the forward kind.
 
-    Both are products of the forward kind, with the axes in other places.
+    That of the input sums over columns, so the output's gradient is quantized along them. That of
+    the weight sums over tokens, so both its operands are quantized again along those.
     """
     product = item.problem
     rows, columns, depth = product["M"], product["N"], product["K"]
@@ -446,6 +447,8 @@ def _scaled_gradients(item: WorkItem) -> list[WorkItem]:
     return [
         again("quantize", "token", T=rows, H=columns),
         again("scaled_gemm", product.variant, M=rows, N=depth, K=columns),
+        again("quantize", "token", T=columns, H=rows),
+        again("quantize", "token", T=depth, H=rows),
         again("scaled_gemm", product.variant, M=columns, N=depth, K=rows),
     ]
 

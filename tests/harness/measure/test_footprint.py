@@ -90,9 +90,9 @@ def test_a_case_that_is_too_large_is_refused_in_numbers_before_it_is_made() -> N
 
 
 @pytest.mark.parametrize(
-    ("free_gib", "num_sets"), [(96, 1), (159, 1), (160, 2), (223, 2), (224, 3), (1000, 3)]
+    ("free_gib", "num_sets"), [(96, 1), (319, 1), (320, 2), (447, 2), (448, 3), (1000, 3)]
 )
-def test_fewer_sets_of_inputs_come_first(free_gib: int, num_sets: int) -> None:
+def test_further_sets_of_inputs_leave_half_of_the_memory_free(free_gib: int, num_sets: int) -> None:
     device = FakeDevice(FakeOptions(memory_bytes=free_gib * 2**30))
     policy = MeasurePolicy(num_input_sets=3)
     runs = open_workbench(GEMM, HUGE, device, policy).subject("torch").runs
@@ -115,7 +115,8 @@ def test_on_a_processor_the_references_share_the_memory() -> None:
     # Two inputs and an output of 2 MiB, two inputs and two references of 8 MiB in fp64.
     needed = (2 * 2 + 2 + 4 * 8) * mib
     assert affordable_sets(GEMM, case, Held(needed), 2) == 1
-    assert affordable_sets(GEMM, case, Held(needed + 4 * mib), 2) == 2
+    assert affordable_sets(GEMM, case, Held(2 * (needed + 4 * mib) - 2), 2) == 1
+    assert affordable_sets(GEMM, case, Held(2 * (needed + 4 * mib)), 2) == 2
     with pytest.raises(NotEnoughMemory, match=r"at least 38\.0 MiB for inputs, outputs and their"):
         affordable_sets(GEMM, case, Held(needed - 1), 2)
 

@@ -1,9 +1,12 @@
 """The order of the loop's phases, and when each of them ends."""
 
+import gc
+import weakref
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 
 import pytest
+import torch
 
 from harness.device.base import POWER_CAP, DeviceState, Result
 from harness.device.fake import FakeDevice
@@ -327,3 +330,49 @@ def test_a_candidate_that_cannot_win_a_search_is_given_up_after_its_first_turn()
     assert beaten.stop_reason.startswith("given up: the fastest of")
     rival = measure_one(subject_of(device, 1e-3), device, policy, best_s=1.5e-3)
     assert len(rival.windows) > 1
+
+
+def raising_with(held: torch.Tensor) -> Callable[[], object]:
+    def run() -> None:
+        raise RuntimeError(f"no {held.numel()}")
+
+    return run
+
+
+def test_an_error_does_not_keep_the_tensors_of_the_entrants_alive() -> None:
+    device = FakeDevice(FakeOptions())
+    held = torch.zeros(4)
+    gone = weakref.ref(held)
+    entrants = [Entrant(subject=subject_of(device, run=raising_with(held)))]
+    gc.disable()
+    try:
+        (failed,) = measure(entrants, device, POLICY)
+        del held, entrants
+        assert gone() is None
+    finally:
+        gc.enable()
+    assert str(failed.error) == "no 4"
+
+
+def test_the_peak_of_memory_is_the_entrants_own() -> None:
+    class Remembering(FakeDevice):
+        peak = 0
+
+        def reset_peak_memory(self) -> None:
+            self.peak = 0
+
+        def peak_memory_bytes(self) -> int:
+            return self.peak
+
+    device = Remembering(FakeOptions())
+
+    def taking(num_bytes: int) -> Callable[[], object]:
+        def run() -> None:
+            device.peak = max(device.peak, num_bytes)
+            device.advance(1e-3)
+
+        return run
+
+    entrants = [Entrant(subject=subject_of(device, run=taking(size))) for size in (7, 100)]
+    first, second = measurements(measure(entrants, device, POLICY))
+    assert (first.peak_memory_bytes, second.peak_memory_bytes) == (7, 100)

@@ -365,3 +365,25 @@ def test_timing_under_the_interpreter_is_refused(
     monkeypatch.setattr(triton_support, "INTERPRETED", True)
     with pytest.raises(UnsupportedHere, match="interpreter's time says nothing"):
         bench_of(device).subject("triton")
+
+
+@pytest.mark.parametrize("name", ["host_to_device", "device_to_host"])
+def test_a_copy_between_host_and_device_is_right_on_values_it_has_not_seen(
+    name: str, device: CpuDevice, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # Both sides are the processor here, and no memory is pinned.
+    monkeypatch.setattr(torch.Tensor, "pin_memory", lambda tensor, *_: tensor.clone())
+    empty_like = torch.empty_like
+    monkeypatch.setattr(
+        torch,
+        "empty_like",
+        lambda tensor, **options: empty_like(
+            tensor, **{key: value for key, value in options.items() if key != "pin_memory"}
+        ),
+    )
+    op = registry.load(name)
+    here = replace(op.impl("torch"), unsupported=lambda problem, device: None)
+    case = problem(name, "fp32", N=1000)
+    bench = TorchWorkbench(replace(op, impls=(here,)), case, device, MeasurePolicy())
+    found = timed(bench.subject("torch"))
+    assert found.is_right, found.explanation

@@ -205,8 +205,8 @@ def test_eight_bit_layers_quantize_what_goes_into_each_product() -> None:
     assert len(products) == 3 * 4
     assert not [one for one in problems if one.op == "gemm"]
     quantized = [one for one in problems if one.op == "quantize"]
-    # Each forward input once, and the gradient of each output once.
-    assert len(quantized) == 2 * 4
+    # Each forward input along its depth and along tokens, and each gradient along both of its axes.
+    assert len(quantized) == 4 * 4
     inputs = {(one["T"], one["H"]) for one in quantized}
     assert all((one["M"], one["K"]) in inputs for one in products[:4])
 
