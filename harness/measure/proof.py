@@ -124,7 +124,8 @@ class _Prover:
         if work.host is not None:
             timers.append(self._timer(work.host, Launch.DIRECT))
         launch = self._launch_proof()
-        hold = self._hold_proof() if self._launch is not Launch.DIRECT else None
+        is_held = self._launch is not Launch.DIRECT and device.hold(0.0)
+        hold = self._hold_proof() if is_held else None
         cache = self._cache_proof() if work.read is not None else None
         late_s, late = device.now_s(), self._long_samples()
         return Proof(

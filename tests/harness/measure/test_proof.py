@@ -194,6 +194,14 @@ def test_a_hold_of_known_length_is_timed() -> None:
     assert proof_of(launch_s=5e-6).hold is None
 
 
+def test_a_graph_on_a_device_that_is_not_held_has_no_hold_to_prove() -> None:
+    policy = replace(POLICY, launch=Launch.GRAPH)
+    proof = proof_of(policy, launch_s=5e-6, can_capture=True)
+    assert proof.hold is None
+    assert proof_warnings(proof) == ()
+    assert proof_of(policy, launch_s=5e-6, can_capture=True, can_hold=True).hold is not None
+
+
 def test_a_hold_that_is_far_too_short_is_named() -> None:
     proof = proof_of(launch_s=5e-6, can_hold=True, hold_factor=0.4)
     assert "busy for 400 us when it was to be held for 1.00 ms" in the_warning(proof, "hold")
