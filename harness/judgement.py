@@ -2,7 +2,15 @@
 
 from dataclasses import dataclass, replace
 
-from harness.proof import CacheProof, Estimate, LaunchProof, Proof, ScaleProof, TimerProof
+from harness.proof import (
+    CacheProof,
+    Estimate,
+    HoldProof,
+    LaunchProof,
+    Proof,
+    ScaleProof,
+    TimerProof,
+)
 from harness.record import SHORT_RESOLUTIONS
 from harness.units import capacity, duration, significant
 
@@ -23,6 +31,9 @@ class Judgement:
 SCALE_TOLERANCE = 0.01
 """As much as a median's interval is wide when sampling stops by default: a timer that is wrong by
 more is the larger error."""
+SHORTEST_HOLD = 0.5
+"""Of the length asked for. A hold is twice the host's usual time to queue a run, so that one of
+half its length ends when the host is usually done, and sometimes before."""
 LINEARITY_TOLERANCE = 0.05
 """As much as the flag for short samples lets pass."""
 
@@ -43,6 +54,7 @@ def judge(proof: Proof) -> tuple[Judgement, ...]:
         judgements += (_overhead(timer), _resolution(timer), _linearity(timer))
     judgements += _scale(proof.scale)
     judgements += (_launch(proof.launch),) if proof.launch is not None else ()
+    judgements += (_hold(proof.hold),) if proof.hold is not None else ()
     judgements += (_cache(proof.cache),) if proof.cache is not None else ()
     judgements += (
         Judgement(
@@ -196,6 +208,23 @@ def _launch(launch: LaunchProof) -> Judgement:
             f"with its launch in the sample ({duration(direct.value)})."
         ),
         advice=f"Short times may hold the host's; compare larger sizes{or_graph}.",
+    )
+
+
+def _hold(hold: HoldProof) -> Judgement:
+    asked, held = duration(hold.asked_s), duration(hold.held_s.value)
+    return _judged(
+        "hold",
+        f"{asked} asked for, busy for {held} ({_range(hold.held_s)})",
+        is_bad=hold.held_s.value < SHORTEST_HOLD * hold.asked_s,
+        warning=(
+            f"The device was busy for {held} when it was to be held for {asked}, so samples may "
+            "hold the host's time to launch them."
+        ),
+        advice=(
+            "Its clocks were lower when the hold was calibrated: set them, or run again on a chip "
+            "that is warm."
+        ),
     )
 
 

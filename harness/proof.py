@@ -85,6 +85,14 @@ class LaunchProof:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class HoldProof:
+    """How long the device was busy when it was held, by its own timer."""
+
+    asked_s: float
+    held_s: Estimate
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class CacheProof:
     """A buffer read right after it was read (hot), and after a flush (cold)."""
 
@@ -116,6 +124,8 @@ class Proof:
     """That of the samples first; the host's clock behind it where it is another."""
     scale: ScaleProof | None = None
     launch: LaunchProof | None = None
+    hold: HoldProof | None = None
+    """None where samples are launched without a hold, and in proofs of older versions."""
     cache: CacheProof | None = None
     """None on a device that has no cache."""
     seconds: float = 0.0

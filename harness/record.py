@@ -117,6 +117,8 @@ class Energy:
     num_runs: int
     seconds: float
     mean_power_w: float
+    is_host_bound: bool = False
+    """The host launched no faster than the device ran: what the idle device drew is in it too."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

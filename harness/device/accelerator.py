@@ -13,6 +13,9 @@ from harness.device.clock import HostClock
 from harness.device.extras import Extras, Facts, Seen
 from harness.device.graph import capture
 from harness.device.hold import Hold
+from harness.device.host_memory import release_to_system
+from harness.device.pci import address_of
+from harness.device.usable import is_usable
 
 FALLBACK_CACHE_BYTES = 256 * 2**20
 """Assumed where the chip does not tell: triton.testing.do_bench clears as much."""
@@ -107,12 +110,7 @@ class AcceleratorDevice:
 
     def is_usable(self) -> bool:
         """Whether it still allocates and computes; an error may have poisoned the context."""
-        try:
-            torch.ones(8, device=self.torch_device).add_(1)
-            torch.accelerator.synchronize()
-        except RuntimeError:
-            return False
-        return True
+        return is_usable(self.torch_device)
 
     def flush_cache(self) -> None:
         """Write a buffer larger than the last-level cache, in the stream of the runs."""
@@ -161,9 +159,11 @@ class AcceleratorDevice:
         return int(free) + int(idle)
 
     def release_memory(self) -> None:
-        """Give the allocator's cache back to the device."""
+        """Give the allocator's cache back to the device, and free memory to the host."""
         with contextlib.suppress(RuntimeError):
             torch.accelerator.empty_cache()
+        # References in fp64 were there, and the worker keeps freed memory otherwise.
+        release_to_system()
 
 
 def _seen(device: torch.device) -> Seen:
@@ -172,17 +172,11 @@ def _seen(device: torch.device) -> Seen:
     properties: object = None
     if hasattr(module, "get_device_properties"):
         properties = module.get_device_properties(device.index)
-    domain, bus, place = (
-        getattr(properties, name, None) for name in ("pci_domain_id", "pci_bus_id", "pci_device_id")
-    )
-    address = ""
-    if isinstance(domain, int) and isinstance(bus, int) and isinstance(place, int):
-        address = f"{domain:04x}:{bus:02x}:{place:02x}.0"
     return Seen(
         index=device.index,
         name=str(getattr(properties, "name", "") or device.type),
         uuid=str(getattr(properties, "uuid", "") or ""),
-        pci_address=address,
+        pci_address=address_of(properties),
         properties=properties,
     )
 

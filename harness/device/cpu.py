@@ -1,7 +1,5 @@
 """The CPU as a device of its own: host clock, last-level cache from the kernel's tables."""
 
-import contextlib
-import ctypes
 import os
 import platform
 import resource
@@ -14,7 +12,7 @@ import torch
 
 from harness.device.base import DeviceInfo, DeviceState, Result, Timer
 from harness.device.clock import HostClock
-from harness.device.host_memory import available_memory_bytes
+from harness.device.host_memory import available_memory_bytes, release_to_system
 from harness.device.vendor.linux_cpu import LinuxCpuTelemetry
 
 FALLBACK_CACHE_BYTES = 64 * 2**20
@@ -137,5 +135,4 @@ class CpuDevice:
 
     def release_memory(self) -> None:
         """Have the C library give its free memory back, where it is glibc."""
-        with contextlib.suppress(OSError, AttributeError):
-            ctypes.CDLL(None).malloc_trim(0)
+        release_to_system()

@@ -8,12 +8,16 @@ Source: NVIDIA nvbench, docs/benchmarks.md, "Blocking kernel".
 """
 
 import math
+import time
 from collections.abc import Callable
 
 import torch
 
 from harness.device.base import Timer
 
+WARM_S = 0.05
+"""Kept busy for so long before the calibration: a chip that was just opened has low clocks, which
+reach those of work within some 10 ms, and a unit would be taken for longer than it will be."""
 CALIBRATION_TRIALS = 5
 CYCLES = 1_000_000
 """Of the spinning kernel's calibration: about half a millisecond at the clocks of today's chips."""
@@ -26,10 +30,15 @@ MAX_REPEATS = 2000
 class Hold:
     """Gives the current stream something to do for a time; calibrated when it is made."""
 
-    def __init__(self, device: torch.device, timer: Timer) -> None:
+    def __init__(
+        self,
+        device: torch.device,
+        timer: Timer,
+        now_s: Callable[[], float] = time.perf_counter,
+    ) -> None:
         self._spin = getattr(torch.cuda, "_sleep", None) if device.type == "cuda" else None
         self._elements = torch.zeros(ELEMENTS, device=device)
-        self._unit_s = self._timed(timer)
+        self._unit_s = self._timed(timer, now_s)
 
     def __call__(self, seconds: float) -> None:
         """Queue about that many seconds of work."""
@@ -46,12 +55,16 @@ class Hold:
             return lambda: spin(CYCLES)
         return lambda: self._elements.add_(1.0)
 
-    def _timed(self, timer: Timer) -> float:
-        """Seconds of one unit, the fastest of a few: used only to know how many to queue."""
+    def _timed(self, timer: Timer, now_s: Callable[[], float]) -> float:
+        """Seconds of one unit on a warm chip, the fastest of a few: at its highest clocks."""
         once = self._once()
-        seconds = []
-        for _ in range(CALIBRATION_TRIALS):
+
+        def timed() -> float:
             timer.start()
             once()
-            seconds.append(timer.stop())
-        return min(seconds)
+            return timer.stop()
+
+        ends_s = now_s() + WARM_S
+        while now_s() < ends_s:
+            timed()
+        return min(timed() for _ in range(CALIBRATION_TRIALS))

@@ -1,5 +1,7 @@
-"""Memory of the host that may still be allocated without something being killed for it."""
+"""Memory of the host: what may be allocated without something being killed, and giving it back."""
 
+import contextlib
+import ctypes
 from pathlib import Path
 
 _MEMINFO = Path("/proc/meminfo")
@@ -20,6 +22,12 @@ def available_memory_bytes() -> int | None:
     """What the kernel would give without swapping, within the limit of this container."""
     found = [value for value in (_of_host(), *_of_container()) if value is not None]
     return min(found, default=None)
+
+
+def release_to_system() -> None:
+    """Have the C library give its free memory back, where it is glibc."""
+    with contextlib.suppress(OSError, AttributeError):
+        ctypes.CDLL(None).malloc_trim(0)
 
 
 def _of_host() -> int | None:

@@ -12,6 +12,8 @@ from pathlib import Path
 
 import torch
 
+from harness.device.pci import address_of
+
 PCI_DEVICES = Path("/sys/bus/pci/devices")
 
 
@@ -28,13 +30,8 @@ def near_cores(device: torch.device, pci_devices: Path = PCI_DEVICES) -> str:
     """The kernel's list of the cores near the device; empty where nothing tells it."""
     if device.type != "cuda":
         return ""  # Other back-ends do not tell where on the bus a device is.
-    properties = torch.cuda.get_device_properties(device)
-    names = ("pci_domain_id", "pci_bus_id", "pci_device_id")
-    place = [getattr(properties, name, None) for name in names]
-    if None in place:
-        return ""
-    domain, bus, slot = (int(number or 0) for number in place)
-    return cores_at(f"{domain:04x}:{bus:02x}:{slot:02x}.0", pci_devices)
+    address = address_of(torch.cuda.get_device_properties(device))
+    return cores_at(address, pci_devices) if address else ""
 
 
 def cores_at(address: str, pci_devices: Path = PCI_DEVICES) -> str:

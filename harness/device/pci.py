@@ -1,4 +1,4 @@
-"""Which makers' chips are on the PCI bus, whether or not any driver knows what to do with them."""
+"""The PCI bus: which makers' chips are on it, driver or not, and where a chip is."""
 
 from collections import Counter
 from pathlib import Path
@@ -23,3 +23,12 @@ def accelerators(bus: Path = _BUS) -> Counter[str]:
         if kind.removeprefix("0x")[:4] in ACCELERATOR_CLASSES:
             found[vendor.removeprefix("0x")] += 1
     return found
+
+
+def address_of(properties: object) -> str:
+    """`0000:c1:00.0`, from what a back-end's `get_device_properties` gave; empty if not told."""
+    names = ("pci_domain_id", "pci_bus_id", "pci_device_id")
+    domain, bus, slot = (getattr(properties, name, None) for name in names)
+    if not (isinstance(domain, int) and isinstance(bus, int) and isinstance(slot, int)):
+        return ""
+    return f"{domain:04x}:{bus:02x}:{slot:02x}.0"

@@ -11,6 +11,7 @@ from dataclasses import dataclass, field
 
 from harness.device.base import Device, DeviceState
 from harness.measure.energy import measure_energy
+from harness.measure.holding import hold_s
 from harness.measure.policy import Cache, Launch, MeasurePolicy
 from harness.measure.stopping import BeatenRule, MedianIntervalRule, StoppingRule
 from harness.measure.subject import Subject
@@ -18,9 +19,6 @@ from harness.measure.sustained import measure_sustained
 from harness.record import Measurement, Window
 from kernels.op import Outputs
 
-ENQUEUE_MARGIN = 2.0
-"""The device is held for this many times the host's usual time to queue a run, since a host's
-slowest calls take about twice its median."""
 TURN_S = 0.02
 """How long one implementation is sampled before the next has its turn. Reading clocks and power
 through NVML takes 1 to 3 ms, and there is one reading to a turn."""
@@ -223,7 +221,7 @@ class _Contest:
         state_after = device.state()
         self.entrant.subject.restore(0)
         began_s = time.perf_counter()
-        energy = measure_energy(self._runs[0], device, policy.energy_s)
+        energy = measure_energy(self._runs[0], device, policy.energy_s, self._enqueue_s)
         sustained = measure_sustained(self._runs[0], device, policy.sustained_timeout_s)
         self._measured_s += time.perf_counter() - began_s
         self.measurement = Measurement(
@@ -275,7 +273,7 @@ class _Contest:
         if self.policy.cache is Cache.COLD:
             device.flush_cache()
         if self._launch is not Launch.DIRECT:
-            device.hold(ENQUEUE_MARGIN * self._enqueue_s)
+            device.hold(hold_s(self._enqueue_s))
         self._last_outputs = None  # Their memory is free for the run, as it was at the one before.
         device.timer.start()
         called_s = time.perf_counter()

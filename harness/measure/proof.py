@@ -16,11 +16,12 @@ import torch
 from harness.device.base import Device, Timer
 from harness.device.clock import HostClock
 from harness.device.fake import FakeDevice
-from harness.measure.loop import ENQUEUE_MARGIN
+from harness.measure.holding import hold_s
 from harness.measure.policy import Launch, MeasurePolicy
 from harness.proof import (
     CacheProof,
     Estimate,
+    HoldProof,
     LaunchProof,
     Linearity,
     Proof,
@@ -32,14 +33,15 @@ from harness.proof import (
 from harness.record import SHORT_RESOLUTIONS
 from harness.stats import median_interval
 
-MIN_HOLD_S = 50e-6
-"""Held so long even for nothing at all: starting and stopping the timer takes a host some 10 us."""
 COUNTS = (1, 2, 4, 8)
 """How often the work is done in one sample of the line."""
 NUM_EMPTY = 60
 """Readings of nothing: enough for an interval, and for steps of the timer to show."""
 NUM_ROUNDS = 15
 """Samples of each count and of each cache state, taken in turns so that drift meets all alike."""
+HOLD_S = 1e-3
+"""The hold that is timed: as long as one for an op that the host queues in half a millisecond."""
+NUM_HOLDS = 15
 NUM_LONG = 3
 """Long pieces of work at the start, and as many at the end."""
 LONG_S = 0.05
@@ -110,8 +112,9 @@ class _Prover:
         self._device = device
         self._policy = policy
         self._work = work
-        self._launch = self._possible_launch(policy.launch)
         self._enqueue_s: dict[Callable[[], object], float] = {}
+        self._replays: dict[Callable[[], object], Callable[[], object]] = {}
+        self._launch = self._possible_launch(policy.launch)
 
     def prove(self) -> Proof:
         """Everything, the timer's rate first and last."""
@@ -121,6 +124,8 @@ class _Prover:
         if work.host is not None:
             timers.append(self._timer(work.host, Launch.DIRECT))
         launch = self._launch_proof()
+        is_held = self._launch is not Launch.DIRECT and device.hold(0.0)
+        hold = self._hold_proof() if is_held else None
         cache = self._cache_proof() if work.read is not None else None
         late_s, late = device.now_s(), self._long_samples()
         return Proof(
@@ -128,12 +133,14 @@ class _Prover:
             timers=tuple(timers),
             scale=_scale(early, late, late_s - early_s),
             launch=launch,
+            hold=hold,
             cache=cache,
         )
 
     def _possible_launch(self, wanted: Launch) -> Launch:
         """The policy's, or what the measuring loop takes in its place."""
-        if wanted is Launch.GRAPH and self._device.capture(self._work.nothing) is not None:
+        nothing = self._work.nothing
+        if wanted is Launch.GRAPH and self._launched(nothing, wanted) is not nothing:
             return Launch.GRAPH
         if wanted is not Launch.DIRECT and self._device.hold(0.0):
             return Launch.HELD
@@ -149,6 +156,7 @@ class _Prover:
     ) -> float:
         """One reading, taken as the samples of the loop are."""
         timer = timer or self._device.timer
+        run = self._launched(run, launch)
         if run not in self._enqueue_s:
             run()  # Whatever is compiled or allocated at the first call is no part of it.
             self._device.synchronize()
@@ -158,10 +166,18 @@ class _Prover:
         if is_flushed:
             self._device.flush_cache()
         if launch is not Launch.DIRECT:
-            self._device.hold(max(ENQUEUE_MARGIN * self._enqueue_s[run], MIN_HOLD_S))
+            self._device.hold(hold_s(self._enqueue_s[run]))
         timer.start()
         run()
         return timer.stop()
+
+    def _launched(self, run: Callable[[], object], launch: Launch) -> Callable[[], object]:
+        """The run, or its replay where samples are launched as graphs."""
+        if launch is not Launch.GRAPH or run is _nothing:
+            return run
+        if run not in self._replays:
+            self._replays[run] = self._device.capture(run) or run
+        return self._replays[run]
 
     def _timer(self, timer: Timer, launch: Launch) -> TimerProof:
         runs = {count: _repeated(self._work.unit, count) for count in COUNTS}
@@ -201,11 +217,10 @@ class _Prover:
     def _launch_proof(self) -> LaunchProof:
         """An empty op with its launch, and as the samples are launched, in turns."""
         nothing = self._work.nothing
-        replay = self._device.capture(nothing) if self._launch is Launch.GRAPH else None
         direct, used = [], []
         for _ in range(NUM_EMPTY // 2):
             direct.append(self._sample(nothing, Launch.DIRECT))
-            used.append(self._sample(replay or nothing, self._launch))
+            used.append(self._sample(nothing, self._launch))
         return LaunchProof(
             wanted=self._policy.launch,
             used=self._launch,
@@ -213,6 +228,17 @@ class _Prover:
             direct_s=estimate(direct),
             used_s=estimate(used),
         )
+
+    def _hold_proof(self) -> HoldProof:
+        """A hold of known length between start and stop of the timer."""
+        device = self._device
+        held = []
+        for _ in range(NUM_HOLDS):
+            device.synchronize()
+            device.timer.start()
+            device.hold(HOLD_S)
+            held.append(device.timer.stop())
+        return HoldProof(asked_s=HOLD_S, held_s=estimate(held))
 
     def _cache_proof(self) -> CacheProof:
         """Buffers from large to small, until reading one takes longer after a flush."""

@@ -3,11 +3,14 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from harness.record import Sustained
+from harness.record import Energy, Sustained
 from harness.results import ResultRow
 from harness.units import GIGA, duration, energy, significant
 
 NOT_SETTLED = "not settled"
+HOST_BOUND = "host bound"
+FINE_S = 1.0
+"""Counters move about every 0.1 s, so that over less than this a third digit means nothing."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -35,18 +38,26 @@ def _energy(rows: Sequence[ResultRow]) -> PowerTable:
     for row in rows:
         if row.energy is None:
             continue
-        joules = row.energy.joules_per_run
-        per_flop = energy(joules / row.flops) if row.flops else ""
-        per_byte = energy(joules / row.num_bytes) if row.num_bytes else ""
-        power = f"{significant(row.energy.mean_power_w)} W"
-        lines.append((*_name(row), energy(joules), per_flop, per_byte, power))
+        joules, digits = row.energy.joules_per_run, _digits(row.energy)
+        per_flop = energy(joules / row.flops, digits) if row.flops else ""
+        per_byte = energy(joules / row.num_bytes, digits) if row.num_bytes else ""
+        power = f"{significant(row.energy.mean_power_w, digits)} W"
+        remark = HOST_BOUND if row.energy.is_host_bound else ""
+        lines.append((*_name(row), energy(joules, digits), per_flop, per_byte, power, remark))
     numbers = ("per run", "per FLOP", "per byte", "mean power")
     return PowerTable(
-        note="By the device's own counter, over runs without a pause and without a flush between.",
-        heads=("case", "implementation", *numbers),
+        note="By the device's own counter, over runs without a pause and without a flush between. "
+        f"What is {HOST_BOUND} was launched no faster than it ran, and holds what the idle device "
+        "drew.",
+        heads=("case", "implementation", *numbers, "remark"),
         numbers=numbers,
         lines=tuple(lines),
     )
+
+
+def _digits(found: Energy) -> int:
+    """As many as the counter allows."""
+    return 3 if found.seconds >= FINE_S else 2
 
 
 def _sustained(rows: Sequence[ResultRow]) -> PowerTable:

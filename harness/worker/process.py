@@ -24,6 +24,7 @@ EXIT_TIMEOUT_S = 30.0
 KEEP_HOST_MEMORY = {"MALLOC_MMAP_MAX_": "0", "MALLOC_TRIM_THRESHOLD_": str(2**40)}
 """Makes glibc keep freed memory, as the allocators of accelerators do. Otherwise each large output
 on a CPU is fetched from the system page by page: a copy of 128 MiB ran at 4 GB/s, of 4 MiB at 20.
+A device's `release_memory` gives it back between cases.
 
 Source: mallopt(3).
 """

@@ -40,6 +40,18 @@ and is no reason why it would run slower. Bit 0x100 is clocks set for a display.
 Source: NVML API reference, section NvmlClocksEventReasons; bits 0x200 and 0x400 are in nvml.h.
 """
 
+POWER_FIELD = 186
+"""NVML_FI_DEV_POWER_INSTANT, in bindings that do not name it.
+
+Source: nvml.h, "Current GPU power, supported on all architectures"; in milliwatts.
+"""
+LATEST_INSTANT = (8, 0)
+"""Compute capability of GA100. `nvmlDeviceGetPowerUsage` is of the moment up to it, and the mean
+over the last second on all newer chips: a turn of 20 ms is a fiftieth of that.
+
+Source: NVML API reference, nvmlDeviceGetPowerUsage.
+"""
+MEAN_POWER = "power is a mean over 1 s"
 
 _DRIVER = Path("/proc/driver/nvidia/version")
 
@@ -87,7 +99,9 @@ class NvmlTelemetry:
         self._handle = handle
         self._occupants = Occupants(self._processes)
         driver = self._asked("nvmlSystemGetDriverVersion", of_chip=False)
-        self.source = f"NVML {driver}" if driver else "NVML"
+        self._has_power_field = self._power_of_field_w() is not None
+        name = f"NVML {driver}" if driver else "NVML"
+        self.source = name if self._is_power_instant() else f"{name}, {MEAN_POWER}"
 
     def state(self) -> DeviceState:
         """The state now; takes one to three milliseconds."""
@@ -99,7 +113,7 @@ class NvmlTelemetry:
             memory_clock_hz=number(
                 self._asked("nvmlDeviceGetClockInfo", getattr(nvml, "NVML_CLOCK_MEM", 2)), scale=1e6
             ),
-            power_w=number(self._asked("nvmlDeviceGetPowerUsage"), scale=1e-3),
+            power_w=self._power_w(),
             energy_j=number(self._asked("nvmlDeviceGetTotalEnergyConsumption"), scale=1e-3),
             temperature_c=celsius(
                 self._asked("nvmlDeviceGetTemperature", getattr(nvml, "NVML_TEMPERATURE_GPU", 0))
@@ -115,6 +129,34 @@ class NvmlTelemetry:
             return function(self._handle, *arguments) if of_chip else function(*arguments)
         except Exception:
             return None
+
+    def _power_w(self) -> float | None:
+        """Always by the same function, since the two mean different things."""
+        if self._has_power_field:
+            return self._power_of_field_w()
+        return number(self._asked("nvmlDeviceGetPowerUsage"), scale=1e-3)
+
+    def _power_of_field_w(self) -> float | None:
+        """Of the moment, as newer drivers tell it; None where this one does not."""
+        field = getattr(self._nvml, "NVML_FI_DEV_POWER_INSTANT", POWER_FIELD)
+        answer = self._asked("nvmlDeviceGetFieldValues", [field])
+        try:
+            if answer[0].nvmlReturn != 0:  # NVML_SUCCESS; each field has its own.
+                return None
+            # A chip that computes draws power: zero is no reading.
+            return number(answer[0].value.uiVal, scale=1e-3) or None
+        except (TypeError, IndexError, AttributeError):
+            return None
+
+    def _is_power_instant(self) -> bool:
+        """Whether the power is one of the moment; also where this chip has no power at all."""
+        if self._has_power_field or self._power_w() is None:
+            return True
+        capability = self._asked("nvmlDeviceGetCudaComputeCapability")
+        try:
+            return tuple(int(part) for part in capability) <= LATEST_INSTANT
+        except (TypeError, ValueError):
+            return False
 
     def _reasons(self) -> tuple[str, ...]:
         bits = self._asked("nvmlDeviceGetCurrentClocksEventReasons")

@@ -6,6 +6,7 @@ from types import SimpleNamespace
 import pytest
 import torch
 
+from harness.device import accelerator
 from harness.device.accelerator import AcceleratorDevice, EventTimer
 from harness.device.base import DeviceState
 from harness.device.clock import HostClock
@@ -176,3 +177,46 @@ def test_a_poisoned_context_is_found_out(monkeypatch: pytest.MonkeyPatch) -> Non
 
     monkeypatch.setattr(torch.accelerator, "synchronize", broken)
     assert not device.is_usable()
+
+
+def full_until(monkeypatch: pytest.MonkeyPatch, num_tries: int) -> None:
+    """Memory is full for so many tries."""
+    plain, tries = torch.rand, iter(range(num_tries))
+
+    def rand(*size: int, device: torch.device) -> torch.Tensor:
+        if next(tries, None) is not None:
+            raise torch.OutOfMemoryError("CUDA out of memory.")
+        return plain(*size, device=device)
+
+    monkeypatch.setattr(torch, "rand", rand)
+
+
+@pytest.mark.parametrize("num_tries", [1, 2])
+def test_a_device_whose_memory_is_full_is_not_broken(
+    num_tries: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    device = AcceleratorDevice()
+    emptied: list[bool] = []
+    monkeypatch.setattr(torch.accelerator, "empty_cache", lambda: emptied.append(True))
+    full_until(monkeypatch, num_tries)
+    assert device.is_usable()
+    assert emptied == [True]
+
+
+def test_full_memory_does_not_hide_a_broken_device(monkeypatch: pytest.MonkeyPatch) -> None:
+    device = AcceleratorDevice()
+    full_until(monkeypatch, 2)
+
+    def broken() -> None:
+        raise RuntimeError("unspecified launch failure")
+
+    monkeypatch.setattr(torch.accelerator, "synchronize", broken)
+    assert not device.is_usable()
+
+
+def test_it_gives_the_hosts_memory_back_too(monkeypatch: pytest.MonkeyPatch) -> None:
+    device = AcceleratorDevice()
+    given_back: list[bool] = []
+    monkeypatch.setattr(accelerator, "release_to_system", lambda: given_back.append(True))
+    device.release_memory()
+    assert given_back == [True]

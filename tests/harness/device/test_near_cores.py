@@ -4,6 +4,7 @@ import os
 import subprocess
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -30,6 +31,18 @@ def test_the_list_of_a_device_is_found_by_its_address(tmp_path: Path) -> None:
     (place / "local_cpulist").write_text("0-15,32-47\n", encoding="ascii")
     assert cores_at("0000:3b:00.0", tmp_path) == "0-15,32-47"
     assert cores_at("0000:5e:00.0", tmp_path) == ""
+
+
+def test_a_chips_place_on_the_bus_leads_to_its_list(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    placed = SimpleNamespace(pci_domain_id=1, pci_bus_id=0x3B, pci_device_id=0)
+    monkeypatch.setattr(torch.cuda, "get_device_properties", lambda device: placed)
+    (tmp_path / "0001:3b:00.0").mkdir()
+    (tmp_path / "0001:3b:00.0" / "local_cpulist").write_text("0-15\n", encoding="ascii")
+    assert near_cores(torch.device("cuda", 0), tmp_path) == "0-15"
+    monkeypatch.setattr(torch.cuda, "get_device_properties", lambda device: SimpleNamespace())
+    assert near_cores(torch.device("cuda", 0), tmp_path) == ""
 
 
 def test_the_processor_is_near_all_cores() -> None:

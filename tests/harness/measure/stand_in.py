@@ -59,6 +59,7 @@ class StandIn:
         *,
         launch_s: float = 0.0,
         can_hold: bool = False,
+        hold_factor: float = 1.0,
         can_capture: bool = False,
         is_flushing: bool = True,
         cache_bytes: int = CACHE_BYTES,
@@ -71,6 +72,7 @@ class StandIn:
         self.clock_s = 0.0
         self.launch_s = launch_s
         self._held_s = 0.0
+        self._hold_factor = hold_factor
         self._can_hold, self._can_capture = can_hold, can_capture
         self._is_flushing, self._cache_bytes = is_flushing, cache_bytes
         self._is_cold = True
@@ -130,6 +132,7 @@ class StandIn:
     def hold(self, seconds: float) -> bool:
         if self._can_hold and seconds:
             self._held_s = 1.0
+            self.clock_s += self._hold_factor * seconds
         return self._can_hold
 
     def capture(self, run: Callable[[], Result]) -> Callable[[], Result] | None:

@@ -6,7 +6,7 @@ from dataclasses import replace
 
 import pytest
 
-from harness.measure.loop import Entrant, Outcome, measure
+from harness.measure.loop import DeviceLost, Entrant, Outcome, measure
 from harness.measure.policy import Launch, MeasurePolicy
 from harness.measure.subject import Subject
 from harness.record import Correctness, Measurement
@@ -70,6 +70,16 @@ def test_a_held_sample_holds_the_work_alone() -> None:
     assert median_s(measurement) == pytest.approx(WORK_S, rel=0.01)
 
 
+def test_a_sample_is_held_for_its_start_and_stop_at_least() -> None:
+    device = StandIn(launch_s=LAUNCH_S, can_hold=True)
+    held: list[float] = []
+    plain = device.hold
+    device.hold = lambda seconds: (held.append(seconds), plain(seconds))[1]  # type: ignore[method-assign]
+    measured(device, Launch.HELD)
+    assert len(held) > 10
+    assert min(seconds for seconds in held if seconds) >= 50e-6
+
+
 def test_where_nothing_can_be_held_the_record_says_direct() -> None:
     measurement = measured(StandIn(launch_s=LAUNCH_S), Launch.HELD)
     assert measurement.launch == "direct"
@@ -108,3 +118,15 @@ def test_a_run_that_cannot_be_captured_with_all_its_inputs_is_not_replayed_with_
         lambda run: plain(run) if next(answers) else None  # type: ignore[arg-type, return-value]
     )
     assert measured(device, Launch.GRAPH, num_sets=2).launch == "held"
+
+
+def test_a_device_that_a_failed_capture_broke_is_lost() -> None:
+    device = StandIn(launch_s=LAUNCH_S, can_hold=True)
+
+    def broken(run: object) -> None:
+        raise RuntimeError("the device no longer computes after a failed capture")
+
+    device.capture = broken  # type: ignore[assignment, method-assign]
+    device.is_usable = lambda: False  # type: ignore[attr-defined]
+    with pytest.raises(DeviceLost, match="after a failed capture"):
+        outcome_on(device, Launch.GRAPH)

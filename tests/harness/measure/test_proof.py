@@ -14,7 +14,7 @@ from harness.judgement import changes_since, judge, proof_warnings, with_later
 from harness.measure.policy import Cache, Launch, MeasurePolicy
 from harness.measure.proof import prove, smallest_step_s
 from harness.proof import Proof
-from tests.harness.measure.stand_in import CACHE_BYTES, StandIn, StandInTimer
+from tests.harness.measure.stand_in import CACHE_BYTES, REPLAY_S, StandIn, StandInTimer
 
 POLICY = MeasurePolicy()
 
@@ -184,6 +184,49 @@ def test_a_hold_that_keeps_nothing_out_is_named() -> None:
     device.hold = lambda seconds: True  # type: ignore[method-assign]
     proof = prove(device, POLICY, device.work())  # type: ignore[arg-type]
     assert "no faster by launch 'held'" in the_warning(proof, "empty op")
+
+
+def test_a_hold_of_known_length_is_timed() -> None:
+    proof = proof_of(launch_s=5e-6, can_hold=True)
+    assert proof.hold is not None
+    assert proof.hold.held_s.value == pytest.approx(1e-3)
+    assert proof_warnings(proof) == ()
+    assert proof_of(launch_s=5e-6).hold is None
+
+
+def test_a_graph_on_a_device_that_is_not_held_has_no_hold_to_prove() -> None:
+    policy = replace(POLICY, launch=Launch.GRAPH)
+    proof = proof_of(policy, launch_s=5e-6, can_capture=True)
+    assert proof.hold is None
+    assert proof_warnings(proof) == ()
+    assert proof_of(policy, launch_s=5e-6, can_capture=True, can_hold=True).hold is not None
+
+
+def test_a_hold_that_is_far_too_short_is_named() -> None:
+    proof = proof_of(launch_s=5e-6, can_hold=True, hold_factor=0.4)
+    assert "busy for 400 us when it was to be held for 1.00 ms" in the_warning(proof, "hold")
+    assert proof_warnings(proof_of(launch_s=5e-6, can_hold=True, hold_factor=0.6)) == ()
+
+
+def test_all_work_is_replayed_where_samples_are_launched_as_graphs() -> None:
+    policy = replace(POLICY, launch=Launch.GRAPH)
+    line = proof_of(policy, launch_s=5e-6, can_capture=True).timers[0].linearity
+    assert line is not None
+    # Each unit holds a launch, which a replay does for a fiftieth of the time.
+    assert line.unit_s == pytest.approx(2e-4 + REPLAY_S, rel=2e-3)
+
+
+def test_work_that_cannot_be_captured_is_launched_without_a_graph() -> None:
+    device = StandIn(launch_s=5e-6, can_capture=True)
+    work = device.work()
+    plain = device.capture
+    device.capture = (  # type: ignore[method-assign]
+        lambda run: plain(run) if run is work.nothing else None  # type: ignore[arg-type, return-value]
+    )
+    proof = prove(device, replace(POLICY, launch=Launch.GRAPH), work)  # type: ignore[arg-type]
+    line = proof.timers[0].linearity
+    assert line is not None
+    assert line.unit_s == pytest.approx(2e-4 + 5e-6, rel=2e-3)
 
 
 def test_a_device_that_cannot_do_the_work_is_not_proven_and_not_stopped() -> None:

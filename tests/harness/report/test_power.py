@@ -3,7 +3,7 @@ from dataclasses import replace
 from harness.device.base import DeviceState
 from harness.record import Energy, Record, Sustained, Window
 from harness.report import html, markdown
-from harness.report.power import NOT_SETTLED, power_tables
+from harness.report.power import HOST_BOUND, NOT_SETTLED, power_tables
 from harness.results import result_rows
 from tests.harness.sample_run import sample_records
 
@@ -37,7 +37,19 @@ def test_energy_is_told_per_run_per_flop_and_per_byte() -> None:
     ((title, table),) = power_tables(result_rows([record_with(energy=ENERGY)]))
     assert title == "Energy"
     # 2.2 J over 2 * 8192^3 FLOPs are 2.0 pJ each; the bytes are 3 * 8192^2 of two bytes.
-    assert table.lines[0][2:] == ("2.20 J", "2.00 pJ", "5.46 nJ", "690 W")
+    assert table.lines[0][2:] == ("2.20 J", "2.00 pJ", "5.46 nJ", "690 W", "")
+
+
+def test_a_short_window_of_the_counter_is_told_with_two_digits() -> None:
+    ((_, table),) = power_tables(result_rows([record_with(energy=replace(ENERGY, seconds=0.25))]))
+    assert table.lines[0][2:] == ("2.2 J", "2.0 pJ", "5.5 nJ", "690 W", "")
+
+
+def test_energy_with_that_of_an_idle_device_is_called_host_bound() -> None:
+    record = record_with(energy=replace(ENERGY, is_host_bound=True))
+    ((_, table),) = power_tables(result_rows([record]))
+    assert table.lines[0][-1] == HOST_BOUND
+    assert table.heads[-1] not in table.numbers
 
 
 def test_sustained_speed_is_told_beside_the_burst() -> None:

@@ -34,6 +34,7 @@ class StandInNvml:
         self.answers = {
             "nvmlSystemGetDriverVersion": "575.57",
             "nvmlDeviceGetPowerUsage": 350_000,
+            "nvmlDeviceGetCudaComputeCapability": (8, 0),
             "nvmlDeviceGetTotalEnergyConsumption": 7_000_000,
             "nvmlDeviceGetTemperature": 61,
             "nvmlDeviceGetCurrentClocksEventReasons": 0,
@@ -88,6 +89,45 @@ def test_nvml_tells_everything_in_si(nvml: StandInNvml) -> None:
         energy_j=7000.0,
         temperature_c=61.0,
     )
+
+
+def power_field(milliwatts: int, code: int = 0) -> list[SimpleNamespace]:
+    """As `nvmlDeviceGetFieldValues` answers for one field."""
+    return [SimpleNamespace(nvmlReturn=code, value=SimpleNamespace(uiVal=milliwatts))]
+
+
+def test_power_is_of_the_moment_where_the_chip_tells_it(nvml: StandInNvml) -> None:
+    nvml.answers["nvmlDeviceGetFieldValues"] = power_field(500_000)
+    reader = nvidia.telemetry(SEEN)
+    assert reader.source == "NVML 575.57"
+    assert reader.state().power_w == 500.0
+
+
+@pytest.mark.parametrize("answer", [power_field(9, code=3), power_field(0), [], None, "nonsense"])
+@pytest.mark.parametrize("capability", [(8, 6), (9, 0), None])
+def test_power_that_is_a_mean_is_said_to_be_one(
+    nvml: StandInNvml, answer: object, capability: object
+) -> None:
+    nvml.answers["nvmlDeviceGetFieldValues"] = answer
+    nvml.answers["nvmlDeviceGetCudaComputeCapability"] = capability
+    reader = nvidia.telemetry(SEEN)
+    assert reader.source == "NVML 575.57, power is a mean over 1 s"
+    assert reader.state().power_w == 350.0
+
+
+@pytest.mark.parametrize("capability", [(7, 0), (8, 0)])
+def test_older_chips_and_the_a100_tell_the_power_of_the_moment_without_the_field(
+    nvml: StandInNvml, capability: tuple[int, int]
+) -> None:
+    nvml.answers["nvmlDeviceGetCudaComputeCapability"] = capability
+    assert nvidia.telemetry(SEEN).source == "NVML 575.57"
+
+
+def test_a_field_that_fails_later_is_not_replaced_by_a_mean(nvml: StandInNvml) -> None:
+    nvml.answers["nvmlDeviceGetFieldValues"] = power_field(500_000)
+    reader = nvidia.telemetry(SEEN)
+    nvml.missing.add("nvmlDeviceGetFieldValues")
+    assert reader.state().power_w is None
 
 
 @pytest.mark.parametrize(
