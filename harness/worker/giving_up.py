@@ -1,8 +1,8 @@
 """When an implementation has failed often enough that the rest of its sizes is not tried.
 
 One that hangs costs its time-out again with every size, and one that crashes costs a new process
-each time. After a few in a row the next would say nothing new. A type, a mode and a variant are each
-a kernel of their own, so what fails in one says nothing of another.
+each time. After a few in a row the next would say nothing new. A type, a mode and a variant are
+each a kernel of their own, so what fails in one says nothing of another.
 """
 
 from harness.cases import CHECK_ROLE, Case

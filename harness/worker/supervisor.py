@@ -202,7 +202,7 @@ class _Supervisor:
         self._device_lock: Lock | None = None
         self._streaks = FailureStreaks()
         self._has_records = False
-        self._last_end = "did not start in time"
+        self._last_end = ""
 
     def close(self) -> None:
         """Let go of the device."""
@@ -297,6 +297,7 @@ class _Supervisor:
                 if not life.num_open and (self._is_late or self._gave_up(life.left)):
                     return life.settled
         if is_overdue:
+            self._last_end = life.overdue_cause
             ending = life.timed_out()
         else:
             life.look(heartbeat.read(), time.monotonic())

@@ -69,35 +69,30 @@ def test_no_look_at_a_beat_being_written_names_a_case_that_was_not_in_flight(
     assert read().case in CASES
 
 
+@pytest.mark.parametrize(("num_written", "case"), [(0, 5), (1, 5), (2, 7), (3, 7)])
 def test_a_beat_that_its_writer_was_killed_in_names_one_of_the_two_cases(
-    path: Path, monkeypatch: pytest.MonkeyPatch
+    path: Path, monkeypatch: pytest.MonkeyPatch, num_written: int, case: int
 ) -> None:
-    class Killed(Exception):
-        pass
+    with closing(Heartbeat(path)) as heartbeat:
+        heartbeat.beat(5)
+        words = heartbeat._words
 
-    for num_written in range(5):
-        path.unlink(missing_ok=True)
-        with closing(Heartbeat(path)) as heartbeat:
-            heartbeat.beat(5)
-            words = heartbeat._words
+        class Dying:
+            """Writes so many words more."""
 
-            class Dying:
-                num_left = num_written
-                release = words.release
+            num_left = num_written
 
-                def __getitem__(self, index: int) -> int:
-                    return words[index]
+            def __getitem__(self, index: int) -> int:
+                return words[index]
 
-                def __setitem__(self, index: int, value: int) -> None:
-                    if not self.num_left:
-                        raise Killed
-                    self.num_left -= 1
-                    words[index] = value
+            def __setitem__(self, index: int, value: int) -> None:
+                if not self.num_left:
+                    raise KeyboardInterrupt
+                self.num_left -= 1
+                words[index] = value
 
-            monkeypatch.setattr(heartbeat, "_words", Dying())
-            if num_written < 4:
-                with pytest.raises(Killed):
-                    heartbeat.beat(7)
-            else:
+        with monkeypatch.context() as patch:
+            patch.setattr(heartbeat, "_words", Dying())
+            with pytest.raises(KeyboardInterrupt):
                 heartbeat.beat(7)
-            assert heartbeat.read().case == (5 if num_written < 2 else 7)
+        assert heartbeat.read().case == case
