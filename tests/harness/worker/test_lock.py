@@ -1,12 +1,16 @@
 """A run's folder and a device have one owner at a time."""
 
+import errno
+import fcntl
+import os
 import subprocess
 import sys
 from collections.abc import Callable
 from contextlib import closing
 from dataclasses import replace
 from pathlib import Path
-from typing import TextIO
+from types import ModuleType
+from typing import TextIO, TypeVar
 from unittest.mock import Mock
 
 import pytest
@@ -26,6 +30,7 @@ from harness.worker.supervisor import LOCK, supervise
 from kernels.op import problem
 from tests.harness.fake_runs import KeepingWatcher, fake_job
 
+T = TypeVar("T")
 CHIP = DeviceInfo(name="chip", torch_device_type="cuda", uuid="abc")
 
 
@@ -157,6 +162,51 @@ def start_code(*codes: str) -> Callable[[Path, Path, TextIO], "subprocess.Popen[
         )
 
     return start
+
+
+class Noticing(KeepingWatcher):
+    def __init__(self) -> None:
+        super().__init__()
+        self.notices: list[str] = []
+
+    def on_notice(self, sentence: str) -> None:
+        self.notices.append(sentence)
+
+
+def refusing(folder: Path, number: int, call: Callable[..., T]) -> Callable[..., T]:
+    """The system's call, which fails so for the files of that folder."""
+
+    def refused(file: object, *arguments: object) -> T:
+        path = Path(f"/proc/self/fd/{file}").readlink() if isinstance(file, int) else file
+        if Path(str(path)).is_relative_to(folder):
+            raise OSError(number, os.strerror(number), str(path))
+        return call(file, *arguments)
+
+    return refused
+
+
+@pytest.mark.skipif(not Path("/proc/self/fd").exists(), reason="needs Linux's /proc")
+@pytest.mark.parametrize(
+    ("module", "name", "number"),
+    [
+        (fcntl, "flock", errno.ENOLCK),
+        (fcntl, "flock", errno.ENOTSUP),
+        (os, "mkdir", errno.EROFS),
+    ],
+    ids=["no locks", "not supported", "read-only"],
+)
+def test_where_a_device_cannot_be_locked_the_run_goes_on_and_says_so_once(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, module: ModuleType, name: str, number: int
+) -> None:
+    folder = tmp_path / "locks"
+    monkeypatch.setattr(module, name, refusing(folder, number, getattr(module, name)))
+    watcher = Noticing()
+    supervise(cpu_job(), tmp_path / "out", watcher)
+    (record,) = RunFolder(tmp_path / "out").records()
+    assert record.status is Status.OK
+    (notice,) = watcher.notices
+    assert notice.startswith(f"{folder} takes no locks ({os.strerror(number)}): see that no ")
+    assert f"set {LOCK_DIR_VARIABLE} to a folder that takes them" in notice
 
 
 @pytest.mark.parametrize(
