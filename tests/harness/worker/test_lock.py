@@ -195,7 +195,7 @@ def refusing(folder: Path, number: int, call: Callable[..., T]) -> Callable[...,
     ],
     ids=["no locks", "not supported", "read-only"],
 )
-def test_where_a_device_cannot_be_locked_the_run_goes_on_and_says_so_once(
+def test_where_a_device_cannot_be_locked_the_run_goes_on_and_says_so(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, module: ModuleType, name: str, number: int
 ) -> None:
     folder = tmp_path / "locks"

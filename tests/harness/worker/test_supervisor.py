@@ -80,7 +80,7 @@ def test_a_crash_leaves_the_lines_it_happened_in(tmp_path: Path) -> None:
     assert statuses_of(tmp_path, "rms_norm") == {Status.CRASHED}
     log = (tmp_path / LOG).read_text(encoding="utf-8")
     assert "Fatal Python error: Segmentation fault" in log
-    assert "subject.py" in log
+    assert "fake_workbench.py" in log
 
 
 def test_a_case_that_needs_more_memory_than_there_is_says_how_much(tmp_path: Path) -> None:
