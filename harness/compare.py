@@ -52,6 +52,15 @@ class Comparison:
     second_steps: float
     difference: str = ""
     """What of the protocol differs, with both values, where the comparison was forced."""
+    first_input_sets: int = 1
+    """Sets of inputs the runs took turns between; the protocol names those that were asked for,
+    and where memory is short there are fewer."""
+    second_input_sets: int = 1
+
+    @property
+    def has_other_input_sets(self) -> bool:
+        """One of the two had fewer sets of inputs."""
+        return self.first_input_sets != self.second_input_sets
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -167,6 +176,8 @@ def _compare(first: Record, second: Record, tolerance: float, difference: str) -
         first_steps=first.measurement.num_timer_steps,
         second_steps=second.measurement.num_timer_steps,
         difference=difference,
+        first_input_sets=first.measurement.num_input_sets,
+        second_input_sets=second.measurement.num_input_sets,
     )
 
 

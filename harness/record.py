@@ -33,7 +33,7 @@ class Status(StrEnum):
     TIMEOUT = "timeout"
     """The case did not end in its time, and its worker was stopped."""
     SKIPPED = "skipped"
-    """Its op had failed too often before, so it was not tried."""
+    """Others of its kind had failed too often before, so it was not tried."""
 
 
 FAILURES = tuple(status for status in Status if status not in (Status.OK, Status.UNSUPPORTED))

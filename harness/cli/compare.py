@@ -61,6 +61,13 @@ def main(options: argparse.Namespace) -> int:
             "protocols and are not equal work; their lines say what differs.",
             style="red",
         )
+    fewer = sum(comparison.has_other_input_sets for comparison in compared.comparisons)
+    if fewer:
+        console.print(
+            f"{fewer} cases had fewer sets of inputs in one of the two, as where memory is short; "
+            "their lines say how many.",
+            style="yellow",
+        )
     for name, cases in (("A", compared.only_first), ("B", compared.only_second)):
         if cases:
             console.print(
@@ -75,14 +82,16 @@ def _title(folder: RunFolder) -> str:
 
 
 def _verdict(comparison: Comparison) -> str:
-    """The verdict, and which of the two times is too short for its timer."""
+    """The verdict, which of the two times is too short for its timer, and other sets of inputs."""
     steps = {"A": comparison.first_steps, "B": comparison.second_steps}
     short = [
         f"{name} {short_text(number)}"
         for name, number in steps.items()
         if number < SHORT_RESOLUTIONS
     ]
-    return ", ".join([comparison.verdict, *short])
+    sets = (comparison.first_input_sets, comparison.second_input_sets)
+    fewer = [f"sets of inputs: A {sets[0]}, B {sets[1]}"] if comparison.has_other_input_sets else []
+    return ", ".join([comparison.verdict, *short, *fewer])
 
 
 def _table(compared: ComparedRuns) -> Table:

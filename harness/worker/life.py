@@ -77,6 +77,16 @@ class Life:
         return self._in_flight.spent_s > limit_s
 
     @property
+    def overdue_cause(self) -> str:
+        """How a child that had to be stopped ended, to follow its name."""
+        if self._in_flight.case == NO_CASE:
+            return f"had begun no case after {START_TIMEOUT_S:g} s and was stopped"
+        return (
+            f"was stopped after measure.case_timeout_s, {self._job.policy.case_timeout_s:g} s: "
+            f"{self._in_flight.signs_of_life}"
+        )
+
+    @property
     def _charged(self) -> int | None:
         """The case in flight, unless there is none or its record is there already."""
         index = self._in_flight.case

@@ -21,8 +21,11 @@ LOCK_DIR_VARIABLE = "CHIPSCALE_LOCK_DIR"
 LOCK_DIR = Path("/tmp/chipscale-locks")
 """The same for every user, since a device is; `$TMPDIR` and `$XDG_RUNTIME_DIR` differ by user."""
 
-_NO_LOCKS = frozenset({errno.ENOLCK, errno.ENOSYS, errno.EOPNOTSUPP})
-"""What a file system without locks answers, as Lustre mounted without `flock`."""
+_NO_LOCKS = frozenset(
+    {errno.ENOLCK, errno.ENOSYS, errno.EOPNOTSUPP, errno.ENOTSUP, errno.EROFS},
+)
+"""What a file system without locks answers, as Lustre mounted without `flock`, and one that is
+read-only, which takes no file to lock."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -87,8 +90,13 @@ class Lock:
 
 
 def is_missing(error: OSError) -> bool:
-    """Whether the file system has no locks."""
+    """Whether the file system has no locks, whoever asks it."""
     return error.errno in _NO_LOCKS
+
+
+def lock_folder() -> Path:
+    """Where the locks of devices are."""
+    return Path(os.environ.get(LOCK_DIR_VARIABLE, "") or LOCK_DIR)
 
 
 def device_lock(device: DeviceInfo, index: int) -> Lock:
@@ -96,8 +104,9 @@ def device_lock(device: DeviceInfo, index: int) -> Lock:
 
     Raises:
         DeviceBusyError: when there is no folder for it.
+        OSError: where the file system has no locks; `is_missing` tells.
     """
-    folder = Path(os.environ.get(LOCK_DIR_VARIABLE, "") or LOCK_DIR)
+    folder = lock_folder()
     which = device.uuid or str(index)
     name = f"{socket.gethostname()}-{device.torch_device_type}-{which}.lock"
     try:
@@ -106,6 +115,8 @@ def device_lock(device: DeviceInfo, index: int) -> Lock:
             folder.chmod(0o1777)
         return Lock(folder / name.replace("/", "_"), is_shared=True)
     except OSError as error:
+        if is_missing(error):
+            raise
         raise DeviceBusyError(
             f"{error.filename or folder}: {error.strerror}, so {device.name} cannot be locked "
             f"against a second run. Set {LOCK_DIR_VARIABLE} to a folder that can be written."

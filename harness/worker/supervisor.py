@@ -17,6 +17,7 @@ from typing import TextIO
 
 from harness.cases import Case
 from harness.codec import to_json
+from harness.device.base import DeviceInfo
 from harness.environment import Environment
 from harness.errors import ConfigError, DeviceBusyError, RecordError
 from harness.judgement import with_later
@@ -31,7 +32,14 @@ from harness.worker.giving_up import FailureStreaks
 from harness.worker.heartbeat import Heartbeat
 from harness.worker.job import Job, read_job
 from harness.worker.life import Life
-from harness.worker.lock import Lock, device_lock, is_missing, this_process
+from harness.worker.lock import (
+    LOCK_DIR_VARIABLE,
+    Lock,
+    device_lock,
+    is_missing,
+    lock_folder,
+    this_process,
+)
 
 MAX_FRUITLESS_STARTS = 3
 """A child that settles no case so often in a row will settle none the next time."""
@@ -164,17 +172,39 @@ def _refuse_other_cases(job: Job, folder: Path) -> None:
             )
 
 
-def _refuse_other_environment(earlier: Environment, now: Environment) -> None:
-    """Records of one run come from one device and one set of versions."""
-    for what, before, after in (
-        ("device", earlier.device, now.device),
-        ("versions", earlier.versions, now.versions),
-        ("commit", earlier.commit, now.commit),
-    ):
-        if before != after:
+def _identity(environment: Environment) -> tuple[tuple[str, object], ...]:
+    """What records of one run have in common, by name.
+
+    Not what a device is read with, which an extension that fails may change, nor its memory, of
+    which a host tells a little more or less after each start.
+    """
+    device = environment.device
+    return (
+        ("device", device.name),
+        ("device UUID", device.uuid),
+        ("driver", device.driver),
+        ("runtime", device.runtime),
+        ("versions", ", ".join(" ".join(each) for each in environment.versions)),
+    )
+
+
+def _refuse_other_environment(
+    earlier: Environment, now: Environment, folder: Path, *, is_restart: bool
+) -> None:
+    """Records of one run come from one device and one set of versions.
+
+    And from one commit where a later command goes on with them.
+    """
+    begun, found = dict(_identity(earlier)), dict(_identity(now))
+    if not is_restart:
+        begun["commit"], found["commit"] = earlier.commit, now.commit
+    for what, before in begun.items():
+        if before != found[what]:
+            when = "its worker was started again" if is_restart else "it is to go on"
             raise RecordError(
-                f"resume: the run was begun with {what} {before}, and now it is {after}; their "
-                "times do not belong in one run. Start a new one."
+                f"{folder}: the run was begun with {what} {before or 'unknown'}, and {when} with "
+                f"{found[what] or 'unknown'}; their times do not belong in one run. Start a new "
+                "one."
             )
 
 
@@ -202,7 +232,8 @@ class _Supervisor:
         self._device_lock: Lock | None = None
         self._streaks = FailureStreaks()
         self._has_records = False
-        self._last_end = "did not start in time"
+        self._has_claimed = False
+        self._last_end = ""
 
     def close(self) -> None:
         """Let go of the device."""
@@ -297,6 +328,7 @@ class _Supervisor:
                 if not life.num_open and (self._is_late or self._gave_up(life.left)):
                     return life.settled
         if is_overdue:
+            self._last_end = life.overdue_cause
             ending = life.timed_out()
         else:
             life.look(heartbeat.read(), time.monotonic())
@@ -317,16 +349,47 @@ class _Supervisor:
 
     def _claim(self, environment: Environment) -> None:
         """Make sure that the device is the run's, and that no other run measures on it."""
-        path = self._folder / ENVIRONMENT
-        if path.exists() and self._has_records:
-            _refuse_other_environment(RunFolder(self._folder).environment, environment)
+        folder = RunFolder(self._folder)
+        if (self._folder / ENVIRONMENT).exists() and self._has_records:
+            earlier = folder.environment
+            _refuse_other_environment(
+                earlier, environment, self._folder, is_restart=self._has_claimed
+            )
+            if earlier.commit != environment.commit:
+                self._warn_of_commit(earlier, environment.commit)
         else:
-            write_atomically(path, to_json(environment) + "\n")
+            folder.write(ENVIRONMENT, environment)
         # The fake chip is in the worker alone: there are as many as there are workers.
-        if self._device_lock is None and environment.device.torch_device_type != "fake":
-            self._device_lock = device_lock(environment.device, self._job.device.index)
-            self._wait_for(self._device_lock, environment.device.name)
+        if not self._has_claimed and environment.device.torch_device_type != "fake":
+            self._lock(environment.device)
+        self._has_claimed = True
         self._watcher.on_environment(environment)
+
+    def _warn_of_commit(self, earlier: Environment, commit: str) -> None:
+        """Keep it with the run that a later worker of it had another commit."""
+        sentence = (
+            f"The commit was {earlier.commit or 'unknown'} when the run began and "
+            f"{commit or 'unknown'} when its worker was started again; if kernels or the harness "
+            "changed between the two, measure again."
+        )
+        if sentence not in earlier.warnings:
+            warned = replace(earlier, warnings=(*earlier.warnings, sentence))
+            RunFolder(self._folder).write(ENVIRONMENT, warned)
+            self._watcher.on_notice(sentence)
+
+    def _lock(self, device: DeviceInfo) -> None:
+        """Keep other runs off the device, where there are locks at all."""
+        try:
+            self._device_lock = device_lock(device, self._job.device.index)
+            self._wait_for(self._device_lock, device.name)
+        except OSError as error:
+            if not is_missing(error):
+                raise
+            self._watcher.on_notice(
+                f"{lock_folder()} takes no locks ({error.strerror}): see that no second run "
+                f"measures on {device.name}, or set {LOCK_DIR_VARIABLE} to a folder that takes "
+                "them."
+            )
 
     def _keep_proof(self, proof: Proof) -> None:
         """The first of the run stays; what a later child finds otherwise is added to it."""
@@ -339,6 +402,7 @@ class _Supervisor:
 
         Raises:
             DeviceBusyError: when it has it for too long.
+            OSError: where the file system has no locks.
         """
         holder = this_process(self._job.run.run_id)
         until_s = time.monotonic() + self._device_wait_s

@@ -106,6 +106,20 @@ def test_records_of_older_versions_are_refused_by_what_they_show() -> None:
     assert forced.comparisons[0].difference == "cache: cold and hot"
 
 
+def with_sets(found: Record, num_input_sets: int) -> Record:
+    assert found.measurement is not None
+    return replace(found, measurement=replace(found.measurement, num_input_sets=num_input_sets))
+
+
+def test_a_case_with_fewer_sets_of_inputs_is_compared_and_told_of() -> None:
+    ours = [with_sets(record(name, 1e-3), 2) for name in ("copy", "add")]
+    theirs = [with_sets(ours[0], 1), ours[1]]
+    fewer, equal = compare_records(ours, theirs).comparisons
+    assert (fewer.first_input_sets, fewer.second_input_sets) == (2, 1)
+    assert fewer.has_other_input_sets
+    assert not equal.has_other_input_sets
+
+
 def test_a_case_without_a_time_on_one_side_is_named_not_compared() -> None:
     failed = replace(record("copy", 1e-3), status=Status.TIMEOUT, measurement=None)
     compared = compare_records([record("copy", 1e-3)], [failed])

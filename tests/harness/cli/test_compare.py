@@ -37,3 +37,27 @@ def test_forced_every_line_says_what_was_not_equal(
     assert "not equal work" in shown
     assert shown.count("inputs: normal and zeros") == 2
     assert "FORCED: 2 cases were measured by different protocols" in shown
+
+
+def test_a_line_says_which_run_had_fewer_sets_of_inputs(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("COLUMNS", "300")
+    ours = tuple(record for record in sample_records() if record.status is Status.OK)[:2]
+    measurement = ours[0].measurement
+    assert measurement is not None
+    num_sets = measurement.num_input_sets
+    short = replace(ours[0], measurement=replace(measurement, num_input_sets=num_sets + 1))
+    first = write_run(tmp_path / "a", records=ours)
+    second = write_run(tmp_path / "b", records=(short, ours[1]))
+    options = argparse.Namespace(
+        first=str(first.path),
+        second=str(second.path),
+        results_dir=tmp_path,
+        tolerance=None,
+        force=False,
+    )
+    assert main(options) == 0
+    shown = capsys.readouterr().out
+    assert shown.count(f"same, sets of inputs: A {num_sets}, B {num_sets + 1}") == 1
+    assert "1 cases had fewer sets of inputs in one of the two" in shown

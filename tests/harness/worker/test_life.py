@@ -103,6 +103,9 @@ def test_a_finished_case_has_no_second_record() -> None:
     assert followed.life.is_overdue
     assert followed.life.timed_out() is None
     assert followed.life.left == [1]
+    assert followed.life.overdue_cause == (
+        "was stopped after measure.case_timeout_s, 10 s: no sign of life for 11.9 s"
+    )
 
 
 def test_a_child_that_never_begins_is_overdue_and_no_case_is_blamed() -> None:
@@ -112,6 +115,7 @@ def test_a_child_that_never_begins_is_overdue_and_no_case_is_blamed() -> None:
     followed.wait(2)
     assert followed.life.is_overdue
     assert followed.life.timed_out() is None
+    assert followed.life.overdue_cause == "had begun no case after 300 s and was stopped"
 
 
 @pytest.mark.parametrize("garbage", [-7, 99, 2**60])

@@ -1,11 +1,17 @@
 """A run's folder and a device have one owner at a time."""
 
+import errno
+import fcntl
+import os
 import subprocess
 import sys
+from collections.abc import Callable
 from contextlib import closing
 from dataclasses import replace
 from pathlib import Path
-from typing import TextIO
+from types import ModuleType
+from typing import TextIO, TypeVar
+from unittest.mock import Mock
 
 import pytest
 
@@ -17,13 +23,14 @@ from harness.environment import num_usable_cores, processor_name
 from harness.errors import DeviceBusyError, RecordError
 from harness.record import Status
 from harness.store.folder import RunFolder
-from harness.worker import process
+from harness.worker import life, process
 from harness.worker.job import Job
 from harness.worker.lock import LOCK_DIR_VARIABLE, Lock, device_lock, this_process
 from harness.worker.supervisor import LOCK, supervise
 from kernels.op import problem
 from tests.harness.fake_runs import KeepingWatcher, fake_job
 
+T = TypeVar("T")
 CHIP = DeviceInfo(name="chip", torch_device_type="cuda", uuid="abc")
 
 
@@ -141,6 +148,67 @@ def test_a_run_goes_on_when_the_other_has_ended(tmp_path: Path) -> None:
         assert free.acquire(this_process("next"))
 
 
+def start_code(*codes: str) -> Callable[[Path, Path, TextIO], "subprocess.Popen[str]"]:
+    """Workers that run these lines one after another, the last of them from then on."""
+    left = list(codes)
+
+    def start(job_file: Path, heartbeat_file: Path, log: TextIO) -> "subprocess.Popen[str]":
+        return subprocess.Popen(
+            [sys.executable, "-c", left.pop(0) if len(left) > 1 else left[0]],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            text=True,
+            start_new_session=True,
+        )
+
+    return start
+
+
+class Noticing(KeepingWatcher):
+    def __init__(self) -> None:
+        super().__init__()
+        self.notices: list[str] = []
+
+    def on_notice(self, sentence: str) -> None:
+        self.notices.append(sentence)
+
+
+def refusing(folder: Path, number: int, call: Callable[..., T]) -> Callable[..., T]:
+    """The system's call, which fails so for the files of that folder."""
+
+    def refused(file: object, *arguments: object) -> T:
+        path = Path(f"/proc/self/fd/{file}").readlink() if isinstance(file, int) else file
+        if Path(str(path)).is_relative_to(folder):
+            raise OSError(number, os.strerror(number), str(path))
+        return call(file, *arguments)
+
+    return refused
+
+
+@pytest.mark.skipif(not Path("/proc/self/fd").exists(), reason="needs Linux's /proc")
+@pytest.mark.parametrize(
+    ("module", "name", "number"),
+    [
+        (fcntl, "flock", errno.ENOLCK),
+        (fcntl, "flock", errno.ENOTSUP),
+        (os, "mkdir", errno.EROFS),
+    ],
+    ids=["no locks", "not supported", "read-only"],
+)
+def test_where_a_device_cannot_be_locked_the_run_goes_on_and_says_so(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, module: ModuleType, name: str, number: int
+) -> None:
+    folder = tmp_path / "locks"
+    monkeypatch.setattr(module, name, refusing(folder, number, getattr(module, name)))
+    watcher = Noticing()
+    supervise(cpu_job(), tmp_path / "out", watcher)
+    (record,) = RunFolder(tmp_path / "out").records()
+    assert record.status is Status.OK
+    (notice,) = watcher.notices
+    assert notice.startswith(f"{folder} takes no locks ({os.strerror(number)}): see that no ")
+    assert f"set {LOCK_DIR_VARIABLE} to a folder that takes them" in notice
+
+
 @pytest.mark.parametrize(
     ("code", "cause"),
     [
@@ -152,21 +220,20 @@ def test_a_run_goes_on_when_the_other_has_ended(tmp_path: Path) -> None:
 def test_a_worker_that_never_settles_a_case_does_not_start_for_ever(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, code: str, cause: str
 ) -> None:
-    num_starts = 0
-
-    def start(job_file: Path, heartbeat_file: Path, log: TextIO) -> "subprocess.Popen[str]":
-        nonlocal num_starts
-        num_starts += 1
-        return subprocess.Popen(
-            [sys.executable, "-c", code],
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            text=True,
-            start_new_session=True,
-        )
-
+    start = Mock(side_effect=start_code(code))
     monkeypatch.setattr(process, "start", start)
     monkeypatch.setattr(process, "EXIT_TIMEOUT_S", 0.5)
     with pytest.raises(RecordError, match=f"Of 3 workers in a row none .* the last {cause}"):
         supervise(fake_job(), tmp_path, KeepingWatcher())
-    assert num_starts == 3
+    assert start.call_count == 3
+
+
+def test_the_end_that_is_told_is_that_of_the_last_worker(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    start = start_code("pass", "pass", "import time; time.sleep(60)")
+    monkeypatch.setattr(process, "start", start)
+    monkeypatch.setattr(life, "START_TIMEOUT_S", 0.5)
+    told = r"the last had begun no case after 0\.5 s and was stopped"
+    with pytest.raises(RecordError, match=told):
+        supervise(fake_job(), tmp_path, KeepingWatcher())

@@ -5,6 +5,7 @@ import signal
 import subprocess
 import sys
 import time
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
@@ -13,6 +14,7 @@ import pytest
 from harness.cases import Case
 from harness.codec import to_json
 from harness.device.request import DeviceRequest, Fault
+from harness.environment import Environment
 from harness.errors import ConfigError, RecordError
 from harness.measure.policy import Values
 from harness.measure.protocol import protocol_hash
@@ -78,7 +80,7 @@ def test_a_crash_leaves_the_lines_it_happened_in(tmp_path: Path) -> None:
     assert statuses_of(tmp_path, "rms_norm") == {Status.CRASHED}
     log = (tmp_path / LOG).read_text(encoding="utf-8")
     assert "Fatal Python error: Segmentation fault" in log
-    assert "subject.py" in log
+    assert "fake_workbench.py" in log
 
 
 def test_a_case_that_needs_more_memory_than_there_is_says_how_much(tmp_path: Path) -> None:
@@ -223,17 +225,80 @@ def test_a_folder_does_not_take_records_of_other_cases(tmp_path: Path) -> None:
         supervise(other, tmp_path, KeepingWatcher())
 
 
-def test_a_run_is_not_gone_on_with_on_another_device(tmp_path: Path) -> None:
-    supervise(fake_job(), tmp_path, KeepingWatcher())
-    path = tmp_path / RECORDS
+def begun(folder: Path) -> RunFolder:
+    """A run that three records were made of."""
+    supervise(fake_job(), folder, KeepingWatcher())
+    path = folder / RECORDS
     lines = path.read_text(encoding="utf-8").splitlines(keepends=True)
     path.write_text("".join(lines[:3]), encoding="utf-8")
-    environment = RunFolder(tmp_path).environment
-    device = replace(environment.device, driver="another")
-    RunFolder(tmp_path).write(ENVIRONMENT, replace(environment, device=device))
-    with pytest.raises(RecordError, match="resume: the run was begun with device"):
-        supervise(fake_job(), tmp_path, KeepingWatcher())
-    assert len(RunFolder(tmp_path).records()) == 3
+    return RunFolder(folder)
+
+
+def test_a_later_command_does_not_go_on_with_a_run_in_another_environment(tmp_path: Path) -> None:
+    run = begun(tmp_path)
+    environment = run.environment
+    device = environment.device
+    for changes, told in (
+        ({"device": replace(device, driver="590")}, "driver 590"),
+        ({"device": replace(device, uuid="other")}, "device UUID other"),
+        ({"versions": (("torch", "1.0"),)}, r"versions torch 1\.0"),
+        ({"commit": "1a2b"}, "commit 1a2b"),
+    ):
+        run.write(ENVIRONMENT, replace(environment, **changes))
+        with pytest.raises(RecordError, match=f"was begun with {told}, and it is to go on with"):
+            supervise(fake_job(), tmp_path, KeepingWatcher())
+        assert len(run.records()) == 3
+
+
+def test_a_run_goes_on_where_its_device_is_read_with_something_else(tmp_path: Path) -> None:
+    run = begun(tmp_path)
+    device = replace(run.environment.device, telemetry="NVML 575", memory_bytes=1)
+    run.write(ENVIRONMENT, replace(run.environment, device=device))
+    supervise(fake_job(), tmp_path, KeepingWatcher())
+    assert len(run.records()) == len(CASES)
+
+
+class Changing(KeepingWatcher):
+    """Changes what the run was begun with, once its first worker is up."""
+
+    def __init__(self, folder: Path, change: Callable[[Environment], Environment]) -> None:
+        super().__init__()
+        self._run = RunFolder(folder)
+        self._change = change
+        self.notices: list[str] = []
+
+    def on_notice(self, sentence: str) -> None:
+        self.notices.append(sentence)
+
+    def on_environment(self, environment: Environment) -> None:
+        if not self.environments:
+            self._run.write(ENVIRONMENT, self._change(environment))
+        super().on_environment(environment)
+
+
+def test_a_commit_made_during_a_run_does_not_end_it_and_is_told_once(tmp_path: Path) -> None:
+    def change(environment: Environment) -> Environment:
+        return replace(environment, commit="1a2b", warnings=("The host was busy.",))
+
+    watcher = Changing(tmp_path, change)
+    # Two crashes, and so three workers.
+    supervise(fake_job({"rms_norm": Fault.SEGFAULT}), tmp_path, watcher)
+    assert len(watcher.environments) == 3
+    assert len(RunFolder(tmp_path).records()) == len(CASES)
+    (notice,) = watcher.notices
+    assert notice.startswith("The commit was 1a2b when the run began and ")
+    kept = RunFolder(tmp_path).environment
+    assert kept.warnings == ("The host was busy.", notice)
+    assert kept.commit == "1a2b"
+
+
+def test_a_driver_that_changed_during_a_run_ends_it(tmp_path: Path) -> None:
+    def change(environment: Environment) -> Environment:
+        return replace(environment, device=replace(environment.device, driver="590"))
+
+    told = "begun with driver 590, and its worker was started again with"
+    with pytest.raises(RecordError, match=told):
+        supervise(fake_job({"rms_norm": Fault.SEGFAULT}), tmp_path, Changing(tmp_path, change))
 
 
 def test_the_bare_host_worker_says_what_is_wrong_in_one_line(tmp_path: Path) -> None:
