@@ -8,6 +8,9 @@ import errno
 import fcntl
 import os
 import socket
+import threading
+import time
+from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -20,6 +23,11 @@ LOCK_DIR_VARIABLE = "CHIPSCALE_LOCK_DIR"
 """Names another folder for the locks of devices, as one that several containers share."""
 LOCK_DIR = Path("/tmp/chipscale-locks")
 """The same for every user, since a device is; `$TMPDIR` and `$XDG_RUNTIME_DIR` differ by user."""
+
+DEVICE_WAIT_S = 60.0
+"""Long enough for the end of a run that is about to end, or for a driver to let go of a process
+that was killed; a run that measures on takes minutes to hours, and is better told of at once."""
+_POLL_S = 0.2
 
 _NO_LOCKS = frozenset({errno.ENOLCK, errno.ENOSYS, errno.EOPNOTSUPP})
 """What a file system without locks answers, as Lustre mounted without `flock`."""
@@ -110,6 +118,52 @@ def device_lock(device: DeviceInfo, index: int) -> Lock:
             f"{error.filename or folder}: {error.strerror}, so {device.name} cannot be locked "
             f"against a second run. Set {LOCK_DIR_VARIABLE} to a folder that can be written."
         ) from None
+
+
+def is_lockable(device: DeviceInfo) -> bool:
+    """False for the fake chip, which is in its process alone: there are as many as processes."""
+    return device.torch_device_type != "fake"
+
+
+def wait_for(
+    lock: Lock,
+    holder: Holder,
+    device_name: str,
+    wait_s: float,
+    on_notice: Callable[[str], None],
+    stop: threading.Event | None = None,
+) -> None:
+    """Take the lock of a device, which another run may have.
+
+    Args:
+        lock: that of the device.
+        holder: who takes it.
+        device_name: for the words.
+        wait_s: how long to wait for its end.
+        on_notice: is told once that it is waited for.
+        stop: once it is set, KeyboardInterrupt is raised.
+
+    Raises:
+        DeviceBusyError: when the other has it for too long.
+    """
+    until_s = time.monotonic() + wait_s
+    is_told = False
+    while not lock.acquire(holder):
+        if stop is not None and stop.is_set():
+            raise KeyboardInterrupt
+        if time.monotonic() >= until_s:
+            raise DeviceBusyError(
+                f"{device_name} is busy: {lock.holder} has it, and did not end within "
+                f"{wait_s:.3g} s. Wait for its end or stop it, then repeat the command; two at once "
+                "would time each other."
+            )
+        if not is_told:
+            on_notice(
+                f"{device_name} is busy: {lock.holder} has it. Waiting up to {wait_s:.3g} s for its "
+                "end."
+            )
+            is_told = True
+        time.sleep(_POLL_S)
 
 
 def _open(path: Path, mode: int) -> int:

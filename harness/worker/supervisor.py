@@ -18,7 +18,7 @@ from typing import TextIO
 from harness.cases import Case
 from harness.codec import to_json
 from harness.environment import Environment
-from harness.errors import ConfigError, DeviceBusyError, RecordError
+from harness.errors import ConfigError, RecordError
 from harness.judgement import with_later
 from harness.proof import Proof
 from harness.record import Record, Status
@@ -31,13 +31,18 @@ from harness.worker.giving_up import FailureStreaks
 from harness.worker.heartbeat import Heartbeat
 from harness.worker.job import Job, read_job
 from harness.worker.life import Life
-from harness.worker.lock import Lock, device_lock, is_missing, this_process
+from harness.worker.lock import (
+    DEVICE_WAIT_S,
+    Lock,
+    device_lock,
+    is_lockable,
+    is_missing,
+    this_process,
+    wait_for,
+)
 
 MAX_FRUITLESS_STARTS = 3
 """A child that settles no case so often in a row will settle none the next time."""
-DEVICE_WAIT_S = 60.0
-"""Long enough for the end of a run that is about to end, or for a driver to let go of a process
-that was killed; a run that measures on takes minutes to hours, and is better told of at once."""
 HEARTBEAT = ".heartbeat"
 LOCK = ".lock"
 LOG = "worker.log"
@@ -322,10 +327,16 @@ class _Supervisor:
             _refuse_other_environment(RunFolder(self._folder).environment, environment)
         else:
             write_atomically(path, to_json(environment) + "\n")
-        # The fake chip is in the worker alone: there are as many as there are workers.
-        if self._device_lock is None and environment.device.torch_device_type != "fake":
+        if self._device_lock is None and is_lockable(environment.device):
             self._device_lock = device_lock(environment.device, self._job.device.index)
-            self._wait_for(self._device_lock, environment.device.name)
+            wait_for(
+                self._device_lock,
+                this_process(self._job.run.run_id),
+                environment.device.name,
+                self._device_wait_s,
+                self._watcher.on_notice,
+                self._stop,
+            )
         self._watcher.on_environment(environment)
 
     def _keep_proof(self, proof: Proof) -> None:
@@ -333,32 +344,6 @@ class _Supervisor:
         folder = RunFolder(self._folder)
         earlier = folder.proof if self._has_records else None
         folder.write(PROOF, proof if earlier is None else with_later(earlier, proof))
-
-    def _wait_for(self, lock: Lock, device_name: str) -> None:
-        """Take the device's lock, which another run may have.
-
-        Raises:
-            DeviceBusyError: when it has it for too long.
-        """
-        holder = this_process(self._job.run.run_id)
-        until_s = time.monotonic() + self._device_wait_s
-        is_told = False
-        while not lock.acquire(holder):
-            if self._stop.is_set():
-                raise KeyboardInterrupt
-            if time.monotonic() >= until_s:
-                raise DeviceBusyError(
-                    f"{device_name} is busy: {lock.holder} measures on it, and did not end within "
-                    f"{self._device_wait_s:g} s. Wait for its end or stop it, then repeat the "
-                    "command; two at once would time each other."
-                )
-            if not is_told:
-                self._watcher.on_notice(
-                    f"{device_name} is busy: {lock.holder} measures on it. Waiting up to "
-                    f"{self._device_wait_s:g} s for its end."
-                )
-                is_told = True
-            time.sleep(process.POLL_S)
 
     def _keep(self, record: Record) -> None:
         """Write the record and make sure that it is on disk before it is told of."""
