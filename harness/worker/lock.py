@@ -147,6 +147,7 @@ def wait_for(
         DeviceBusyError: when the other has it for too long.
     """
     until_s = time.monotonic() + wait_s
+    waiting = f"{round(wait_s, 1):g} s"
     is_told = False
     while not lock.acquire(holder):
         if stop is not None and stop.is_set():
@@ -154,13 +155,12 @@ def wait_for(
         if time.monotonic() >= until_s:
             raise DeviceBusyError(
                 f"{device_name} is busy: {lock.holder} has it, and did not end within "
-                f"{wait_s:.3g} s. Wait for its end or stop it, then repeat the command; two at once "
+                f"{waiting}. Wait for its end or stop it, then repeat the command; two at once "
                 "would time each other."
             )
         if not is_told:
             on_notice(
-                f"{device_name} is busy: {lock.holder} has it. Waiting up to {wait_s:.3g} s for its "
-                "end."
+                f"{device_name} is busy: {lock.holder} has it. Waiting up to {waiting} for its end."
             )
             is_told = True
         time.sleep(_POLL_S)

@@ -6,6 +6,7 @@ import subprocess
 import sys
 import time
 from contextlib import closing
+from io import StringIO
 from pathlib import Path
 
 import pytest
@@ -13,12 +14,15 @@ from rich.console import Console
 
 from harness.cases import Case
 from harness.cli.compiling import compile_before, num_compile_processes
-from harness.codec import to_json
+from harness.codec import from_json, to_json
+from harness.device.base import Device
 from harness.device.cpu import CpuDevice
+from harness.device.fake import FakeDevice
 from harness.device.request import DeviceRequest, FakeOptions, Fault
 from harness.environment import num_usable_cores, processor_name
 from harness.errors import DeviceBusyError
 from harness.worker import compile_ahead as ahead
+from harness.worker import compile_child, process
 from harness.worker.__main__ import main as worker_main
 from harness.worker.compile_ahead import (
     CONTEXT_BYTES,
@@ -187,6 +191,63 @@ def test_a_device_is_locked_while_it_is_compiled_on_and_free_afterwards() -> Non
     assert not seen[0]
     with closing(cpu_lock()) as lock:
         assert lock.acquire(this_process("next"))
+
+
+def test_one_busy_device_of_several_is_left_out(monkeypatch: pytest.MonkeyPatch) -> None:
+    # Fake chips have no lock, so that they are locked here like any device.
+    monkeypatch.setattr(ahead, "is_lockable", lambda device: True)
+    options = FakeOptions(count=2)
+    request = DeviceRequest(name="fake", fake=options)
+    job = dataclasses.replace(fake_job(), device=request, cases=FEW)
+    info = FakeDevice(options, 1).info
+    with closing(device_lock(info, 1)) as lock:
+        assert lock.acquire(this_process("other"))
+        told = compile_ahead(job, 2, devices=(0, 1), device_wait_s=0.2)
+    assert told.startswith("compiled ahead: 2 of 2 cases")
+    assert told.endswith("1 device left out, which another run has")
+
+
+def test_a_driver_that_cannot_open_the_device_is_told_whatever_it_raises(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = tmp_path / "cases.json"
+    path.write_text(to_json(fake_job()), encoding="utf-8")
+    said = StringIO()
+
+    def fail(*_: object) -> Device:
+        raise RuntimeError("CUDA error: out of memory")
+
+    monkeypatch.setattr(compile_child, "claim_output", lambda: said)
+    monkeypatch.setattr(compile_child, "die_with_supervisor", lambda: None)
+    monkeypatch.setattr(compile_child, "open_device", fail)
+    assert compile_child.main(str(path)) == 2
+    answer = from_json(compile_child.Answer, said.getvalue(), "answer")
+    assert answer.refusal == "RuntimeError: CUDA error: out of memory"
+
+
+def test_a_process_that_a_driver_holds_is_not_waited_for_for_ever(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    started: list[subprocess.Popen[str]] = []
+    start, kill = ahead._start, process.kill
+
+    def kept(job_file: Path, device: str) -> "subprocess.Popen[str]":
+        started.append(start(job_file, device))
+        return started[-1]
+
+    monkeypatch.setattr(ahead, "_start", kept)
+    monkeypatch.setattr(process, "kill", lambda child: None)
+    monkeypatch.setattr(process, "STOP_TIMEOUT_S", 0.1)
+    job = dataclasses.replace(fake_job({"rms_norm": Fault.HANG}, case_timeout_s=0.1), cases=FEW[:1])
+    try:
+        with pytest.raises(DeviceBusyError, match=r"was killed 0\.1 s ago and has not ended"):
+            compile_ahead(job, 1)
+    finally:
+        for child in started:
+            kill(child)
+            child.wait()
+            assert child.stdout is not None
+            child.stdout.close()
 
 
 @pytest.mark.slow
