@@ -2,6 +2,7 @@
 
 import dataclasses
 import os
+import select
 import subprocess
 import sys
 import time
@@ -200,9 +201,19 @@ def test_one_busy_device_of_several_is_left_out(monkeypatch: pytest.MonkeyPatch)
     request = DeviceRequest(name="fake", fake=options)
     job = dataclasses.replace(fake_job(), device=request, cases=FEW)
     info = FakeDevice(options, 1).info
+    start = ahead._start
+
+    def opened(job_file: Path, device: str) -> "subprocess.Popen[str]":
+        # Device 0 starts when device 1 is open, and cannot be through before it is waited for.
+        child = start(job_file, device)
+        if job_file.name == "1.json":
+            assert select.select([child.stdout], [], [], 60)[0]
+        return child
+
+    monkeypatch.setattr(ahead, "_start", opened)
     with closing(device_lock(info, 1)) as lock:
         assert lock.acquire(this_process("other"))
-        told = compile_ahead(job, 2, devices=(0, 1), device_wait_s=0.2)
+        told = compile_ahead(job, 2, devices=(1, 0), device_wait_s=0.2)
     assert told.startswith("compiled ahead: 2 of 2 cases")
     assert told.endswith("1 device left out, which another run has")
 
