@@ -1,23 +1,15 @@
 """Compiling before a run measures anything, with its progress shown."""
 
-import math
-import tempfile
 from collections.abc import Sequence
-from dataclasses import replace
-from pathlib import Path
 
 from rich.console import Console
 
 from harness.cases import Case
-from harness.codec import to_json
 from harness.device.open import is_accelerator
 from harness.device.request import DeviceRequest
 from harness.environment import num_usable_cores
-from harness.worker.compile_ahead import compile_ahead, compiling
+from harness.worker.compile_ahead import MAX_PROCESSES, compile_ahead, compiling
 from harness.worker.job import Job
-
-MAX_PROCESSES = 8
-"""Each holds a context on the device and one core; more gain little beside the longest case."""
 
 
 def num_compile_processes(asked: int | None, request: DeviceRequest, cases: Sequence[Case]) -> int:
@@ -48,21 +40,25 @@ def compile_before(
         console: where progress and the time it took are shown.
         devices: the devices that will measure it; none: that of the job.
         done: ids of the cases that have a record already.
+
+    Raises:
+        DeviceBusyError: when another run has every device.
     """
     todo = compiling([case for case in job.cases if case.id not in done])
     num_processes = num_compile_processes(asked, job.device, todo)
     if not num_processes:
         return
-    with tempfile.TemporaryDirectory() as folder, console.status("compiling ahead ...") as status:
-        path = Path(folder) / "cases.json"
-        path.write_text(to_json(replace(job, cases=todo)), encoding="utf-8")
+    with console.status("compiling ahead ...") as status:
         if not console.is_terminal:
             console.print(f"compiling {len(todo)} cases ahead", markup=False)
         told = compile_ahead(
-            path,
+            job,
             num_processes,
-            math.inf,
-            devices,
-            lambda begun, total: status.update(f"compiling ahead: {begun} of {total} cases begun"),
+            devices=devices,
+            done=done,
+            on_progress=lambda begun, total: status.update(
+                f"compiling ahead: {begun} of {total} cases begun"
+            ),
+            on_notice=lambda sentence: console.print(sentence, markup=False, soft_wrap=True),
         )
     console.print(told, markup=False)

@@ -25,7 +25,7 @@ from harness.stats import summarize
 from harness.store.disk import write_atomically
 from harness.store.folder import RUN, RunFolder, RunInfo, run_suffix
 from harness.units import duration
-from harness.worker.compile_ahead import compile_ahead
+from harness.worker.compile_ahead import MAX_PROCESSES, compile_ahead
 from harness.worker.job import read_job
 from harness.worker.supervisor import Watcher, supervise
 
@@ -86,7 +86,7 @@ def main(arguments: list[str] | None = None) -> int:
         type=int,
         default=0,
         metavar="N",
-        help="compile everything in N processes before anything is measured",
+        help=f"compile all in N processes, {MAX_PROCESSES} at most, before anything is measured",
     )
     parser.add_argument(
         "--within",
@@ -99,14 +99,20 @@ def main(arguments: list[str] | None = None) -> int:
     until_s = time.monotonic() + options.within
     try:
         job = read_job(options.cases)
-        if options.compile_first:
-            # Half of the time at most: what is not compiled then is compiled where it is measured.
-            print(compile_ahead(options.cases, options.compile_first, options.within / 2))
         folder = RunFolder(options.out)
         job = replace(job, run=folder.info if (options.out / RUN).exists() else _own_run(job.run))
-        supervise(
-            job, options.out, PlainPrinter(len(job.cases)), within_s=until_s - time.monotonic()
-        )
+        printer = PlainPrinter(len(job.cases))
+        if options.compile_first:
+            told = compile_ahead(
+                job,
+                options.compile_first,
+                # Half of the time: what is not compiled then is compiled where it is measured.
+                options.within / 2,
+                done=frozenset(record.case.id for record in folder.records()),
+                on_notice=printer.on_notice,
+            )
+            print(told, flush=True)
+        supervise(job, options.out, printer, within_s=until_s - time.monotonic())
         if len(folder.records()) == len(job.cases):
             ended = replace(job.run, ended_at=_now())
             write_atomically(options.out / RUN, to_json(ended) + "\n")

@@ -4,11 +4,9 @@ A crash, a hang or a poisoned device context ends this process and costs one cas
 starts another. Imports nothing beyond torch, triton, numpy and the standard library.
 """
 
-import ctypes
 import gc
 import json
 import os
-import signal
 import statistics
 import sys
 import threading
@@ -17,7 +15,6 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import TextIO
 
 import torch
 
@@ -39,6 +36,7 @@ from harness.record import FAILURES, Record, Status
 from harness.worker.events import POISONED_EXIT_CODE, Event, Stage
 from harness.worker.heartbeat import Heartbeat
 from harness.worker.job import Job, read_job
+from harness.worker.supervised import claim_output, die_with_supervisor
 from kernels import registry, triton_support, tuning
 from kernels.op import Problem
 from kernels.tuning import Config, Launches
@@ -275,16 +273,6 @@ def _first_words(error: BaseException) -> str:
     return f"{type(error).__name__}: {lines[0] if lines else 'no message'}"
 
 
-def _claim_output() -> TextIO:
-    """The pipe to the supervisor, with the ordinary output turned to the log.
-
-    What a library or a kernel prints must not end up between two events.
-    """
-    pipe = os.fdopen(os.dup(1), "w", encoding="utf-8")
-    os.dup2(2, 1)
-    return pipe
-
-
 def _end_with_supervisor() -> None:
     """End this process when the supervisor is gone, even while a case hangs.
 
@@ -292,19 +280,6 @@ def _end_with_supervisor() -> None:
     """
     sys.stdin.read()
     os._exit(1)
-
-
-_PR_SET_PDEATHSIG = 1
-"""Source: prctl(2)."""
-
-
-def _die_with_supervisor() -> None:
-    """Have the system kill this process when the supervisor is gone, where it is Linux.
-
-    The thread that waits for that cannot run while a hanging extension holds Python's lock.
-    """
-    if sys.platform == "linux":
-        ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
 
 
 def _groups(job: Job, wanted: Sequence[int]) -> Iterator[list[int]]:
@@ -328,13 +303,13 @@ def _groups(job: Job, wanted: Sequence[int]) -> Iterator[list[int]]:
 
 def main(job_file: str, heartbeat_file: str) -> int:
     """Measure the cases whose numbers come on the standard input, as one JSON list."""
-    pipe = _claim_output()
+    pipe = claim_output()
 
     def tell(event: Event) -> None:
         pipe.write(to_json(event) + "\n")
         pipe.flush()
 
-    _die_with_supervisor()
+    die_with_supervisor()
     job = read_job(Path(job_file))
     heartbeat = Heartbeat(Path(heartbeat_file))
     try:

@@ -8,6 +8,9 @@ import errno
 import fcntl
 import os
 import socket
+import threading
+import time
+from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -20,6 +23,11 @@ LOCK_DIR_VARIABLE = "CHIPSCALE_LOCK_DIR"
 """Names another folder for the locks of devices, as one that several containers share."""
 LOCK_DIR = Path("/tmp/chipscale-locks")
 """The same for every user, since a device is; `$TMPDIR` and `$XDG_RUNTIME_DIR` differ by user."""
+
+DEVICE_WAIT_S = 60.0
+"""Long enough for the end of a run that is about to end, or for a driver to let go of a process
+that was killed; a run that measures on takes minutes to hours, and is better told of at once."""
+_POLL_S = 0.2
 
 _NO_LOCKS = frozenset(
     {errno.ENOLCK, errno.ENOSYS, errno.EOPNOTSUPP, errno.ENOTSUP, errno.EROFS},
@@ -121,6 +129,76 @@ def device_lock(device: DeviceInfo, index: int) -> Lock:
             f"{error.filename or folder}: {error.strerror}, so {device.name} cannot be locked "
             f"against a second run. Set {LOCK_DIR_VARIABLE} to a folder that can be written."
         ) from None
+
+
+def is_lockable(device: DeviceInfo) -> bool:
+    """False for the fake chip, which is in its process alone: there are as many as processes."""
+    return device.torch_device_type != "fake"
+
+
+def lock_device(
+    device: DeviceInfo,
+    index: int,
+    holder: Holder,
+    wait_s: float,
+    on_notice: Callable[[str], None],
+    stop: threading.Event | None = None,
+) -> Lock | None:
+    """The device's lock, taken; None for a device or a folder that takes none.
+
+    Args:
+        device: on this host.
+        index: its number, where it tells no UUID.
+        holder: who takes the lock.
+        wait_s: how long to wait for the end of another run that has it.
+        on_notice: is told that it is waited for, or that there are no locks.
+        stop: once it is set, KeyboardInterrupt is raised.
+
+    Raises:
+        DeviceBusyError: when the other has it for too long, or there is no folder for it.
+    """
+    if not is_lockable(device):
+        return None
+    try:
+        lock = device_lock(device, index)
+        _wait_for(lock, holder, device.name, wait_s, on_notice, stop)
+    except OSError as error:
+        if not is_missing(error):
+            raise
+        on_notice(
+            f"{lock_folder()} takes no locks ({error.strerror}): see that no second run measures "
+            f"on {device.name}, or set {LOCK_DIR_VARIABLE} to a folder that takes them."
+        )
+        return None
+    return lock
+
+
+def _wait_for(
+    lock: Lock,
+    holder: Holder,
+    device_name: str,
+    wait_s: float,
+    on_notice: Callable[[str], None],
+    stop: threading.Event | None,
+) -> None:
+    until_s = time.monotonic() + wait_s
+    waiting = f"{round(wait_s, 1):g} s"
+    is_told = False
+    while not lock.acquire(holder):
+        if stop is not None and stop.is_set():
+            raise KeyboardInterrupt
+        if time.monotonic() >= until_s:
+            raise DeviceBusyError(
+                f"{device_name} is busy: {lock.holder} has it, and did not end within "
+                f"{waiting}. Wait for its end or stop it, then repeat the command; two at once "
+                "would time each other."
+            )
+        if not is_told:
+            on_notice(
+                f"{device_name} is busy: {lock.holder} has it. Waiting up to {waiting} for its end."
+            )
+            is_told = True
+        time.sleep(_POLL_S)
 
 
 def _open(path: Path, mode: int) -> int:

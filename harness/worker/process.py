@@ -91,7 +91,7 @@ def events(child: "subprocess.Popen[str]") -> Iterator[Event | None]:
         except queue.Empty:
             if child.poll() is not None:
                 # What it had started may hold the pipe open, which would otherwise never end.
-                _kill_group(child)
+                kill(child)
             yield None
             continue
         if line is None or not line.endswith("\n"):
@@ -117,7 +117,7 @@ def stop(child: "subprocess.Popen[str]") -> None:
     Raises:
         DeviceBusyError: when it does not end.
     """
-    _kill_group(child)
+    kill(child)
     assert child.stdin is not None
     with contextlib.suppress(BrokenPipeError):
         child.stdin.close()
@@ -131,7 +131,8 @@ def stop(child: "subprocess.Popen[str]") -> None:
         ) from None
 
 
-def _kill_group(child: "subprocess.Popen[str]") -> None:
+def kill(child: "subprocess.Popen[str]") -> None:
+    """Kill the child and whatever it has started, without waiting for its end."""
     with contextlib.suppress(ProcessLookupError, PermissionError):
         os.killpg(child.pid, signal.SIGKILL)
 

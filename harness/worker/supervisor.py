@@ -17,9 +17,8 @@ from typing import TextIO
 
 from harness.cases import Case
 from harness.codec import to_json
-from harness.device.base import DeviceInfo
 from harness.environment import Environment
-from harness.errors import ConfigError, DeviceBusyError, RecordError
+from harness.errors import ConfigError, RecordError
 from harness.judgement import with_later
 from harness.proof import Proof
 from harness.record import Record, Status
@@ -33,19 +32,15 @@ from harness.worker.heartbeat import Heartbeat
 from harness.worker.job import Job, read_job
 from harness.worker.life import Life
 from harness.worker.lock import (
-    LOCK_DIR_VARIABLE,
+    DEVICE_WAIT_S,
     Lock,
-    device_lock,
     is_missing,
-    lock_folder,
+    lock_device,
     this_process,
 )
 
 MAX_FRUITLESS_STARTS = 3
 """A child that settles no case so often in a row will settle none the next time."""
-DEVICE_WAIT_S = 60.0
-"""Long enough for the end of a run that is about to end, or for a driver to let go of a process
-that was killed; a run that measures on takes minutes to hours, and is better told of at once."""
 HEARTBEAT = ".heartbeat"
 LOCK = ".lock"
 LOG = "worker.log"
@@ -359,9 +354,15 @@ class _Supervisor:
                 self._warn_of_commit(earlier, environment.commit)
         else:
             folder.write(ENVIRONMENT, environment)
-        # The fake chip is in the worker alone: there are as many as there are workers.
-        if not self._has_claimed and environment.device.torch_device_type != "fake":
-            self._lock(environment.device)
+        if not self._has_claimed:
+            self._device_lock = lock_device(
+                environment.device,
+                self._job.device.index,
+                this_process(self._job.run.run_id),
+                self._device_wait_s,
+                self._watcher.on_notice,
+                self._stop,
+            )
         self._has_claimed = True
         self._watcher.on_environment(environment)
 
@@ -377,52 +378,11 @@ class _Supervisor:
             RunFolder(self._folder).write(ENVIRONMENT, warned)
             self._watcher.on_notice(sentence)
 
-    def _lock(self, device: DeviceInfo) -> None:
-        """Keep other runs off the device, where there are locks at all."""
-        try:
-            self._device_lock = device_lock(device, self._job.device.index)
-            self._wait_for(self._device_lock, device.name)
-        except OSError as error:
-            if not is_missing(error):
-                raise
-            self._watcher.on_notice(
-                f"{lock_folder()} takes no locks ({error.strerror}): see that no second run "
-                f"measures on {device.name}, or set {LOCK_DIR_VARIABLE} to a folder that takes "
-                "them."
-            )
-
     def _keep_proof(self, proof: Proof) -> None:
         """The first of the run stays; what a later child finds otherwise is added to it."""
         folder = RunFolder(self._folder)
         earlier = folder.proof if self._has_records else None
         folder.write(PROOF, proof if earlier is None else with_later(earlier, proof))
-
-    def _wait_for(self, lock: Lock, device_name: str) -> None:
-        """Take the device's lock, which another run may have.
-
-        Raises:
-            DeviceBusyError: when it has it for too long.
-            OSError: where the file system has no locks.
-        """
-        holder = this_process(self._job.run.run_id)
-        until_s = time.monotonic() + self._device_wait_s
-        is_told = False
-        while not lock.acquire(holder):
-            if self._stop.is_set():
-                raise KeyboardInterrupt
-            if time.monotonic() >= until_s:
-                raise DeviceBusyError(
-                    f"{device_name} is busy: {lock.holder} measures on it, and did not end within "
-                    f"{self._device_wait_s:g} s. Wait for its end or stop it, then repeat the "
-                    "command; two at once would time each other."
-                )
-            if not is_told:
-                self._watcher.on_notice(
-                    f"{device_name} is busy: {lock.holder} measures on it. Waiting up to "
-                    f"{self._device_wait_s:g} s for its end."
-                )
-                is_told = True
-            time.sleep(process.POLL_S)
 
     def _keep(self, record: Record) -> None:
         """Write the record and make sure that it is on disk before it is told of."""

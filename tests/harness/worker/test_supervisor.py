@@ -328,7 +328,8 @@ def test_a_bare_host_compiles_ahead_and_says_what_is_left(
     arguments = [str(plan), str(tmp_path / "out")]
     assert worker_main([*arguments, "--compile-first", "2", "--within", "0.001"]) == 5
     shown = capsys.readouterr().out
-    assert "compiled ahead: 0 of 4 cases in 2 processes" in shown
+    assert "compiled ahead: 0 of 4 cases in 0 processes" in shown
+    assert "out of time with 0 under way" in shown
     assert "8 cases are left; the same command goes on." in shown
     assert worker_main([*arguments, "--compile-first", "2"]) == 4
     assert "copy.bf16.forward[N=1024]/torch: error, RuntimeError" in capsys.readouterr().out
