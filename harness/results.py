@@ -111,8 +111,10 @@ class ResultRow:
 
     @property
     def is_above_roof(self) -> bool:
-        """It beat the roof it is held against, so the roof is not the chip's best."""
-        return self.roof_share is not None and self.roof_share > 1
+        """Even its slow end beat the roof it is held against, so that is not the chip's best."""
+        if self.roof_share is None or self.median_s is None or self.high_s is None:
+            return False
+        return self.roof_share * self.median_s > self.high_s
 
     @property
     def flops_per_s(self) -> float | None:

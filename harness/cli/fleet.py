@@ -27,7 +27,7 @@ from harness.fleet import (
 from harness.record import FAILURES
 from harness.report.spread_table import spread_view
 from harness.run import RUNS, new_job, resume_command
-from harness.store.folder import RunFolder, run_suffix
+from harness.store.folder import REPORT_HTML, RunFolder, run_suffix
 from harness.worker.job import Job
 from kernels.tuning import TuningTable
 
@@ -147,9 +147,9 @@ def _finish(
             command = resume_command(outcome.run_id, request.results_dir)
             console.print(f"  what it has is kept: {command}", markup=False, soft_wrap=True)
     is_tracked = track(folders, request.results_dir, request.tracking, console, config_dirs)
-    console.print("\nNext:")
+    console.print("\nThe reports:")
     for folder in folders:
-        console.print(f"  chipscale report {folder.info.run_id}", markup=False, soft_wrap=True)
+        console.print(f"  {folder.path / REPORT_HTML}", markup=False, soft_wrap=True)
     if not is_tracked:
         return TRACKING_REQUIRED_EXIT_CODE
     statuses = Counter(record.status for folder in folders for record in folder.records())

@@ -187,6 +187,8 @@ def environment_warnings(
 ) -> tuple[str, ...]:
     """What a reader should know before trusting the numbers, one sentence each."""
     warnings = list(environment.warnings) if environment is not None else []
+    if environment is not None and environment.device.torch_device_type == "fake":
+        warnings.insert(0, "This chip is not there: its rates, and all times here, are made up.")
     if environment is not None and environment.has_local_changes:
         warnings.append("The checkout had local changes, so its commit does not tell the code.")
     noisy = sum(row.is_noisy for row in rows)

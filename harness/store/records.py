@@ -7,6 +7,7 @@ moves it to `records.quarantined.jsonl`, so that its case is measured again.
 
 import contextlib
 import json
+import math
 import os
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -97,6 +98,9 @@ def _record(line: bytes, where: str) -> Record:
         )
     record = from_data(Record, data, where)
     assert isinstance(record, Record)
+    samples_s = record.measurement.samples_s if record.measurement is not None else (0.0,)
+    if not samples_s or not all(0 <= sample_s < math.inf for sample_s in samples_s):
+        raise RecordError(f"{where}.measurement.samples_s: not all are times.")
     return record
 
 

@@ -114,4 +114,12 @@ def view(predictions: Sequence[Prediction], dropped: Sequence[Dropped]) -> Rende
     if lines:
         parts += [Text(""), Text("Not predicted:", style="bold"), *lines]
     used = f"{data['used']} of {data['rows']} rows predicted"
-    return Group(*parts, Text(""), Text(f"{used}, nothing tuned to a row.", style="bold"))
+    return Group(
+        *parts,
+        Text(""),
+        Text(f"{used}, nothing tuned to a row.", style="bold"),
+        Text(
+            "Errors are of what each row publishes, a time or a rate; format=markdown has those "
+            "of the step time, with their bias."
+        ),
+    )

@@ -106,14 +106,27 @@ def family(row_id: str) -> str:
 
 
 def _whole(row: Row, column: str) -> int | None:
+    """A whole number above zero, or None where the cell is empty."""
     text = row[column]
-    return int(float(text)) if text else None
+    if not text:
+        return None
+    value = float(text)
+    if value < 1 or value != int(value):
+        raise ValueError(f"{column} {text} is not a whole number above zero")
+    return int(value)
+
+
+def _given(row: Row, column: str) -> int:
+    value = _whole(row, column)
+    if value is None:
+        raise ValueError(f"{column} is not given")
+    return value
 
 
 def _data_degree(row: Row) -> int | None:
     """The row's, or what its chips leave where a part of it is written as another axis."""
     degrees = [_whole(row, column) or 1 for column in ("tp", "pp", "cp")]
-    chips, given = int(float(row["chips"])), _whole(row, "dp")
+    chips, given = _given(row, "chips"), _whole(row, "dp")
     left = chips // math.prod(degrees)
     return None if given is None else given if given * math.prod(degrees) == chips else left
 
@@ -128,29 +141,29 @@ def _model(row: Row) -> ModelSpec | str:
     if missing:
         return f"{', '.join(missing)} not given"
     if known is not None:
-        return replace(load_model(known), num_layers=int(float(row["layers"])))
-    hidden, heads = int(float(row["hidden"])), int(float(row["heads"]))
+        return replace(load_model(known), num_layers=_given(row, "layers"))
+    hidden, heads = _given(row, "hidden"), _given(row, "heads")
     experts = None
-    ffn = int(float(row["ffn_hidden"]))
+    ffn = _given(row, "ffn_hidden")
     if row["experts"] and float(row["experts"]) > 1:
         top_k = _whole(row, "topk")
         if top_k is None:
             return "topk not given"
         experts = Experts(
-            num_experts=int(float(row["experts"])), num_experts_per_token=top_k, expert_ffn=ffn
+            num_experts=_given(row, "experts"), num_experts_per_token=top_k, expert_ffn=ffn
         )
         ffn = 0
     is_gated = name.lower().startswith(GATED)
     return ModelSpec(
         name=name,
         title=name,
-        num_layers=int(float(row["layers"])),
+        num_layers=_given(row, "layers"),
         hidden=hidden,
         num_heads=heads,
         num_kv_heads=_whole(row, "kv_heads") or heads,
         head_dim=hidden // heads,
         ffn=ffn,
-        vocab=int(float(row["vocab"])),
+        vocab=_given(row, "vocab"),
         is_embedding_tied=not is_gated,
         source=row["source"],
         experts=experts,
@@ -161,7 +174,7 @@ def _model(row: Row) -> ModelSpec | str:
 def _step_time(row: Row, model: ModelSpec, chip: ChipSpec) -> float:
     value = float(row["metric_value"])
     metric, convention = row["metric_name"], row["flops_convention"]
-    length, chips = int(float(row["seq_len"])), float(row["chips"])
+    length, chips = _given(row, "seq_len"), float(row["chips"])
     tokens = float(row["global_batch_seqs"]) * length
     if metric == TIME:
         return value
@@ -209,14 +222,18 @@ def read_run(row: Row) -> PublishedRun | Dropped:
         return drop("tp, pp not given")
     if row["id"].startswith("megascale-t"):
         return drop("an ablation of methods, one number per method, on one plan")
+    chips = _given(row, "chips")
+    shared = math.prod(_whole(row, column) or 1 for column in ("tp", "pp", "cp"))
+    if chips % shared:
+        return drop(f"tp x pp x cp is {shared}, which does not divide the {chips} chips")
     seconds = _step_time(row, model, chip)
     recompute = row["recompute"].split()[0].strip(",") if row["recompute"] else None
     if recompute not in ("none", "selective", "full"):
         recompute = "none"
     zero = row["zero"][:1]
-    length = int(float(row["seq_len"]))
+    length = _given(row, "seq_len")
     parallel = ParallelSpec(
-        global_batch_tokens=int(float(row["global_batch_seqs"])) * length,
+        global_batch_tokens=_given(row, "global_batch_seqs") * length,
         sequence_length=length,
         dtype=dtype,
         linear_dtype=linear_dtype,
@@ -236,7 +253,7 @@ def read_run(row: Row) -> PublishedRun | Dropped:
         id=row["id"],
         family=family(row["id"]),
         chip=chip,
-        num_chips=int(float(row["chips"])),
+        num_chips=_given(row, "chips"),
         model=model,
         parallel=parallel,
         is_sequence_parallel=is_cut,
@@ -262,7 +279,7 @@ def read_runs(path: Path) -> tuple[list[PublishedRun], list[Dropped]]:
                     f"{path}: no column {', '.join(missing)}. "
                     "`configs/validation/published_runs.csv` shows what a table has."
                 )
-            read = [_read_or_drop(row, number) for number, row in enumerate(reader, start=2)]
+            read = _once([_read_or_drop(row, line) for line, row in enumerate(reader, start=2)])
     except FileNotFoundError:
         raise RecordError(f"{path}: no such file. Give a table as data=FILE.csv.") from None
     except UnicodeDecodeError as error:
@@ -279,3 +296,14 @@ def _read_or_drop(row: Row, line: int) -> PublishedRun | Dropped:
         return read_run(named)
     except (ValueError, ZeroDivisionError) as error:
         return Dropped(id=named["id"], reason=f"a number cannot be read: {error}")
+
+
+def _once(read: list[PublishedRun | Dropped]) -> list[PublishedRun | Dropped]:
+    """The same with rows dropped whose id an earlier one has."""
+    seen: set[str] = set()
+    kept: list[PublishedRun | Dropped] = []
+    for row in read:
+        is_again = row.id in seen and isinstance(row, PublishedRun)
+        seen.add(row.id)
+        kept.append(Dropped(id=row.id, reason="a row above has its id") if is_again else row)
+    return kept

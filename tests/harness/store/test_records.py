@@ -24,6 +24,7 @@ from harness.store.records import (
     repair,
 )
 from tests.harness.fake_runs import CASES
+from tests.harness.sample_run import many_records
 
 KEPT = tuple(
     Record(run_id="run", case=case, status=Status.ERROR, reason=f"reason {number}")
@@ -243,3 +244,15 @@ def test_a_broken_disk_is_told_of_and_a_wrong_path_is_not_called_one(
     with pytest.raises(StorageError, match="Input/output error"):
         write_atomically(tmp_path / "file", "x")
     assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("sample_s", [-1e-3, float("nan"), float("inf")])
+def test_samples_that_are_no_times_are_damage(path: Path, sample_s: float) -> None:
+    (record,) = many_records(1, num_samples=3)
+    assert record.measurement is not None
+    wrong = replace(record.measurement, samples_s=(1e-3, sample_s))
+    path.write_text(to_json(replace(record, measurement=wrong)) + "\n", encoding="ascii")
+    found = read_records(path)
+    assert found.records == ()
+    (damaged,) = found.damaged
+    assert "samples_s: not all are times" in damaged.reason

@@ -85,6 +85,9 @@ def test_a_prediction_is_in_the_metric_of_its_row(
         ("metric_value", "nan", "is not above zero"),
         ("layers", "many", "a number cannot be read"),
         ("heads", "", "heads not given"),
+        ("tp", "0", "tp 0 is not a whole number above zero"),
+        ("layers", "30.5", "layers 30.5 is not a whole number above zero"),
+        ("tp", "7", "does not divide the 16384 chips"),
     ],
 )
 def test_a_bad_cell_costs_its_row_and_says_why(
@@ -99,6 +102,13 @@ def test_a_bad_cell_costs_its_row_and_says_why(
     assert found["used"] == 1
     (dropped,) = found["dropped"]
     assert reason in dropped["reason"]
+
+
+def test_a_row_that_is_there_twice_counts_once(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    found = validated(table(tmp_path / "runs.csv", published(), published()), capsys)
+    assert (found["rows"], found["used"]) == (2, 1)
 
 
 def test_a_table_with_nothing_to_predict_is_told_by_the_exit_code(
