@@ -74,6 +74,11 @@ def job_to_resume(run_id: str, job: Job, results_dir: Path) -> Job:
     """
     folder = find_run(run_id, results_dir)
     earlier = read_job(folder.path / CASES)
+    if folder.path.resolve() != (results_dir / RUNS / earlier.run.run_id).resolve():
+        raise RecordError(
+            f"resume: {folder.path} is a copy of run {earlier.run.run_id}, or was renamed. Only "
+            f"{results_dir / RUNS / earlier.run.run_id} is gone on with; move it there."
+        )
     if earlier.cases != job.cases or earlier.policy != job.policy:
         raise RecordError(
             f"resume: run {run_id} has other cases or another measuring policy than this "
@@ -155,6 +160,8 @@ def find_run(name: str, results_dir: Path) -> RunFolder:
     Raises:
         RecordError: when none is meant, or several.
     """
+    if not name:
+        raise RecordError("no run is named. `chipscale list runs` shows all.")
     if (Path(name) / RUN).exists():
         return RunFolder(Path(name))
     folders = run_folders(results_dir / RUNS)

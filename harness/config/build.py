@@ -511,6 +511,8 @@ def _cases(suite: Any, model: ModelSpec, impls: Sequence[str]) -> tuple[Case, ..
                 f"suite.{name}: '{suite[name]}' is not a list. Write suite.{name}=[{suite[name]}]."
             )
     ops = suite.get("ops")
+    if ops == []:
+        raise ConfigError("suite.ops: the list is empty. Name ops, or write null for all of them.")
     for index, name in enumerate(ops or ()):
         _check_op(f"suite.ops[{index}]", str(name))
     wanted = [

@@ -1,5 +1,6 @@
 """What `measure=...` does to a whole run, on the fake chip."""
 
+import shutil
 from pathlib import Path
 
 import pytest
@@ -72,6 +73,19 @@ def test_implementations_share_the_chips_drift(tmp_path: Path) -> None:
     }
     # The fake chip's own order of implementations is 0.70, 0.75 and 0.80 of its roof.
     assert times_s["torch"] / times_s["triton"] == pytest.approx(0.80 / 0.70, rel=0.03)
+
+
+def test_a_copy_of_a_run_is_not_gone_on_with_in_the_originals_place(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    folder = run(tmp_path, "impls=[torch]")
+    copied = folder.path.with_name("copied")
+    shutil.copytree(folder.path, copied)
+    assert main(["run", "resume=copied", f"results_dir={tmp_path}"]) == 2
+    error = capsys.readouterr().err
+    assert f"{copied} is a copy of run {folder.path.name}" in error
+    assert main(["run", "resume=", f"results_dir={tmp_path}"]) == 2
+    assert "no run is named" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(

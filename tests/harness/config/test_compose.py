@@ -62,6 +62,7 @@ def problems_of(cases: tuple[Case, ...]) -> set[str]:
         ("model=[llama3_8b,qwen3_32b]", "one model at a time. `chipscale run -m model=a,b`"),
         ("~model", "nothing can be taken out"),
         ("suite.ops=[gemm", "close its brackets"),
+        ("suite.ops=[]", "suite.ops: the list is empty"),
         ("suite.roofs=gemm", "suite.roofs: 'gemm' is not a list."),
         ("measure.timeout_s=0", "measure.timeout_s: 0.0 is not greater than 0."),
         ("measure.max_samples=2", "Set it to 20 or more."),
