@@ -12,8 +12,8 @@ import torch
 
 from kernels import dtypes
 from kernels.compiled import eager_impls
-from kernels.op import Cost, Impl, Inputs, Mode, Op, Outputs, Problem, Run, Tolerance
-from kernels.stream import BLOCK, NUM_WARPS, bf16_aot, grid, require_alike
+from kernels.op import Cost, Impl, Inputs, Mode, Op, Outputs, Problem, Run
+from kernels.stream import BLOCK, NUM_WARPS, bf16_aot, exact, grid, require_alike
 from kernels.triton_support import tl, triton, triton_unsupported
 
 
@@ -70,12 +70,6 @@ def make_inputs(problem: Problem, generator: torch.Generator) -> dict[str, torch
     return {"x": torch.randn(problem["N"], generator=generator, device=device, dtype=dtype)}
 
 
-def tolerance(problem: Problem) -> tuple[Tolerance, ...]:
-    """A copy is exact."""
-    exact = Tolerance(dtype=problem.dtype, relative_error=0.0, max_error=0.0, row_error=0.0)
-    return (exact,)
-
-
 def _prepare_triton(problem: Problem, inputs: Inputs) -> Run:
     del problem
     x = inputs["x"]
@@ -94,6 +88,6 @@ OP = Op(
     make_inputs=make_inputs,
     reference=reference,
     cost=cost,
-    tolerance=tolerance,
+    tolerance=exact,
     impls=(*eager_impls(_eager, ("x",)), Impl("triton", _prepare_triton, triton_unsupported)),
 )

@@ -11,8 +11,8 @@ import torch
 
 from kernels import dtypes
 from kernels.op import Cost, Impl, Inputs, Mode, Op, Outputs, Problem, Run
-from kernels.stream import random_inputs
-from kernels.transfer import exact, transfer_unsupported, without_kernels
+from kernels.stream import exact, random_inputs
+from kernels.transfer import transfer_unsupported, without_kernels
 
 
 def reference(problem: Problem, inputs: Inputs) -> Outputs:

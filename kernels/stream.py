@@ -59,6 +59,11 @@ def random_inputs(
     }
 
 
+def exact(problem: Problem) -> tuple[Tolerance, ...]:
+    """What is moved is not rounded."""
+    return (Tolerance(dtype=problem.dtype, relative_error=0.0, max_error=0.0, row_error=0.0),)
+
+
 def rounded_once(problem: Problem) -> tuple[Tolerance, ...]:
     """A result rounded to its type, after a product that was rounded to fp32 at most.
 

@@ -1,4 +1,4 @@
-"""What the copies between host and device share: pinned memory, where there is none, tolerance.
+"""What the copies between host and device share: pinned memory, and where there is no link.
 
 Pinned memory stays where it is, so the device's copy engine reads and writes it by itself. What is
 copied from or to other memory passes through a pinned buffer of the driver, at the host's speed.
@@ -7,7 +7,7 @@ Source: Sanders and Kandrot 2010, CUDA by Example, section 10.2.
 
 import torch
 
-from kernels.op import Impl, Problem, Run, Tolerance
+from kernels.op import Impl, Problem, Run
 
 _NO_KERNEL = "A copy between host and device is the work of a copy engine, and no kernel's."
 
@@ -34,8 +34,3 @@ def without_kernels() -> tuple[Impl, Impl]:
         return _NO_KERNEL
 
     return Impl("compile", _never, unsupported), Impl("triton", _never, unsupported)
-
-
-def exact(problem: Problem) -> tuple[Tolerance, ...]:
-    """A copy is exact."""
-    return (Tolerance(dtype=problem.dtype, relative_error=0.0, max_error=0.0, row_error=0.0),)

@@ -13,8 +13,8 @@ import torch
 
 from kernels import dtypes
 from kernels.compiled import Eager, compile_unsupported, prepare_compiled
-from kernels.op import Cost, Impl, Inputs, Mode, Op, Outputs, Problem, Run, Tolerance
-from kernels.stream import BLOCK, NUM_WARPS, bf16_aot
+from kernels.op import Cost, Impl, Inputs, Mode, Op, Outputs, Problem, Run
+from kernels.stream import BLOCK, NUM_WARPS, bf16_aot, exact
 from kernels.triton_support import cdiv, require_dtype, tl, triton, triton_unsupported
 
 
@@ -69,12 +69,6 @@ def make_inputs(problem: Problem, generator: torch.Generator) -> dict[str, torch
     return {"value": (1.0625 + 0.125 * uniform).to(dtypes.torch_dtype(problem.dtype))}
 
 
-def tolerance(problem: Problem) -> tuple[Tolerance, ...]:
-    """A number is written as it is."""
-    exact = Tolerance(dtype=problem.dtype, relative_error=0.0, max_error=0.0, row_error=0.0)
-    return (exact,)
-
-
 def _prepare_torch(problem: Problem, inputs: Inputs) -> Run:
     value = inputs["value"]
     number = value.item()
@@ -102,7 +96,7 @@ OP = Op(
     make_inputs=make_inputs,
     reference=reference,
     cost=cost,
-    tolerance=tolerance,
+    tolerance=exact,
     impls=(
         # The number is a part of the call, as in everybody's code.
         Impl("torch", _prepare_torch, packs=("value",)),

@@ -154,7 +154,7 @@ class AcceleratorDevice:
         try:
             free, _ = torch.accelerator.get_memory_info(self.torch_device)
             idle = torch.accelerator.memory_reserved() - torch.accelerator.memory_allocated()
-        except (RuntimeError, NotImplementedError, AttributeError):
+        except (RuntimeError, AttributeError):
             return None
         return int(free) + int(idle)
 

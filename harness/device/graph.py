@@ -33,7 +33,7 @@ def capture(run: Callable[[], Result], device: torch.device) -> Callable[[], Res
     """
     try:
         made, side = _empty_graph(device), torch.Stream(device)
-    except (RuntimeError, NotImplementedError, AttributeError):
+    except (RuntimeError, AttributeError):
         return None  # A back-end without graphs, or without streams.
     results: list[Result] = []
     failure = ""
@@ -46,7 +46,7 @@ def capture(run: Callable[[], Result], device: torch.device) -> Callable[[], Res
             torch.accelerator.empty_cache()
         try:
             _record(made, lambda: results.append(run()))
-        except (RuntimeError, NotImplementedError, AttributeError) as error:
+        except (RuntimeError, AttributeError) as error:
             failure = f"{type(error).__name__}: {error}"
     if not failure:
         return _replayed(made, results[0])
@@ -112,7 +112,7 @@ def _recover(made: Any, device: torch.device) -> None:
         with contextlib.suppress(RuntimeError, AttributeError, TypeError):
             # Says so where the allocator knows already.
             torch._C._cuda_endAllocateToPool(device.index or 0, made.pool())
-    with contextlib.suppress(RuntimeError, NotImplementedError, AttributeError):
+    with contextlib.suppress(RuntimeError, AttributeError):
         element = torch.zeros(1, device=device)
         with _current(torch.Stream(device), device):
             _record(_empty_graph(device), lambda: element.add_(1))

@@ -1,9 +1,23 @@
-"""MLflow's own client, used here to read results back."""
+"""What every end-to-end test begins with; MLflow's own client reads results back."""
 
 import warnings
+from pathlib import Path
+
+import pytest
 
 # MLflow's database models raise deprecation warnings of SQLAlchemy once, when they are first
 # imported; with warnings as errors they would stay half configured for the whole session.
 with warnings.catch_warnings():
     warnings.simplefilter("ignore")
     import mlflow.store.tracking.sqlalchemy_store  # noqa: F401
+
+
+@pytest.fixture(scope="module")
+def results(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """One results folder for a file of tests, since a new MLflow database takes seconds."""
+    return tmp_path_factory.mktemp("results")
+
+
+@pytest.fixture(autouse=True)
+def _no_server(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)

@@ -39,17 +39,6 @@ SMALL = (
 """The quick suite cut to what two cores do in seconds."""
 
 
-@pytest.fixture(scope="module")
-def results(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """One results folder for all, since a new MLflow database takes seconds."""
-    return tmp_path_factory.mktemp("results")
-
-
-@pytest.fixture(autouse=True)
-def _no_server(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
-
-
 def newest(results: Path) -> RunFolder:
     return run_folders(results / RUNS)[-1]
 
