@@ -1,6 +1,6 @@
 """How the numbers of a row or a projection are written for people, in every kind of report."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 from harness.environment import Environment
 from harness.projection import Interval, Projection, ScalePoint
@@ -182,6 +182,41 @@ def wall_time_text(wall_time: WallTime) -> str:
     )
 
 
+_WORTH_TELLING: tuple[tuple[Callable[[ResultRow], bool], str], ...] = (
+    (
+        lambda row: row.is_noisy,
+        f"{{}} are noisy: half their interval is more than {NOISY_HALF_WIDTH:.0%} of the median. "
+        "Measure again on a quiet host.",
+    ),
+    (
+        lambda row: row.is_throttled,
+        "The device was throttled all through {}, whose times are of a chip that is slower than it "
+        "should be. Look at its cooling.",
+    ),
+    (
+        lambda row: row.num_throttled > 0 and not row.is_throttled,
+        "The device was throttled for some samples of {}; they are kept, labelled, and left out of "
+        "the medians.",
+    ),
+    (
+        lambda row: row.is_power_capped,
+        "The device was at its power limit in {}, so its clocks depend on the data and on the "
+        "limit that is set.",
+    ),
+    (
+        lambda row: row.is_rejected,
+        "{} were faster than the chip can be, so they have no time here; their records have their "
+        "samples.",
+    ),
+    (
+        lambda row: row.is_above_roof,
+        "{} were faster than their measured roof, so the roof cases did not reach this chip's "
+        "best.",
+    ),
+)
+"""What to say of cases, with their count in the place of the braces."""
+
+
 def environment_warnings(
     environment: Environment | None, rows: Sequence[ResultRow]
 ) -> tuple[str, ...]:
@@ -191,48 +226,11 @@ def environment_warnings(
         warnings.insert(0, "This chip is not there: its rates, and all times here, are made up.")
     if environment is not None and environment.has_local_changes:
         warnings.append("The checkout had local changes, so its commit does not tell the code.")
-    noisy = sum(row.is_noisy for row in rows)
-    if noisy:
-        warnings.append(
-            f"{noisy} of {len(rows)} cases are noisy: half their interval is more than "
-            f"{NOISY_HALF_WIDTH:.0%} of the median. Measure again on a quiet host."
-        )
-    short = short_warning(rows)
-    if short:
-        warnings.append(short)
-    throttled = sum(row.is_throttled for row in rows)
-    if throttled:
-        warnings.append(
-            f"The device was throttled all through {throttled} of {len(rows)} cases, whose times "
-            "are of a chip that is slower than it should be. Look at its cooling."
-        )
-    again = sum(row.num_throttled > 0 and not row.is_throttled for row in rows)
-    if again:
-        warnings.append(
-            f"The device was throttled for some samples of {again} of {len(rows)} cases; they are "
-            "kept, labelled, and left out of the medians."
-        )
-    capped = sum(row.is_power_capped for row in rows)
-    if capped:
-        warnings.append(
-            f"The device was at its power limit in {capped} of {len(rows)} cases, so its clocks "
-            "depend on the data and on the limit that is set."
-        )
-    disturbed = disturbed_text(rows)
-    if disturbed:
-        warnings.append(disturbed)
-    rejected = sum(row.is_rejected for row in rows)
-    if rejected:
-        warnings.append(
-            f"{rejected} of {len(rows)} cases were faster than the chip can be, so they have no "
-            "time here; their records have their samples."
-        )
-    above = sum(row.is_above_roof for row in rows)
-    if above:
-        warnings.append(
-            f"{above} of {len(rows)} cases were faster than their measured roof, "
-            "so the roof cases did not reach this chip's best."
-        )
+    warnings += [text for text in (short_warning(rows), disturbed_text(rows)) if text]
+    for is_so, words in _WORTH_TELLING:
+        count = sum(is_so(row) for row in rows)
+        if count:
+            warnings.append(words.format(f"{count} of {len(rows)} cases"))
     return tuple(warnings)
 
 
