@@ -17,6 +17,7 @@ from harness.extrapolate.collectives import (
     point_to_point_s,
     reduce_scatter_s,
 )
+from harness.extrapolate.constants import PRIOR, Constants
 from harness.extrapolate.memory import SIZE_BYTES, StageParameters
 from harness.extrapolate.pipeline import most_layers
 from harness.extrapolate.priors import GRADIENT_BYTES_ON_WIRE
@@ -103,15 +104,47 @@ def context_exchange_s(
 
 
 def expert_exchange_s(
-    model: ModelSpec, cluster: ClusterSpec, shard: Shard, *, passes: int
+    model: ModelSpec,
+    cluster: ClusterSpec,
+    shard: Shard,
+    *,
+    passes: int,
+    are_cut: bool = False,
+    are_copies_merged: bool = True,
 ) -> float:
-    """Tokens sent to their experts and back, forward and backward; nothing hides them."""
+    """Tokens sent to their experts and back, forward and backward; nothing hides them.
+
+    Where each expert is cut by tensor, its group has one chip of every tensor group, and what it
+    receives is gathered over the tensor group before its products and scattered after them.
+
+    A token whose experts share a scale-up domain enters it once where copies are merged, and is
+    handed on inside; else each of its copies crosses the network.
+
+    Source: Megatron-LM, megatron/core/transformer/moe/README.md, expert tensor parallelism;
+    DeepSeek-V3 (arXiv 2412.19437) section 3.2.2, dispatch in two hops.
+    """
     experts = model.experts
     if shard.expert == 1 or experts is None:
         return 0.0
-    group = placed(cluster, (Span(1, shard.expert),))
-    sent = activation_bytes(model, shard) / shard.tensor * experts.num_experts_per_token
-    return (2 * passes + 2) * all_to_all_s(group, sent)
+    stride = shard.tensor if are_cut else 1
+    group = placed(cluster, (Span(stride, shard.expert),))
+    token_bytes = activation_bytes(model, shard) / shard.tensor
+    sent = token_bytes * experts.num_experts_per_token
+    times = 2 * passes + 2
+    domains = -(-shard.expert * stride // cluster.scaleup_chips)
+    if are_copies_merged and domains > 1:
+        # Of D domains, each but its own is reached by one of K copies at least.
+        reached = (domains - 1) * (1 - (1 - 1 / domains) ** experts.num_experts_per_token)
+        # All-to-all sends the share (D - 1)/D of its bytes out of the domain.
+        crossing = token_bytes * reached * domains / (domains - 1)
+        inside = placed(cluster, (Span(stride, max(1, shard.expert // domains)),))
+        seconds = times * max(all_to_all_s(group, crossing), all_to_all_s(inside, sent))
+    else:
+        seconds = times * all_to_all_s(group, sent)
+    if are_cut and shard.tensor > 1:
+        within = placed(cluster, (Span(1, shard.tensor),))
+        seconds += times * all_gather_s(within, sent * shard.tensor)
+    return seconds
 
 
 def head_exchange_s(model: ModelSpec, cluster: ClusterSpec, shard: Shard) -> float:
@@ -175,6 +208,7 @@ def data_exchange(
     num_layers: int,
     dtype: str,
     microbatch_s: float,
+    constants: Constants = PRIOR,
 ) -> Exchanged:
     """Gradient reduction and weight gather of a stage that holds these parameters.
 
@@ -197,8 +231,9 @@ def data_exchange(
     forward_s, backward_s = microbatch_s / 3, microbatch_s * 2 / 3
     if plan.zero_stage == 3:
         # Every microbatch gathers twice and scatters once, layer by layer.
-        per_pass = 2 * gather + scatter
-        shown = per_pass / layers + max(0.0, per_pass * (1 - 1 / layers) - microbatch_s)
+        per_pass = constants.sharded_exchange_factor * (2 * gather + scatter)
+        never = min(1.0, constants.sharded_exposed_share)
+        shown = never * per_pass + max(0.0, (1 - never) * per_pass - microbatch_s)
         rounds = plan.num_microbatches
         return Exchanged(rounds * shown, rounds * max(0.0, per_pass - shown))
     window = 1.0

@@ -2,8 +2,9 @@
 
 Measured      the fastest correct implementation's median, with its interval.
 Interpolated  from other sizes of the same op, type and mode. A surface
-                  t = a + b flops/roof + c bytes/roof,   a, b, c >= 0
-              is fitted to the relative errors of the measured times, held between the largest
+                  t = a + b flops/roof + c bytes/roof + d waves,   a, b, c, d >= 0
+              (waves: what a product's last, partly filled wave of tiles costs, which grows with
+              its depth alone) is fitted to the relative errors of the measured times, held between the largest
               measured time of a problem smaller in every axis and the smallest of a larger one,
               and never faster than the measured roof. Each step keeps time growing with size, so
               a larger problem is never predicted to be faster. With fewer than three sizes the
@@ -22,19 +23,19 @@ from scipy.optimize import nnls
 
 from harness.device.chip import ChipSpec
 from harness.errors import ConfigError
+from harness.extrapolate.constants import PRIOR, SPREADS, Constants
 from harness.extrapolate.priors import (
     BEST_SHARE_OF_PEAK,
     FIXED_S_PER_KERNEL,
     MEMORY_SHARE_OF_PEAK,
     ROOF_TO_KERNEL,
-    matrix_share,
 )
 from harness.projection import Source
 from harness.record import Record, Status
 from harness.roofline import Bound, Roofline, data_sheet_roofline
 from harness.roofs import HOT, measured_roofs
 from harness.stats import Summary, summarize
-from kernels.op import Cost, Problem
+from kernels.op import Cost, Mode, Problem
 
 CONFIDENCE_SIGMAS = 1.645
 """Standard deviations of a two-sided 90 % interval of a normal distribution."""
@@ -46,6 +47,37 @@ assumed."""
 MIN_SIZES_FOR_SURFACE = 3
 
 CostFunction = Callable[[Problem], Cost]
+
+ATTENTION_OPS = frozenset(
+    {
+        "attention",
+        "mla_decode",
+        "mla_prefill",
+        "paged_decode",
+        "paged_prefill",
+        "varlen_attention",
+        "window_attention",
+    }
+)
+"""Ops whose two products per tile are joined by a softmax, which no plain product waits for."""
+PRODUCTS = frozenset({"gemm", "scaled_gemm", "grouped_gemm"})
+OUTPUTS_OF_A_WAVE = 4.2e6
+"""Elements of output of one wave: 132 multiprocessors of an H100 with 128 x 256 each; the surface
+finds how many of them a product loses."""
+PERMUTING_OPS = frozenset({"moe_permute", "moe_unpermute", "moe_route"})
+BYTES_OF_8_BITS = ("fp8", "int8")
+
+
+def num_outputs(problem: Problem) -> float:
+    """Elements that a product writes, of its gradients those of the gradient."""
+    sizes = dict(problem.axes)
+    if problem.op == "grouped_gemm":
+        rows, columns, depth = sizes["R"], sizes["N"], sizes["K"]
+        weights = sizes["E"] * columns * depth
+    else:
+        rows, columns, depth = sizes["M"], sizes["N"], sizes["K"]
+        weights = columns * depth
+    return {Mode.DGRAD: rows * depth, Mode.WGRAD: weights}.get(problem.mode, rows * columns)
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,17 +107,17 @@ class _Surface:
 
     points: tuple[_Point, ...]
     roof: Roofline
-    coefficients: tuple[float, float, float] = (0.0, 0.0, 0.0)
+    coefficients: tuple[float, ...] = ()
     spread: float = LEAST_INTERPOLATION_SPREAD
 
     def __post_init__(self) -> None:
         seconds = np.array([point.seconds for point in self.points])
         if len(self.points) >= MIN_SIZES_FOR_SURFACE:
-            terms = np.array([self._terms(point.cost) for point in self.points])
+            terms = np.array([self._terms(point.problem, point.cost) for point in self.points])
             # Rows over their own time, so that each size counts alike, short or long.
             found, _ = nnls(terms / seconds[:, None], np.ones(len(self.points)))
             fitted = terms @ found
-            self.coefficients = (float(found[0]), float(found[1]), float(found[2]))
+            self.coefficients = tuple(float(each) for each in found)
             error = float(np.std(np.log(seconds / np.maximum(fitted, 1e-12))))
         else:
             # One or two sizes: their median share of the roof holds for all.
@@ -95,24 +127,27 @@ class _Surface:
                 if (attainable := self._attainable(point)) is not None
             ]
             share = float(np.median(ratio)) if ratio else 1.0
-            self.coefficients = (0.0, share, share)
+            self.coefficients = (0.0, share, share, 0.0)
             error = math.log(ROOF_TO_KERNEL.spread) / CONFIDENCE_SIGMAS
         self.spread = max(LEAST_INTERPOLATION_SPREAD, math.exp(CONFIDENCE_SIGMAS * error))
 
     def _attainable(self, point: _Point) -> float | None:
         return self.roof.attainable_time_s(point.cost, point.problem.dtype)
 
-    def _terms(self, cost: Cost) -> tuple[float, float, float]:
-        dtype = self.points[0].problem.dtype
-        peak, bandwidth = self.roof.peak(dtype), self.roof.bytes_per_s
+    def _terms(self, problem: Problem, cost: Cost) -> tuple[float, float, float, float]:
+        peak, bandwidth = self.roof.peak(problem.dtype), self.roof.bytes_per_s
+        last_wave = 0.0
+        if peak and problem.op in PRODUCTS:
+            last_wave = cost.flops / num_outputs(problem) * OUTPUTS_OF_A_WAVE / peak
         return (
             1e-6,
             cost.flops / peak if peak else 0.0,
             cost.num_bytes / bandwidth if bandwidth else 0.0,
+            last_wave,
         )
 
     def time(self, problem: Problem, cost: Cost) -> OpTime:
-        terms = self._terms(cost)
+        terms = self._terms(problem, cost)
         if len(self.points) >= MIN_SIZES_FOR_SURFACE:
             seconds = sum(a * b for a, b in zip(self.coefficients, terms, strict=True))
         else:
@@ -176,6 +211,8 @@ class Lookup:
     records: Sequence[Record] = ()
     roofs: Roofline | None = None
     """The measured roofs where they are known already; else those of the records."""
+    constants: Constants = PRIOR
+    """How well the software uses the chip, for what was not measured."""
     roof: Roofline = field(init=False)
     """The measured roof; empty where nothing was measured."""
     sheet: Roofline = field(init=False)
@@ -220,11 +257,10 @@ class Lookup:
         surface = self._surfaces.get(problem.group)
         if surface is not None:
             return surface.time(problem, cost)
-        memory_s, memory_spread = self._memory_time(problem, cost)
-        seconds, spread = memory_s, memory_spread
+        seconds, spread = self._memory_time(problem, cost)
         if self._limits().bound(cost, problem.dtype) is not Bound.MEMORY:
             matrix_s, matrix_spread = self._matrix_time(problem, cost)
-            if matrix_s > memory_s:
+            if matrix_s > seconds:
                 seconds, spread = matrix_s, matrix_spread
         fixed = FIXED_S_PER_KERNEL
         return OpTime(
@@ -238,35 +274,59 @@ class Lookup:
         if self.roof.bytes_per_s is not None:
             rate = self.roof.bytes_per_s * ROOF_TO_KERNEL.value
             return cost.num_bytes / rate, ROOF_TO_KERNEL.spread
-        if self.sheet.bytes_per_s is not None:
-            rate = self.sheet.bytes_per_s * MEMORY_SHARE_OF_PEAK.value
-            return cost.num_bytes / rate, MEMORY_SHARE_OF_PEAK.spread
-        raise ConfigError(
-            f"chip {self.chip.name}: the memory bandwidth is n/a, so {problem.id} has no time. "
-            f"Measure the chip (`chipscale run`) or set memory_bandwidth_gb_per_s in its file."
-        )
+        if self.sheet.bytes_per_s is None:
+            raise ConfigError(
+                f"chip {self.chip.name}: the memory bandwidth is n/a, so {problem.id} has no "
+                "time. Measure the chip (`chipscale run`) or set memory_bandwidth_gb_per_s in its "
+                "file."
+            )
+        seconds = cost.num_bytes / self.sheet.bytes_per_s
+        constants = self.constants
+        if problem.op in PRODUCTS or problem.op in ATTENTION_OPS:
+            return seconds / MEMORY_SHARE_OF_PEAK.value, MEMORY_SHARE_OF_PEAK.spread
+        if problem.op == "quantize":
+            factor = constants.quantize_factor / MEMORY_SHARE_OF_PEAK.value
+            return seconds * factor, SPREADS["quantize_factor"]
+        if problem.op in PERMUTING_OPS:
+            return seconds / constants.permute_share, SPREADS["permute_share"]
+        return seconds / constants.memory_share, SPREADS["memory_share"]
 
     def _matrix_time(self, problem: Problem, cost: Cost) -> tuple[float, float]:
-        dtype = problem.dtype
-        share, is_of_peak = matrix_share(problem)
+        dtype, constants = problem.dtype, self.constants
         measured = self.roof.peak(dtype)
         if measured is not None:
             return cost.flops / (measured * ROOF_TO_KERNEL.value), ROOF_TO_KERNEL.spread
-        peak = self.sheet.peak(dtype)
+        best, spread = self._best_rate(problem)
+        if problem.op in ATTENTION_OPS:
+            # Where the best product is far below the peak, attention is as well.
+            peak = self.sheet.peak(dtype) or best / BEST_SHARE_OF_PEAK.value
+            rate = min(peak, best / BEST_SHARE_OF_PEAK.value)
+            name = "attention_backward_share"
+            if problem.mode is Mode.FORWARD:
+                name = "attention_forward_share"
+            return cost.flops / (rate * getattr(constants, name)), spread * SPREADS[name]
+        narrow = dtype in BYTES_OF_8_BITS
+        share = constants.matrix_share_8bit if narrow else constants.matrix_share
+        spread *= SPREADS["matrix_share_8bit" if narrow else "matrix_share"]
+        seconds = cost.flops / (best * share)
+        if problem.op in PRODUCTS:
+            half_wave = constants.half_wave_outputs_8bit if narrow else constants.half_wave_outputs
+            seconds *= 1 + half_wave / num_outputs(problem)
+        if problem.op == "grouped_gemm":
+            seconds /= constants.grouped_share
+        return seconds, spread
+
+    def _best_rate(self, problem: Problem) -> tuple[float, float]:
+        """The best product of that type published for the chip, or a share of its peak."""
+        dtype = problem.dtype
         published = self.chip.achievable(dtype)
         if published is None and dtype == "fp16":
             published = self.chip.achievable("bf16")  # One matrix unit serves both at one rate.
-        if peak is not None and is_of_peak:
-            rate, spread = peak * share.value, share.spread
-            if published is not None:
-                # Where the best product is far below the peak, attention is as well.
-                rate = min(rate, published * share.value / BEST_SHARE_OF_PEAK.value)
-            return cost.flops / rate, spread
         if published is not None:
-            return cost.flops / (published * share.value), share.spread
+            return published, 1.0
+        peak = self.sheet.peak(dtype)
         if peak is not None:
-            rate = peak * BEST_SHARE_OF_PEAK.value * share.value
-            return cost.flops / rate, share.spread * BEST_SHARE_OF_PEAK.spread
+            return peak * BEST_SHARE_OF_PEAK.value, BEST_SHARE_OF_PEAK.spread
         raise ConfigError(
             f"chip {self.chip.name}: the {dtype} rate is n/a, so {problem.id} has no time. "
             f"Measure the chip with {dtype} products (`chipscale run`), or set "

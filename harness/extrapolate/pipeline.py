@@ -15,6 +15,8 @@ class Busy(NamedTuple):
     context: float = 0.0
     expert: float = 0.0
     contention: float = 0.0
+    launch: float = 0.0
+    """Waiting for the host, which launches kernels more slowly than the chip runs them."""
 
     @property
     def total(self) -> float:

@@ -13,11 +13,7 @@ from harness.extrapolate.goodput import (
     interruption_interval_s,
 )
 from harness.extrapolate.lookup import CostFunction, Lookup
-from harness.extrapolate.priors import (
-    BEST_SHARE_OF_PEAK,
-    GROWTH_PER_DOUBLING,
-    MATRIX_SHARE_OF_BEST,
-)
+from harness.extrapolate.priors import BEST_SHARE_OF_PEAK
 from harness.extrapolate.search import Found, best_plan, check_fixed, memory_error
 from harness.extrapolate.step import StepModel, StepTime
 from harness.projection import Interval, OpShare, PlanChoice, Projection, ScalePoint, Source
@@ -306,10 +302,10 @@ def assumptions(context: _Context, headline: ScalePoint, chip: ChipSpec) -> tupl
             "Nothing was measured: all op times come from the data sheet and published rates."
         )
     if lookup.roof.peak(parallel.dtype) is None and chip.achievable(parallel.dtype) is None:
+        share = BEST_SHARE_OF_PEAK.value * lookup.constants.matrix_share
         found.append(
             f"No measured {parallel.dtype} rate is published for {chip.title}: matrix products "
-            f"run at {BEST_SHARE_OF_PEAK.value * MATRIX_SHARE_OF_BEST.value:.0%} of the peak, as "
-            "the median of other chips."
+            f"run at {share:.0%} of the peak, as the median of other chips."
         )
     if context.peak_flops_per_s is None:
         found.append(_without_peak(context, headline))
@@ -318,7 +314,7 @@ def assumptions(context: _Context, headline: ScalePoint, chip: ChipSpec) -> tupl
     found += [
         "Networks are taken from the cluster's file, not measured.",
         "Every chip is as fast as the one measured, but for jitter that costs "
-        f"{GROWTH_PER_DOUBLING.value:.2%} of the busy time per doubling of the chips.",
+        f"{lookup.constants.growth_per_doubling:.2%} of the busy time per doubling of the chips.",
         f"The job is interrupted every {duration(mean_s)} and takes "
         f"{duration(reliability.restart_s)} to come back; a checkpoint of "
         f"{duration(reliability.checkpoint_s)} is taken every "

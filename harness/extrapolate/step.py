@@ -25,19 +25,15 @@ from harness.extrapolate.exchange import (
     pipeline_exchange_s,
     tensor_exchange,
 )
-from harness.extrapolate.lookup import Lookup, OpTime
+from harness.extrapolate.lookup import PRODUCTS, Lookup, OpTime
 from harness.extrapolate.memory import StageParameters, shard_of, stage_parameters, stages_of
 from harness.extrapolate.pipeline import Busy, StageKind, StageTimes, bubble_s
-from harness.extrapolate.priors import (
-    CONTENTION,
-    GROWTH_PER_DOUBLING,
-    HOST_S_PER_LAYER,
-    HOST_S_PER_STEP,
-)
+from harness.extrapolate.priors import CONTENTION
 from harness.projection import PlanChoice, Source, StepPart
 from harness.workload.model import ModelSpec
 from harness.workload.plan import ParallelSpec
 from harness.workload.step import (
+    EXPERTS_AS_ONE,
     Direction,
     LayerKind,
     Shard,
@@ -110,6 +106,22 @@ class Pipelined(Protocol):
     def recompute(self) -> str: ...  # noqa: D102
 
 
+def longer_of(chip_s: float, host_s: float) -> float:
+    """Time of a layer that the chip and the host that launches it each need so long for.
+
+    The longer one where they differ; where they are alike each waits for the other now and then,
+    up to 9 % of it.
+    """
+    longer, shorter = max(chip_s, host_s), min(chip_s, host_s)
+    if longer == 0:
+        return 0.0
+    return longer * math.exp(math.log1p((shorter / longer) ** SHARPNESS) / SHARPNESS)
+
+
+SHARPNESS = 8
+"""Of `longer_of`; higher is nearer to the plain maximum; assumed."""
+
+
 def _stage_times(stages: Sequence[tuple[StageKind, Busy]]) -> tuple[StageTimes, Busy]:
     """The slowest stage and the sum over all."""
     slowest = max((busy for _, busy in stages), key=lambda busy: busy.total)
@@ -130,6 +142,12 @@ class StepModel:
     is_sequence_parallel: bool = True
     """Tensor groups cut norms and residuals along the sequence; False is plain all-reduce."""
     is_attention_fused: bool = True
+    are_weights_trained: bool = True
+    are_experts_cut: bool = False
+    """Each expert is cut by tensor too, so that the chips of an expert group are that far apart;
+    False leaves experts whole, the tensor group's chips each with their part of the tokens."""
+    are_copies_merged: bool = True
+    """Tokens for several experts of a scale-up domain are sent there once."""
     _layers: dict[tuple[Shard, LayerKind, str], LayerTime] = field(default_factory=dict)
     _ends: dict[Shard, tuple[WorkTime, WorkTime]] = field(default_factory=dict)
     _stage_times: dict[tuple[int, int, int, int, str, tuple[StageKind, ...]], StageTimes] = field(
@@ -157,6 +175,7 @@ class StepModel:
             shard,
             linear_dtype=self.linear_dtype,
             is_attention_fused=self.is_attention_fused,
+            are_weights_trained=self.are_weights_trained,
         )
 
     def work_time(self, items: tuple[WorkItem, ...]) -> WorkTime:
@@ -164,9 +183,13 @@ class StepModel:
         forward = backward = attention = low = high = 0.0
         for item in items:
             time: OpTime = self.lookup.time(item.problem)
-            seconds = item.count * time.seconds
-            low += item.count * time.low
-            high += item.count * time.high
+            count = float(item.count)
+            is_grouped = EXPERTS_AS_ONE in item.role and item.problem.op in PRODUCTS
+            if is_grouped and time.source is Source.ROOFLINE:
+                count /= self.lookup.constants.grouped_share
+            seconds = count * time.seconds
+            low += count * time.low
+            high += count * time.high
             if item.direction is Direction.FORWARD:
                 forward += seconds
                 if item.role.startswith("attention core"):
@@ -185,11 +208,10 @@ class StepModel:
 
     def _layer(self, shard: Shard, kind: LayerKind, recompute: str) -> LayerTime:
         work = self.work_time(layer_work(self.model, shard, kind))
-        # A host that launches ops one by one needs this long for a layer, however short they are.
-        forward = max(work.forward_s, HOST_S_PER_LAYER.value / 3)
-        backward = max(work.backward_s, HOST_S_PER_LAYER.value * 2 / 3)
+        forward, backward = work.forward_s, work.backward_s
         again = {"none": 0.0, "selective": work.attention_s, "full": forward}[recompute]
         passes = 2 if recompute == "full" else 1
+        constants = self.lookup.constants
         exposed, hidden = tensor_exchange(
             self.model,
             self.cluster,
@@ -198,20 +220,32 @@ class StepModel:
             passes=passes,
             is_sequence_parallel=self.is_sequence_parallel,
         )
+        # What should hide behind the backward products but is longer shows after all.
+        tensor = constants.tensor_exchange_factor * exposed + max(0.0, hidden - backward)
         context = context_exchange_s(self.model, self.cluster, shard, passes=passes)
         expert = 0.0
+        host = constants.host_s_per_layer
         if kind is LayerKind.MOE:
-            expert = expert_exchange_s(self.model, self.cluster, shard, passes=passes)
-        # What should hide behind the backward products but is longer shows after all.
-        exposed += max(0.0, hidden - backward)
+            expert = constants.expert_exchange_factor * expert_exchange_s(
+                self.model,
+                self.cluster,
+                shard,
+                passes=passes,
+                are_cut=self.are_experts_cut,
+                are_copies_merged=self.are_copies_merged,
+            )
+            host += constants.host_s_per_expert_layer
+        launched = host * (4 / 3 if recompute == "full" else 1)
         busy = Busy(
             compute=forward + backward,
             recompute=again,
-            tensor=exposed,
+            tensor=tensor,
             context=context,
             expert=expert,
             contention=CONTENTION.value * min(hidden, backward),
         )
+        on_chip = busy.total - busy.contention
+        busy = busy._replace(launch=longer_of(on_chip, launched) - on_chip)
         return LayerTime(work, busy)
 
     def ends(self, shard: Shard) -> tuple[WorkTime, WorkTime]:
@@ -275,6 +309,7 @@ class StepModel:
                 dtype=self.dtype,
                 linear_dtype=self.linear_dtype,
                 is_attention_fused=self.is_attention_fused,
+                are_weights_trained=self.are_weights_trained,
             )
             stages = self.stages(shard, kinds, plan.recompute)
             known = self._stage_times[key] = _stage_times(stages)[0]
@@ -308,10 +343,11 @@ class StepModel:
             num_layers=self.model.num_layers,
             dtype=self.dtype,
             microbatch_s=slowest.total,
+            constants=self.lookup.constants,
         )
         contention_s = m * slowest.contention + CONTENTION.value * data.hidden
         optimizer = self.lookup.time(self.optimizer_item(plan).problem)
-        hosted = HOST_S_PER_STEP.value
+        hosted = self.lookup.constants.host_s_per_step
         busy_s = m * slowest.total
         jitter = self._jitter(plan.num_chips) * busy_s
         parts = (
@@ -321,6 +357,7 @@ class StepModel:
             ("exposed context-parallel communication", m * slowest.context),
             ("exposed expert-parallel communication", m * slowest.expert),
             ("contention with hidden communication", contention_s),
+            ("waiting for the host", m * slowest.launch),
             ("pipeline bubble", bubble),
             ("exposed pipeline communication", pipeline_s),
             ("exposed data-parallel communication", data.exposed),
@@ -366,7 +403,7 @@ class StepModel:
     def _jitter(self, num_chips: int) -> float:
         """Share of the busy time lost to the slowest of many chips, beyond one domain."""
         doublings = math.log2(max(1.0, num_chips / self.cluster.scaleup_chips))
-        return GROWTH_PER_DOUBLING.value * doublings
+        return self.lookup.constants.growth_per_doubling * doublings
 
     def optimizer_item(self, plan: PlanChoice) -> WorkItem:
         """The update of the parameters whose moments are on the fullest chip."""

@@ -61,6 +61,8 @@ class Shard:
     """Type in which training multiplies by the weights of layers, as `fp8`; empty for `dtype`."""
     is_attention_fused: bool = True
     """False writes the scores to memory and multiplies all of them, as before FlashAttention."""
+    are_weights_trained: bool = True
+    """False has no gradients of weights, as where adapters beside them are trained (LoRA)."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -101,6 +103,10 @@ def check_shard(model: ModelSpec, shard: Shard, key: str = "shard") -> None:
             f"{key}.tensor: {shard.tensor} and the {kv_heads} key-value heads of {model.name} do "
             f"not divide each other. Set {key}.tensor={math.gcd(shard.tensor, kv_heads)}."
         )
+
+
+EXPERTS_AS_ONE = ", experts as one"
+"""In the role of an 8-bit product over the rows of all experts of a chip."""
 
 
 def _ceil(value: float) -> int:
@@ -177,7 +183,7 @@ class _Layer:
     ) -> list[WorkItem]:
         """The same for the rows of all experts of this chip; in 8 bits, all as one product."""
         if self.shard.linear_dtype and self.phase is Phase.TRAINING:
-            return self.linear(f"{role}, experts as one", rows, columns, depth)
+            return self.linear(f"{role}{EXPERTS_AS_ONE}", rows, columns, depth)
         return [self.experts_gemm(role, rows, num_experts, columns, depth)]
 
     def experts_gemm(
@@ -427,6 +433,10 @@ class _Layer:
         return [self.item("embedding", "embedding", T=self.tokens, V=rows, H=model.hidden)]
 
 
+FOR_WEIGHTS = ", for its weight"
+"""How the role of what only the gradient of a weight needs ends, in 8 bits."""
+
+
 def _quantized(layer: _Layer, role: str, dtype: str, rows: int, width: int) -> WorkItem:
     return layer.item("quantize", f"{role} input", dtype, "token", T=rows, H=width)
 
@@ -440,16 +450,17 @@ def _scaled_gradients(item: WorkItem) -> list[WorkItem]:
     product = item.problem
     rows, columns, depth = product["M"], product["N"], product["K"]
 
-    def again(op: str, variant: str, **axes: int) -> WorkItem:
+    def again(op: str, variant: str, what: str = "", /, **axes: int) -> WorkItem:
         made = problem(op, product.dtype, Mode.FORWARD, variant, **axes)
-        return replace(item, problem=made, direction=Direction.BACKWARD)
+        role = f"{item.role}{what}"
+        return replace(item, problem=made, role=role, direction=Direction.BACKWARD)
 
     return [
         again("quantize", "token", T=rows, H=columns),
         again("scaled_gemm", product.variant, M=rows, N=depth, K=columns),
-        again("quantize", "token", T=columns, H=rows),
-        again("quantize", "token", T=depth, H=rows),
-        again("scaled_gemm", product.variant, M=columns, N=depth, K=rows),
+        again("quantize", "token", FOR_WEIGHTS, T=columns, H=rows),
+        again("quantize", "token", FOR_WEIGHTS, T=depth, H=rows),
+        again("scaled_gemm", product.variant, FOR_WEIGHTS, M=columns, N=depth, K=rows),
     ]
 
 
@@ -487,7 +498,17 @@ def layer_work(
     """One layer of one microbatch on one chip; in training with its backward pass."""
     layer = _Layer(model=model, shard=shard, phase=phase)
     forward = (*layer.attention(), *layer.feed_forward(kind))
-    return (*forward, *backward(forward)) if phase is Phase.TRAINING else forward
+    if phase is not Phase.TRAINING:
+        return forward
+    gradients = backward(forward)
+    if not shard.are_weights_trained:
+        gradients = tuple(item for item in gradients if not _is_of_weights(item))
+    return (*forward, *gradients)
+
+
+def _is_of_weights(item: WorkItem) -> bool:
+    """It is part of the gradient of a weight: its product, or an operand made for it alone."""
+    return item.problem.mode is Mode.WGRAD or item.role.endswith(FOR_WEIGHTS)
 
 
 def head_work(

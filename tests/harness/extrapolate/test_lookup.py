@@ -9,7 +9,8 @@ from harness.config.specs import load_chip
 from harness.device.chip import ChipSpec
 from harness.errors import ConfigError
 from harness.extrapolate.lookup import Lookup
-from harness.extrapolate.priors import FIXED_S_PER_KERNEL, MATRIX_SHARE_OF_BEST
+from harness.extrapolate.constants import PRIOR, Constants
+from harness.extrapolate.priors import FIXED_S_PER_KERNEL
 from harness.projection import Source
 from harness.record import Status
 from harness.roofline import Roofline
@@ -146,9 +147,47 @@ def test_an_op_that_was_not_measured_runs_below_the_measured_roof() -> None:
 
 def test_without_measurements_published_rates_are_used() -> None:
     time = Lookup(H100, registry.cost).time(gemm(8192, 8192, 8192))
-    rate = 794.5e12 * MATRIX_SHARE_OF_BEST.value
+    flops = 2 * 8192 * (8192**2 + PRIOR.half_wave_outputs)
+    rate = 794.5e12 * PRIOR.matrix_share
     assert time.source is Source.ROOFLINE
-    assert time.seconds == pytest.approx(2 * 8192**3 / rate + FIXED_S_PER_KERNEL.value)
+    assert time.seconds == pytest.approx(flops / rate + FIXED_S_PER_KERNEL.value)
+
+
+def test_a_product_loses_half_a_wave_of_outputs_however_many_it_has() -> None:
+    lookup = Lookup(H100, registry.cost, constants=Constants(half_wave_outputs=4e6))
+    small, large = lookup.time(gemm(2048, 2048, 8192)), lookup.time(gemm(8192, 8192, 8192))
+    lost = [
+        time.seconds - FIXED_S_PER_KERNEL.value - flops / (794.5e12 * PRIOR.matrix_share)
+        for time, flops in ((small, 2 * 2048**2 * 8192), (large, 2 * 8192**3))
+    ]
+    assert lost[0] == pytest.approx(lost[1])
+
+
+def test_a_surface_learns_what_the_last_wave_of_a_product_costs() -> None:
+    def seconds(m: int, n: int, k: int) -> float:
+        return 2 * k * (m * n + 2.1e6) / 700e12
+
+    sizes = [(1024, 1024, 4096), (2048, 2048, 8192), (4096, 4096, 2048), (8192, 8192, 8192)]
+    found = [*ROOFS, *(record(gemm(*size), seconds(*size)) for size in sizes)]
+    time = Lookup(H100, registry.cost, found).time(gemm(2048, 4096, 4096))
+    assert time.seconds == pytest.approx(seconds(2048, 4096, 4096), rel=0.01)
+
+
+@pytest.mark.parametrize(
+    ("name", "one"),
+    [
+        ("memory_share", problem("rms_norm", "bf16", Mode.FORWARD, T=8192, H=8192)),
+        ("permute_share", problem("moe_permute", "bf16", Mode.FORWARD, T=8192, K=8, E=64, H=4096)),
+        ("matrix_share", gemm(8192, 8192, 8192)),
+    ],
+)
+def test_each_share_scales_the_time_of_its_ops(name: str, one: Problem) -> None:
+    full, half = (
+        Lookup(H100, registry.cost, constants=Constants(**{name: share})).time(one).seconds
+        for share in (1.0, 0.5)
+    )
+    fixed = FIXED_S_PER_KERNEL.value
+    assert half - fixed == pytest.approx(2 * (full - fixed))
 
 
 def test_an_unknown_rate_is_an_error_that_says_what_to_do() -> None:

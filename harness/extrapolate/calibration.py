@@ -1,0 +1,62 @@
+"""Calibration: the constants that published runs gave, and how far off runs then still are."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+
+from harness.extrapolate.constants import NAMES, PRIOR, SPREADS, Constants, subject
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Calibrated:
+    """A constant of one subject, and the ratio that its 90 % interval reaches either way."""
+
+    value: float
+    spread: float
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Residual:
+    """How far published step times are from predicted ones: P10 and P90 of their ratio."""
+
+    low: float
+    high: float
+
+
+UNCALIBRATED = Residual(low=0.80, high=1.55)
+"""Of software that no run calibrated; the runs of sources left out in turn, see
+`docs/validation.md`."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Calibration:
+    """Constants by name and subject, residuals by software and kind of model."""
+
+    values: Mapping[tuple[str, str], Calibrated]
+    residuals: Mapping[tuple[str, str], Residual]
+    """By software generation and `dense` or `experts`."""
+
+    def constants(self, chip: str, software: str) -> Constants:
+        """The constants of a chip under a software generation; priors where none is known."""
+        found = {}
+        for name in NAMES:
+            known = self.values.get((name, subject(name, chip, software)))
+            if known is not None:
+                found[name] = known.value
+        return replace(PRIOR, **found)
+
+    def spreads(self, chip: str, software: str) -> dict[str, float]:
+        """The 90 % ratio of each constant."""
+        found = {}
+        for name in NAMES:
+            known = self.values.get((name, subject(name, chip, software)))
+            found[name] = SPREADS[name] if known is None else known.spread
+        return found
+
+    def residual(self, software: str, has_experts: bool) -> Residual:
+        """What is left between published and predicted step times of that kind of run."""
+        kind = "experts" if has_experts else "dense"
+        return self.residuals.get((software, kind), UNCALIBRATED)
+
+
+NONE = Calibration(values={}, residuals={})
+"""No published run: every constant is its prior."""
