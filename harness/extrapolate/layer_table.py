@@ -57,7 +57,7 @@ class LayerTable:
                 (LayerKind.MOE, model.num_moe_layers),
             )
         )
-        ends = [steps.ends(shard) for shard, _ in places]
+        ends = [steps.ends(replace(shard, expert=1)) for shard, _ in places]
         works = [
             (
                 (model.num_dense_layers, of_dense.work),

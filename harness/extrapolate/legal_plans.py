@@ -107,22 +107,17 @@ def legal_plans(
     """Every plan for at most so many chips, fixed degrees kept."""
     degrees = list(_degrees(model, cluster, parallel, num_chips))
     sizes = _only(parallel.microbatch_size, MICROBATCH_SIZES)
-    # Each row of `table` is joined with its own options, the next column's.
     rows = [
         (tensor, context, expert, pipeline, size, data, m)
         for tensor, context, expert, pipeline, most_data in degrees
         for size in sizes
         for data, m in _batches(parallel, size, most_data, tensor * context, expert)
     ]
-    table = np.array(rows, dtype=np.int64).reshape(-1, 7).T
-    stages = [int(p) for p in np.unique(table[3])]
-    table = _joined(table, 3, {p: _chunks(model, parallel, p) for p in stages})
-    codes = range(len(RECOMPUTES))
-    if parallel.recompute is not None:
-        codes = range(place := RECOMPUTES.index(parallel.recompute), place + 1)
-    table = _joined(table, 3, dict.fromkeys(stages, tuple(codes)))
-    table = _joined(table, 3, {p: zero_stages(parallel, p) for p in stages})
-    tensor, context, expert, pipeline, size, data, m, chunks, code, zero = table
+    columns = np.array(rows, dtype=np.int64).reshape(-1, 7).T
+    options = {int(p): _options(model, parallel, int(p)) for p in np.unique(columns[3])}
+    tensor, context, expert, pipeline, size, data, m, chunks, code, zero = _joined(
+        columns, columns[3], options
+    )
     return PlanTable(
         tensor=tensor,
         pipeline=pipeline,
@@ -137,22 +132,39 @@ def legal_plans(
     )
 
 
-def _joined(table: Ints, key_row: int, options: dict[int, tuple[int, ...]]) -> Ints:
-    """Each column of the table once for each option of its key, which becomes the last row."""
-    keys = np.array(sorted(options), dtype=np.int64)
-    counts = np.array([len(options[int(key)]) for key in keys], dtype=np.int64)
-    values = np.array([value for key in keys for value in options[int(key)]], dtype=np.int64)
-    key = np.searchsorted(keys, table[key_row])
-    times = counts[key]
-    parent = np.repeat(np.arange(table.shape[1]), times)
-    begin = (np.cumsum(counts) - counts)[key] - (np.cumsum(times) - times)
-    option = values[np.arange(len(parent)) + begin[parent]]
-    return np.vstack((table[:, parent], option))
-
-
-def _chunks(model: ModelSpec, parallel: ParallelSpec, pipeline: int) -> tuple[int, ...]:
+def _options(
+    model: ModelSpec, parallel: ParallelSpec, pipeline: int
+) -> tuple[tuple[int, int, int], ...]:
+    """Virtual stages, recomputation code and ZeRO stage to try with so many stages."""
     layers = most_layers(model.num_layers, pipeline)
-    return tuple(_only(parallel.virtual_stages, divisors(layers, layers) if pipeline > 1 else [1]))
+    virtual = divisors(layers, layers) if pipeline > 1 else [1]
+    codes = range(len(RECOMPUTES))
+    if parallel.recompute is not None:
+        codes = range(place := RECOMPUTES.index(parallel.recompute), place + 1)
+    return tuple(
+        (chunks, code, zero)
+        for chunks in _only(parallel.virtual_stages, virtual)
+        for code in codes
+        for zero in zero_stages(parallel, pipeline)
+    )
+
+
+def _joined(
+    columns: Ints, key: Ints, options: dict[int, tuple[tuple[int, int, int], ...]]
+) -> tuple[Ints, ...]:
+    """Each row once for each option of its key, with the option as three further columns."""
+    keys = np.array(sorted(options), dtype=np.int64)
+    counts = np.array([len(options[int(one)]) for one in keys], dtype=np.int64)
+    values = np.array([row for one in keys for row in options[int(one)]], dtype=np.int64)
+    place = np.searchsorted(keys, key)
+    times = counts[place]
+    # Options lie one after the other by key; a row's own begin there, and its copies here.
+    begin = (np.cumsum(counts) - counts)[place] - (np.cumsum(times) - times)
+    option = np.repeat(begin, times) + np.arange(int(times.sum()))
+    return (
+        *(np.repeat(column, times) for column in columns),
+        *(column.take(option) for column in values.reshape(-1, 3).T),
+    )
 
 
 def _batches(

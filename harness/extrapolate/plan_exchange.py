@@ -28,36 +28,45 @@ class Exchanged(NamedTuple):
     hidden: Floats
 
 
-class Messages(NamedTuple):
-    """What one message or collective of each plan takes, in seconds; shape (N,)."""
+class StateExchange(NamedTuple):
+    """What the collectives of a stage's state take, in seconds; shape (N,)."""
 
-    stage_s: Floats
-    """The activations of a microbatch to the next stage."""
     scatter_s: Floats
-    """The gradients of a stage reduced and scattered over the data group."""
+    """Its gradients reduced and scattered over the data group."""
     gather_s: Floats
-    """The weights of a stage gathered over it."""
+    """Its weights gathered over it."""
 
 
-def messages(
-    cluster: ClusterSpec, counts: PlanCounts, held: StageParameters, rates: PlanRates
-) -> Messages:
-    """The messages of each plan, whose fullest stage holds these parameters.
+def stage_stride(plans: PlanTable) -> Ints:
+    """Chips from one stage to the next, in the order of the cables.
 
     Chips are numbered tensor first, then context, then the part of the data group that
     shares experts, then pipeline, then the rest of the data group: what talks most sits
     closest (Llama 3, arXiv 2407.21783 section 3.3.2).
     """
+    return plans.tensor * plans.context * _inner_data(plans)
+
+
+def _inner_data(plans: PlanTable) -> Ints:
+    inner = np.maximum(1, plans.expert // (plans.tensor * plans.context))
+    return np.minimum(plans.data, inner)
+
+
+def message_s(cluster: ClusterSpec, counts: PlanCounts) -> Floats:
+    """The activations of a microbatch to the next stage."""
+    num_bytes = counts.shards.input_bytes.take(counts.shards.index)
+    return point_to_point_s(cluster, stage_stride(counts.plans), num_bytes)
+
+
+def state_exchange(
+    cluster: ClusterSpec, counts: PlanCounts, held: StageParameters, rates: PlanRates
+) -> StateExchange:
+    """The collectives of each plan, whose fullest stage holds these parameters."""
     plans = counts.plans
-    inner_chips = plans.tensor * plans.context
-    inner_data = np.minimum(plans.data, np.maximum(1, plans.expert // inner_chips))
-    stride = inner_chips * inner_data
+    inner_data, stride = _inner_data(plans), stage_stride(plans)
     outer = Span(stride * plans.pipeline, -(-plans.data // inner_data))
-    shared = placed(
-        cluster,
-        (Span(plans.tensor, plans.context), Span(inner_chips, inner_data), outer),
-    )
-    message = point_to_point_s(cluster, stride, counts.shards.input_bytes.take(counts.shards.index))
+    inner = Span(plans.tensor * plans.context, inner_data)
+    shared = placed(cluster, (Span(plans.tensor, plans.context), inner, outer))
     size = SIZE_BYTES[counts.dtype]
     on_wire = min(size, rates.gradient_bytes_on_wire)
     scatter = reduce_scatter_s(shared, on_wire * held.shared)
@@ -67,7 +76,7 @@ def messages(
         experts = placed(cluster, (Span(plans.expert, same_experts), outer))
         scatter = scatter + reduce_scatter_s(experts, on_wire * held.experts)
         gather = gather + all_gather_s(experts, size * held.experts)
-    return Messages(message, scatter, gather)
+    return StateExchange(scatter, gather)
 
 
 def pipeline_exchange_s(plans: PlanTable, message_s: Floats, microbatch_s: Floats) -> Floats:
@@ -85,7 +94,7 @@ def pipeline_exchange_s(plans: PlanTable, message_s: Floats, microbatch_s: Float
 
 
 def data_exchange(
-    plans: PlanTable, sent: Messages, *, num_layers: int, microbatch_s: Floats
+    plans: PlanTable, sent: StateExchange, *, num_layers: int, microbatch_s: Floats
 ) -> Exchanged:
     """Gradient reduction and weight gather of the fullest stage of a model with those layers.
 

@@ -18,15 +18,16 @@ import numpy as np
 
 from harness.extrapolate.array_bridge import bubble_s
 from harness.extrapolate.cluster import ClusterSpec
-from harness.extrapolate.distinct import runs
+from harness.extrapolate.distinct import distinct
 from harness.extrapolate.layer_table import LayerTable
 from harness.extrapolate.memory import PlanCounts, fullest_parameters
 from harness.extrapolate.optimizer_time import OptimizerCurve, optimizer_curve
 from harness.extrapolate.plan_exchange import (
-    Messages,
+    StateExchange,
     data_exchange,
-    messages,
+    message_s,
     pipeline_exchange_s,
+    state_exchange,
 )
 from harness.extrapolate.plans import Bools, Floats, Ints, PlanTable
 from harness.extrapolate.rates import PRIOR_RATES, PlanRates
@@ -82,7 +83,9 @@ class TimedPlans:
     cluster: ClusterSpec
     counts: PlanCounts
     layers: LayerTable
-    sent: Messages
+    message_s: Floats
+    """A microbatch's activations to the next stage."""
+    sent: StateExchange
     num_updated: Floats
     """Parameters whose moments are on the fullest chip, shape (N,)."""
     optimizer: OptimizerCurve
@@ -93,14 +96,14 @@ class TimedPlans:
     ) -> "TimedPlans":
         """The plans with their layers, messages and optimizer."""
         plans = counts.plans
-        # Plans that differ in nothing that these depend on follow each other in a search.
-        alike = runs(
-            *(plans.tensor, plans.context, plans.expert, plans.microbatch_size),
-            *(plans.pipeline, plans.data, counts.stages.layout),
+        # Many plans differ in nothing that these depend on.
+        alike = distinct(
+            *(plans.tensor, plans.context, plans.expert, plans.pipeline, plans.data),
+            counts.stages.layout,
         )
         groups = counts.rows(alike.first)
         held = fullest_parameters(groups)
-        sent = messages(steps.cluster, groups, held, rates)
+        sent = state_exchange(steps.cluster, groups, held, rates)
         own = held.shared_out(groups.plans).take(alike.group)
         updated = np.floor(np.where(plans.zero_stage >= 1, own, held.whole.take(alike.group)))
         num_updated = np.maximum(1.0, updated)
@@ -108,7 +111,8 @@ class TimedPlans:
             cluster=steps.cluster,
             counts=counts,
             layers=LayerTable.of(steps, counts),
-            sent=Messages(*(seconds.take(alike.group, axis=-1) for seconds in sent)),
+            message_s=message_s(steps.cluster, counts),
+            sent=StateExchange(*(seconds.take(alike.group, axis=-1) for seconds in sent)),
             num_updated=num_updated,
             optimizer=optimizer_curve(
                 steps.lookup, counts.dtype, num_updated.min(), num_updated.max()
@@ -121,7 +125,8 @@ class TimedPlans:
             cluster=self.cluster,
             counts=self.counts.rows(which),
             layers=self.layers.rows(which),
-            sent=Messages(*(seconds[..., which] for seconds in self.sent)),
+            message_s=self.message_s[..., which],
+            sent=StateExchange(*(seconds[..., which] for seconds in self.sent)),
             num_updated=self.num_updated[which],
             optimizer=self.optimizer,
         )
@@ -175,7 +180,7 @@ def step_times(timed: TimedPlans, rates: PlanRates = PRIOR_RATES) -> StepTimes:
         virtual_stages=plans.virtual_stages,
         num_microbatches=m,
     )
-    messages_s = pipeline_exchange_s(plans, timed.sent.stage_s, slowest.seconds)
+    messages_s = pipeline_exchange_s(plans, timed.message_s, slowest.seconds)
     data = data_exchange(
         plans,
         timed.sent,

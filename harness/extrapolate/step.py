@@ -65,6 +65,7 @@ class StepModel:
     """Tensor groups cut norms and residuals along the sequence; False is plain all-reduce."""
     is_attention_fused: bool = True
     _layers: dict[tuple[Shard, LayerKind, str], LayerTime] = field(default_factory=dict)
+    _works: dict[tuple[Shard, LayerKind], WorkTime] = field(default_factory=dict)
     _ends: dict[Shard, tuple[WorkTime, WorkTime]] = field(default_factory=dict)
 
     @classmethod
@@ -125,8 +126,17 @@ class StepModel:
             known = self._layers[key] = self._layer(shard, kind, recompute)
         return known
 
+    def layer_work_time(self, shard: Shard, kind: LayerKind) -> WorkTime:
+        """The ops of one layer, timed once whatever is recomputed."""
+        # Only the experts of a layer are cut by expert.
+        key = (shard if kind is LayerKind.MOE else replace(shard, expert=1), kind)
+        known = self._works.get(key)
+        if known is None:
+            known = self._works[key] = self.work_time(layer_work(self.model, *key))
+        return known
+
     def _layer(self, shard: Shard, kind: LayerKind, recompute: str) -> LayerTime:
-        work = self.work_time(layer_work(self.model, shard, kind))
+        work = self.layer_work_time(shard, kind)
         # A host that launches ops one by one needs this long for a layer, however short they are.
         forward = max(work.forward_s, HOST_S_PER_LAYER.value / 3)
         backward = max(work.backward_s, HOST_S_PER_LAYER.value * 2 / 3)
