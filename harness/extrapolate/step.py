@@ -126,6 +126,11 @@ class StepModel:
             known = self._layers[key] = self._layer(shard, kind, recompute)
         return known
 
+    @property
+    def num_layers_timed(self) -> int:
+        """Distinct layers whose ops have been looked up."""
+        return len(self._works)
+
     def layer_work_time(self, shard: Shard, kind: LayerKind) -> WorkTime:
         """The ops of one layer, timed once whatever is recomputed."""
         # Only the experts of a layer are cut by expert.
