@@ -152,6 +152,10 @@ def search_facts(search: SearchSummary) -> tuple[tuple[str, str], ...]:
     )
 
 
+ALTERNATIVES_TITLE = "Next best of another kind"
+ALTERNATIVE_HEADS = ("plan", "step time", "against the best")
+
+
 def alternative_rows(search: SearchSummary) -> tuple[tuple[str, str, str], ...]:
     """Label, step time and margin of the best plans of other kinds, best first."""
     return tuple(

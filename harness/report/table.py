@@ -12,6 +12,7 @@ from harness.projection import Projection, SearchSummary
 from harness.record import Status
 from harness.report.power import PowerTable, power_tables
 from harness.report.rows import (
+    ALTERNATIVES_TITLE,
     ROOF_HEADS,
     alternative_rows,
     median_text,
@@ -193,7 +194,7 @@ def projection_view(projection: Projection) -> RenderableType:
         Padding(step, (0, 0, 0, 2)),
     ]
     if projection.search is not None and projection.search.alternatives:
-        body += [Text(""), Text("Next best of another kind:", style="bold")]
+        body += [Text(""), Text(f"{ALTERNATIVES_TITLE}:", style="bold")]
         body.append(Padding(_alternatives(projection.search), (0, 0, 0, 2)))
     if trust:
         body += [Text(""), Text("Taken on trust:", style="bold"), *trust]
