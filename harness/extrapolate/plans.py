@@ -15,9 +15,10 @@ Bools: TypeAlias = NDArray[np.bool_]
 
 RECOMPUTES = ("none", "selective", "full")
 """What is computed again backward; a plan's code is the place in this list."""
-CHUNK_ROWS = 4096
-"""Rows evaluated at a time: the dozens of columns in between then stay in a core's cache. Of
-1024 to 65536, fastest on an AMD EPYC with 1 MiB of second-level cache."""
+CHUNK_ROWS = 8192
+"""Rows evaluated at a time: the dozens of columns in between then stay in a core's cache. On an AMD
+EPYC with 1 MiB of second-level cache the 102,888 plans of Llama-3.1 405B take 76 ms in chunks of
+1024, 44 ms of 4096, 40 ms of 8192, 45 ms of 16384 and 60 ms of 65536."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -113,6 +113,29 @@ def test_draws_of_the_rates_are_rows_of_the_result() -> None:
         assert drawn.seconds[row] == pytest.approx(step_times(timed, one).seconds, rel=EXACT)
 
 
+def test_draws_of_the_layers_times_are_rows_of_the_result() -> None:
+    steps = steps_of("deepseek_v3")
+    chosen = [PlanChoice(tensor=t, pipeline=8, data=64, expert=8) for t in (1, 2, 4)]
+    counts = PlanCounts.of(steps.model, PlanTable.of(*chosen), steps.one_chip)
+    timed = TimedPlans.of(steps, counts)
+    factors = np.array([[1.0], [1.3]])
+
+    def times(factor: float | np.ndarray) -> np.ndarray:
+        scaled = {
+            field.name: tuple(factor * one for one in value)
+            if isinstance(value := getattr(timed.layers, field.name), tuple)
+            else factor * value
+            for field in dataclasses.fields(timed.layers)
+            if field.name != "index"
+        }
+        layers = dataclasses.replace(timed.layers, **scaled)
+        return step_times(dataclasses.replace(timed, layers=layers)).seconds
+
+    drawn = times(factors)
+    assert drawn.shape == (2, 3)
+    assert drawn == pytest.approx(np.stack([times(1.0), times(1.3)]), rel=EXACT)
+
+
 def test_a_table_gives_back_its_plans() -> None:
     plan = PlanChoice(tensor=8, pipeline=4, data=3, context=2, zero_stage=2, recompute="full")
     other = dataclasses.replace(plan, data=5, recompute="none")
