@@ -90,6 +90,48 @@ class OpShare:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Alternative:
+    """The best plan of another kind than the one chosen.
+
+    Plans are of one kind when they have the same tensor, pipeline, context and expert degrees,
+    ZeRO stage and recomputation.
+    """
+
+    plan: PlanChoice
+    step_time_s: float
+    tokens_per_second: float
+    slower: float
+    """Of the chosen plan's tokens per second, the share that this one lacks."""
+    is_tie: bool
+    """Slower by less than the model can tell."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SearchSummary:
+    """Why the plan is the one it is: what else there was, and what holds it back."""
+
+    num_enumerated: int
+    """Plans that cut the model and the cluster evenly, within the bounds of the search."""
+    num_fitting: int
+    """Of these, the ones that fit the memory."""
+    num_tied_kinds: int
+    """Other kinds of plan that are as fast as far as the model can tell."""
+    alternatives: tuple[Alternative, ...]
+    """The fastest of other kinds, best first."""
+    largest_part: str
+    """The part of the step other than computation that takes longest; empty where none does."""
+    largest_part_share: float
+    """Of the step."""
+    double_batch_gain: float
+    """Tokens per second gained if the same plan had twice the microbatches, as a share."""
+
+    @property
+    def share_dropped_by_memory(self) -> float:
+        """Of the plans enumerated, those that do not fit."""
+        return 1 - self.num_fitting / self.num_enumerated
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class ScalePoint:
     """The best plan found at one number of chips."""
 
@@ -138,5 +180,7 @@ class Projection:
     assumptions: tuple[str, ...]
     """Everything taken on trust, one sentence each."""
     num_plans_considered: int
+    search: SearchSummary | None = None
+    """How the headline's plan was found; None in files from before it was kept."""
     run_ids: tuple[str, ...] = ()
     """The runs whose measurements were used."""

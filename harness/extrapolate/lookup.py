@@ -3,12 +3,12 @@
 Measured      the fastest correct implementation's median, with its interval.
 Interpolated  from other sizes of the same op, type and mode. A surface
                   t = a + b flops/roof + c bytes/roof + d waves,   a, b, c, d >= 0
-              (waves: what a product's last, partly filled wave of tiles costs, which grows with
-              its depth alone) is fitted to the relative errors of the measured times, held between the largest
+              is fitted to the relative errors of the measured times, held between the largest
               measured time of a problem smaller in every axis and the smallest of a larger one,
-              and never faster than the measured roof. Each step keeps time growing with size, so
-              a larger problem is never predicted to be faster. With fewer than three sizes the
-              surface is the roof's time over the median efficiency.
+              and never faster than the measured roof. Waves are what a product's last, partly
+              filled wave of tiles costs, which grows with its depth alone. Each step keeps time
+              growing with size, so a larger problem is never predicted to be faster. With fewer
+              than three sizes the surface is the roof's time over the median efficiency.
 Roofline      max(flops / rate, bytes / rate) + a fixed time per kernel, with the measured roofs
               where there are some, else what was published as achieved, else a share of the data
               sheet's peak (`priors`).

@@ -1,4 +1,4 @@
-"""What a plan keeps in the memory of its fullest chip, by part.
+"""What plans keep in the memory of their fullest chip, by part.
 
 Bytes per parameter: 2 for the weights, 4 for the gradients summed in fp32, 12 for Adam's master
 copy and two moments; ZeRO 1 shares the moments over the data-parallel group, 2 the gradients too,
@@ -9,32 +9,26 @@ Korthikanti et al. (MLSys 2023, arXiv 2205.05198) section 4, with grouped heads,
 attention that keeps no scores.
 """
 
-import math
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+from typing import NamedTuple
 
-from harness.extrapolate.pipeline import StageKind, layers_in_flight, stage_kinds
-from harness.extrapolate.priors import CONTEXT_BYTES, FRAGMENTATION
+import numpy as np
+
+from harness.extrapolate.array_bridge import layers_in_flight
+from harness.extrapolate.plans import RECOMPUTES, Bools, Floats, Ints, PlanTable
+from harness.extrapolate.rates import PRIOR_RATES, PlanRates
+from harness.extrapolate.shard_table import SIZE_BYTES, ShardTable
+from harness.extrapolate.stage_table import StageColumns, StageTable
 from harness.projection import PlanChoice
 from harness.workload.model import ModelSpec
-from harness.workload.step import LayerKind, Shard, layer_parameters_per_chip
+from harness.workload.step import Shard
 
 GRADIENT_BYTES = 4
 OPTIMIZER_BYTES = 12
-LOG_SUM_EXP_BYTES = 4
 LOSS_BYTES = 4
 """Of a logit, beside its own type: the loss is taken in fp32."""
-SIZE_BYTES = {"bf16": 2, "fp16": 2, "fp32": 4}
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class StageParameters:
-    """Parameters that one chip of a stage holds."""
-
-    shared: float
-    """Of attention, norms, dense networks and tables: equal on all chips of the data group."""
-    experts: float
-    """Of the chip's own experts."""
+FULL = RECOMPUTES.index("full")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -49,109 +43,84 @@ class MemoryUse:
         return sum(num_bytes for _, num_bytes in self.parts)
 
 
-def shard_of(plan: PlanChoice, sequence_length: int, dtype: str) -> Shard:
-    """The part of the model and batch that one chip of the plan works on."""
-    return Shard(
-        tensor=plan.tensor,
-        expert=plan.expert,
-        context=plan.context,
-        microbatch_size=plan.microbatch_size,
-        sequence_length=sequence_length,
-        dtype=dtype,
-    )
+class StageParameters(NamedTuple):
+    """Parameters that one chip of a stage holds."""
+
+    shared: Floats
+    """Of attention, norms, dense networks and tables: equal on all chips of the data group."""
+    experts: Floats
+    """Of the chip's own experts."""
+
+    @property
+    def whole(self) -> Floats:
+        """All of them."""
+        return self.shared + self.experts
+
+    def shared_out(self, plans: PlanTable) -> Floats:
+        """A chip's share of them when the data-parallel group splits them up."""
+        chips = plans.data * plans.context
+        expert_chips = np.maximum(1.0, chips * plans.tensor / plans.expert)
+        return self.shared / chips + self.experts / expert_chips
 
 
-def stages_of(model: ModelSpec, pipeline: int, virtual_stages: int) -> tuple[StageKind, ...]:
-    """The stages of the model's pipeline, by kind."""
-    # Chunks matter only where the leading layers are unlike the others.
-    chunks = virtual_stages if model.num_moe_layers and model.num_dense_layers else 1
-    return stage_kinds(model.num_layers, model.num_dense_layers, pipeline, chunks)
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PlanCounts:
+    """Plans of a model with their distinct shards and stages: all that counting needs."""
 
+    model: ModelSpec
+    dtype: str
+    plans: PlanTable
+    shards: ShardTable
+    stages: StageTable
 
-def stage_parameters(
-    model: ModelSpec, shard: Shard, stages: Sequence[StageKind]
-) -> tuple[StageParameters, ...]:
-    """Parameters per chip of each kind of stage; a tied table is on the first and the last."""
-    dense = layer_parameters_per_chip(model, shard, LayerKind.DENSE)[0] if model.ffn else 0
-    moe = layer_parameters_per_chip(model, shard, LayerKind.MOE) if model.experts else (0, 0)
-    found = []
-    for stage in stages:
-        shared = float(stage.num_dense * dense + stage.num_moe * moe[0])
-        if stage.is_first:
-            shared += model.embedding_parameters / shard.tensor
-        if stage.is_last:
-            head = model.head_parameters if stage.is_first else model.vocab * model.hidden
-            shared += head / shard.tensor + model.final_norm_parameters
-        found.append(StageParameters(shared=shared, experts=float(stage.num_moe * moe[1])))
-    return tuple(found)
-
-
-def activation_bytes_per_token(model: ModelSpec, kind: LayerKind, size: int) -> float:
-    """What one layer keeps per token for its backward pass, over all tensor-parallel chips."""
-    heads, kv_heads = model.num_heads, model.num_kv_heads
-    query, value = model.query_key_dim, model.value_dim
-    latent = model.latent_attention
-    elements = 4 * model.hidden + heads * (query + value)
-    if latent is None:
-        elements += kv_heads * (query + value)
-    else:
-        # The compressed projections are kept before and after their norms.
-        elements += heads * (query + value)
-        elements += 2 * (latent.q_lora_rank + latent.kv_lora_rank) + latent.qk_rope_head_dim
-    if model.has_qk_norm:
-        elements += (heads + kv_heads) * query
-    per_width = 3 if model.is_ffn_gated else 2
-    if kind is LayerKind.DENSE:
-        elements += per_width * model.ffn
-    else:
-        experts = model.experts
-        assert experts is not None
-        routed = experts.num_experts_per_token
-        elements += routed * (2 * model.hidden + per_width * experts.expert_ffn)
-        elements += experts.num_shared_experts * per_width * experts.expert_ffn
-    return size * elements + LOG_SUM_EXP_BYTES * heads
-
-
-def memory_use(
-    model: ModelSpec,
-    plan: PlanChoice,
-    sequence_length: int,
-    dtype: str,
-    limit_bytes: float = math.inf,
-) -> MemoryUse:
-    """Bytes per chip of the fullest stage, or of the first one found beyond the limit."""
-    fullest, most = None, -math.inf
-    for _, use in memory_by_stage(model, plan, sequence_length, dtype):
-        total = use.total_bytes
-        if total > most:
-            fullest, most = use, total
-        if most > limit_bytes:
-            break
-    assert fullest is not None, "a pipeline has a stage"
-    return fullest
-
-
-def memory_by_stage(
-    model: ModelSpec, plan: PlanChoice, sequence_length: int, dtype: str
-) -> Iterator[tuple[StageKind, MemoryUse]]:
-    """Bytes per chip of each kind of stage, at its fullest position."""
-    shard = shard_of(plan, sequence_length, dtype)
-    stages = stages_of(model, plan.pipeline, plan.virtual_stages)
-    held = stage_parameters(model, shard, stages)
-    size = SIZE_BYTES[dtype]
-    tokens = shard.microbatch_size * shard.sequence_length / plan.context
-    layers = tuple(
-        activation_bytes_per_token(model, kind, size) * tokens / plan.tensor if count else 0.0
-        for kind, count in (
-            (LayerKind.DENSE, model.num_dense_layers),
-            (LayerKind.MOE, model.num_moe_layers),
+    @classmethod
+    def of(cls, model: ModelSpec, plans: PlanTable, like: Shard) -> "PlanCounts":
+        """The counts of the plans; `like` has all of a shard that a plan does not say."""
+        return cls(
+            model=model,
+            dtype=like.dtype,
+            plans=plans,
+            shards=ShardTable.of(model, plans, like),
+            stages=StageTable.of(model, plans),
         )
-    )
-    for stage, of_stage in zip(stages, held, strict=True):
-        yield stage, _stage(model, plan, shard, of_stage, stage, layers)
+
+    def rows(self, which: slice | Ints | Bools) -> "PlanCounts":
+        """Those plans alone."""
+        return replace(
+            self,
+            plans=self.plans.rows(which),
+            shards=self.shards.rows(which),
+            stages=self.stages.rows(which),
+        )
 
 
-def whole_gradient_share(plan: PlanChoice, num_layers: int) -> float:
+def stage_parameters(counts: PlanCounts, stage: StageColumns) -> StageParameters:
+    """Parameters per chip of a kind of stage; a tied table is on the first and the last."""
+    model, shards, tensor = counts.model, counts.shards, counts.plans.tensor
+    shared = stage.num_dense * shards.dense_parameters.take(shards.index)
+    if model.num_moe_layers:
+        shared += stage.num_moe * shards.moe_parameters.take(shards.index)
+        experts = stage.num_moe * shards.expert_parameters.take(shards.index)
+    else:
+        experts = np.zeros_like(shared)
+    head = np.where(stage.is_first == 1, model.head_parameters, model.vocab * model.hidden)
+    ends = stage.is_first * model.embedding_parameters + stage.is_last * head
+    shared += ends / tensor + stage.is_last * model.final_norm_parameters
+    return StageParameters(shared, experts)
+
+
+def fullest_parameters(counts: PlanCounts) -> StageParameters:
+    """Parameters per chip of the stage that holds most."""
+    shared, experts = np.array(-np.inf), np.array(0.0)
+    for stage in counts.stages.kinds():
+        held = stage_parameters(counts, stage)
+        is_fuller = held.whole > shared + experts
+        shared = np.where(is_fuller, held.shared, shared)
+        experts = np.where(is_fuller, held.experts, experts)
+    return StageParameters(shared, experts)
+
+
+def whole_gradient_share(plans: PlanTable, num_layers: Floats) -> Floats:
     """Share of a stage's gradients that ZeRO 2 keeps whole: what is summed and what is leaving.
 
     Without a pipeline a layer's gradients leave in each microbatch. In a pipeline those of a chunk
@@ -160,66 +129,78 @@ def whole_gradient_share(plan: PlanChoice, num_layers: int) -> float:
 
     Source: Llama 3 (arXiv 2407.21783) section 3.3.2; Megatron-LM, overlap_grad_reduce.
     """
-    if plan.pipeline == 1:
-        return min(1.0, 2 / num_layers)
-    return min(1.0, 2 / plan.virtual_stages)
+    parts = np.where(plans.pipeline == 1, num_layers, plans.virtual_stages)
+    return np.minimum(1.0, 2 / parts)
 
 
-def _stage(
-    model: ModelSpec,
-    plan: PlanChoice,
-    shard: Shard,
-    held: StageParameters,
-    stage: StageKind,
-    layers: tuple[float, ...],
-) -> MemoryUse:
-    """Bytes of one stage; `layers` are the activations of a dense layer and of one with experts."""
-    size = SIZE_BYTES[shard.dtype]
-    chips = plan.data * plan.context
-    expert_chips = max(1.0, chips * plan.tensor / plan.expert)
-
-    def kept_parameters(least_stage: int) -> float:
-        """Parameters whose state of that kind stays on the chip."""
-        if plan.zero_stage < least_stage:
-            return held.shared + held.experts
-        return held.shared / chips + held.experts / expert_chips
-
-    num_layers = stage.num_layers
-    weights = size * kept_parameters(3)
-    whole = held.shared + held.experts
-    gradients = GRADIENT_BYTES * kept_parameters(2)
-    if plan.zero_stage == 2:
-        share = whole_gradient_share(plan, num_layers)
-        gradients = share * GRADIENT_BYTES * whole + (1 - share) * gradients
-    if plan.zero_stage == 3:
-        # This layer and the next one, gathered, with the gradients of one.
-        weights += (2 * size + GRADIENT_BYTES) * whole / max(1, num_layers)
-    tokens = shard.microbatch_size * shard.sequence_length / plan.context
-    in_flight = layers_in_flight(
-        1,
-        pipeline=plan.pipeline,
-        virtual_stages=plan.virtual_stages,
-        num_microbatches=plan.num_microbatches,
-        stage=stage.position,
+def stage_bytes(
+    counts: PlanCounts, rates: PlanRates = PRIOR_RATES
+) -> Iterator[tuple[StageColumns, tuple[tuple[str, Floats], ...]]]:
+    """Bytes by part of each kind of stage, at its fullest position; one value for each plan."""
+    model, plans, shards = counts.model, counts.plans, counts.shards
+    size = SIZE_BYTES[counts.dtype]
+    tokens = shards.tokens.take(shards.index)
+    dense = shards.dense_activation_bytes.take(shards.index)
+    moe = shards.moe_activation_bytes.take(shards.index)
+    inputs = shards.input_bytes.take(shards.index)
+    logits = tokens * model.vocab / plans.tensor * (LOSS_BYTES + size)
+    is_full, zero = plans.recompute == FULL, plans.zero_stage
+    pipeline, virtual_stages, num_microbatches = (
+        column.astype(np.float64)
+        for column in (plans.pipeline, plans.virtual_stages, plans.num_microbatches)
     )
-    dense, moe = layers
-    kept, working = stage.num_dense * dense + stage.num_moe * moe, 0.0
-    if plan.recompute == "full":
-        # Each layer keeps its input; the one that is computed again has all the rest.
-        kept = num_layers * size * model.hidden * tokens / plan.tensor
-        working = max(dense if stage.num_dense else 0.0, moe if stage.num_moe else 0.0)
-    activations = kept * in_flight + working
-    logits = 0.0
-    if stage.is_last:
-        logits = tokens * model.vocab / plan.tensor * (LOSS_BYTES + size)
-    tensors = (
-        ("weights", weights),
-        ("gradients", gradients),
-        ("optimizer", OPTIMIZER_BYTES * kept_parameters(1)),
-        ("activations", activations),
-        ("logits", logits),
+    for stage in counts.stages.kinds():
+        held = stage_parameters(counts, stage)
+        whole, own = held.whole, held.shared_out(plans)
+        num_layers = stage.num_layers
+        weights = size * np.where(zero >= 3, own, whole)
+        # Of ZeRO 3 this layer and the next one, gathered, with the gradients of one.
+        gathered = (2 * size + GRADIENT_BYTES) * whole / np.maximum(1.0, num_layers)
+        weights += np.where(zero == 3, gathered, 0.0)
+        share = np.where(zero == 2, whole_gradient_share(plans, num_layers), zero < 2)
+        gradients = GRADIENT_BYTES * (share * whole + (1 - share) * own)
+        in_flight = layers_in_flight(
+            pipeline=pipeline,
+            virtual_stages=virtual_stages,
+            num_microbatches=num_microbatches,
+            stage=stage.position,
+        )
+        # Recomputed in full, each layer keeps its input; the one computed again has all the rest.
+        kept = np.where(is_full, num_layers * inputs, stage.num_dense * dense + stage.num_moe * moe)
+        again = np.maximum((stage.num_dense > 0) * dense, (stage.num_moe > 0) * moe)
+        tensors: tuple[tuple[str, Floats], ...] = (
+            ("weights", weights),
+            ("gradients", gradients),
+            ("optimizer", OPTIMIZER_BYTES * np.where(zero >= 1, own, whole)),
+            ("activations", kept * in_flight + is_full * again),
+            ("logits", stage.is_last * logits),
+        )
+        lost = np.asarray(rates.fragmentation * sum(num_bytes for _, num_bytes in tensors))
+        context = np.asarray(rates.context_bytes, dtype=np.float64)
+        yield stage, (*tensors, ("fragmentation", lost), ("buffers and driver", context))
+
+
+def total_bytes(counts: PlanCounts, rates: PlanRates = PRIOR_RATES) -> Floats:
+    """Bytes per chip of the fullest stage of each plan."""
+    most = np.zeros(len(counts.plans))
+    for _, parts in stage_bytes(counts, rates):
+        most = np.maximum(most, sum(num_bytes for _, num_bytes in parts))
+    return most
+
+
+def memory_by_stage(
+    model: ModelSpec, plan: PlanChoice, sequence_length: int, dtype: str
+) -> tuple[tuple[StageColumns, MemoryUse], ...]:
+    """Bytes per chip of each kind of stage of one plan."""
+    like = Shard(sequence_length=sequence_length, dtype=dtype)
+    counts = PlanCounts.of(model, PlanTable.of(plan), like)
+    return tuple(
+        (stage, MemoryUse(parts=tuple((name, float(size.item())) for name, size in parts)))
+        for stage, parts in stage_bytes(counts)
     )
-    lost = FRAGMENTATION * math.fsum(num_bytes for _, num_bytes in tensors)
-    return MemoryUse(
-        parts=(*tensors, ("fragmentation", lost), ("buffers and driver", float(CONTEXT_BYTES)))
-    )
+
+
+def memory_use(model: ModelSpec, plan: PlanChoice, sequence_length: int, dtype: str) -> MemoryUse:
+    """Bytes per chip of the fullest stage of one plan."""
+    stages = memory_by_stage(model, plan, sequence_length, dtype)
+    return max((use for _, use in stages), key=lambda use: use.total_bytes)

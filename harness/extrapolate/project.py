@@ -13,9 +13,10 @@ from harness.extrapolate.goodput import (
     interruption_interval_s,
 )
 from harness.extrapolate.lookup import CostFunction, Lookup
+from harness.extrapolate.plan_step import StepTime, work_of
 from harness.extrapolate.priors import BEST_SHARE_OF_PEAK
 from harness.extrapolate.search import Found, best_plan, check_fixed, memory_error
-from harness.extrapolate.step import StepModel, StepTime
+from harness.extrapolate.step import StepModel
 from harness.projection import Interval, OpShare, PlanChoice, Projection, ScalePoint, Source
 from harness.record import Record
 from harness.roofline import Roofline
@@ -186,7 +187,7 @@ def project(
     found = best_plan(context.steps, parallel, cluster.num_chips, memory_limit)
     if found is None:
         raise memory_error(context.steps, parallel, cluster.num_chips, memory_limit)
-    work = context.steps.sources(found.plan)
+    work = work_of(context.steps, found.plan)
     if strict:
         _refuse_unmeasured(work)
     headline = scale_point(context, found, cluster.num_chips)
@@ -221,7 +222,8 @@ def project(
         interval_confidence=CONFIDENCE,
         interval_basis=_interval_basis(model, cluster.num_chips),
         assumptions=assumptions(context, headline, chip),
-        num_plans_considered=found.num_considered,
+        num_plans_considered=found.summary.num_enumerated,
+        search=found.summary,
         run_ids=tuple(sorted({record.run_id for record in records})),
     )
 

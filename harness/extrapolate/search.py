@@ -1,45 +1,41 @@
 """The best parallel plan for a number of chips, or the check of a plan that was given.
 
-Plans are enumerated over tensor, context, expert, pipeline and virtual stages, microbatch,
-recomputation and ZeRO stage; the data-parallel degree follows from the chips. They are sorted by
-a lower bound (microbatches and bubble alone) and looked at in that order: memory first, then the
-whole step, until no bound is left below the best step found.
+Every legal plan is looked at (`legal_plans`): its memory first, then the whole step of each that
+fits. What was found is told with what else there was.
 """
 
-import math
-from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 
+import numpy as np
+
 from harness.errors import PlanError
-from harness.extrapolate.memory import MemoryUse, memory_use
+from harness.extrapolate.legal_plans import divisors, experts_fit, fills_domains, legal_plans
+from harness.extrapolate.memory import MemoryUse, PlanCounts, memory_use, total_bytes
 from harness.extrapolate.pipeline import most_layers
-from harness.extrapolate.step import StepModel, StepTime
-from harness.projection import PlanChoice
+from harness.extrapolate.plan_step import StepTime, TimedPlans, step_time, step_times
+from harness.extrapolate.plans import Floats, Ints, PlanTable
+from harness.extrapolate.step import StepModel
+from harness.projection import Alternative, PlanChoice, SearchSummary
 from harness.units import GIBI
+from harness.workload.model import ModelSpec
 from harness.workload.plan import ParallelSpec
 from harness.workload.step import check_shard
 
-MICROBATCH_SIZES = (1, 2, 4)
-TOKENS_PER_CONTEXT_CHIP = 4096
-"""Sequences are cut no shorter by context parallelism when it is searched."""
-MAX_CONTEXT = 16
-MAX_TENSOR = 16
-"""Larger tensor groups are not searched: what is left of each product is too narrow to pay."""
-MAX_EXPERT = 64
-"""Experts are spread over at most so many chips when searched."""
-BATCH_TOLERANCE = 0.1
-"""A step may have this share more or fewer tokens than asked, so that every replica is busy."""
-MAX_UNEVEN_SHARE = 0.06
-"""Stages may be short of this share of all layers; more is waste that no plan needs."""
+TIE = 0.01
+"""Plans within this share of the best are equal as far as the model can tell: one plan on two
+clouds differed by 1.6 % (MLPerf Training v3.1, GPT-3 on 10,752 H100)."""
+MAX_ALTERNATIVES = 4
+RANKED = 10_000
+"""So many of the fastest plans are ranked, for one of each kind; a kind has some hundred."""
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Found:
-    """The best plan, its step and its memory."""
+    """The best plan, its step and its memory, and how it was found."""
 
     step: StepTime
     memory: MemoryUse
-    num_considered: int
+    summary: SearchSummary
 
     @property
     def plan(self) -> PlanChoice:
@@ -47,139 +43,18 @@ class Found:
         return self.step.plan
 
 
-def _divisors(number: int, most: int) -> list[int]:
-    return [d for d in range(1, min(number, most) + 1) if number % d == 0]
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Evaluated:
+    """Plans of a table that fit, with their steps; shape (F,) of N plans."""
 
-
-def _pipelines(num_layers: int, most: int) -> list[int]:
-    """Numbers of stages that leave few stages short of a layer."""
-    allowed = 2 + MAX_UNEVEN_SHARE * num_layers
-    found = []
-    for p in range(1, min(num_layers, most) + 1):
-        short = -(-num_layers // p) * p - num_layers
-        if short <= min(allowed, p - 1):
-            found.append(p)
-    return found
-
-
-def _only(fixed: int | None, options: Sequence[int]) -> Sequence[int]:
-    return options if fixed is None else (fixed,)
-
-
-def batches(
-    sequences: int, microbatch_size: int, most_data: int, fixed_data: int | None
-) -> Iterator[tuple[int, int]]:
-    """Data-parallel degrees and microbatches that give about that many sequences per step.
-
-    With all replicas busy the batch may be BATCH_TOLERANCE off; else replicas stay idle.
-    """
-    if fixed_data is not None:
-        wanted = sequences / (fixed_data * microbatch_size)
-        yield fixed_data, max(1, round(wanted))
-        return
-    per_replica = sequences / (most_data * microbatch_size)
-    m = max(1, round(per_replica))
-    if abs(m / per_replica - 1) <= BATCH_TOLERANCE:
-        yield most_data, m
-    more = math.ceil(per_replica)
-    data = sequences // (microbatch_size * more)
-    if 1 <= data < most_data:
-        yield data, more
-
-
-@dataclass(frozen=True, slots=True)
-class Candidate:
-    """A plan but for its ZeRO stage, which no bound depends on."""
-
-    tensor: int
-    context: int
-    expert: int
-    pipeline: int
-    data: int
-    microbatch_size: int
-    num_microbatches: int
-    virtual_stages: int
-    recompute: str
+    num_plans: int
+    plans: PlanTable
+    seconds: Floats
 
     @property
-    def sequences(self) -> int:
-        """Sequences of one step."""
-        return self.data * self.microbatch_size * self.num_microbatches
-
-    def plan(self, zero_stage: int) -> PlanChoice:
-        """The plan with that ZeRO stage."""
-        return PlanChoice(
-            tensor=self.tensor,
-            pipeline=self.pipeline,
-            data=self.data,
-            expert=self.expert,
-            context=self.context,
-            virtual_stages=self.virtual_stages,
-            microbatch_size=self.microbatch_size,
-            num_microbatches=self.num_microbatches,
-            zero_stage=zero_stage,
-            recompute=self.recompute,
-        )
-
-
-def zero_stages(parallel: ParallelSpec, pipeline: int) -> tuple[int, ...]:
-    """ZeRO stages to try; stage 3 gathers weights for every microbatch, so not in a pipeline."""
-    if parallel.zero_stage is not None:
-        return (parallel.zero_stage,)
-    return (1, 2, 3) if pipeline == 1 else (1, 2)
-
-
-def candidates(steps: StepModel, parallel: ParallelSpec, num_chips: int) -> Iterator[Candidate]:
-    """Every plan worth a look for at most so many chips, fixed degrees kept."""
-    recomputes = ("none", "full") if parallel.recompute is None else (parallel.recompute,)
-    for tensor, context, expert, pipeline, most_data in _degrees(steps, parallel, num_chips):
-        layers = most_layers(steps.model.num_layers, pipeline)
-        virtual = _divisors(layers, layers) if pipeline > 1 else [1]
-        for size in _only(parallel.microbatch_size, MICROBATCH_SIZES):
-            counts = batches(parallel.global_batch_sequences, size, most_data, parallel.data)
-            for data, m in counts:
-                for chunks in _only(parallel.virtual_stages, virtual):
-                    for recompute in recomputes:
-                        yield Candidate(
-                            tensor, context, expert, pipeline, data, size, m, chunks, recompute
-                        )
-
-
-def _degrees(
-    steps: StepModel, parallel: ParallelSpec, num_chips: int
-) -> Iterator[tuple[int, int, int, int, int]]:
-    """Tensor, context, expert and pipeline degrees, and the most replicas that then fit."""
-    model = steps.model
-    domain = min(steps.cluster.scaleup_chips, num_chips)
-    most_tensor = min(parallel.max_tensor or MAX_TENSOR, domain)
-    most_context = min(MAX_CONTEXT, parallel.sequence_length // TOKENS_PER_CONTEXT_CHIP)
-    contexts = [c for c in (1, 2, 4, 8, 16) if c == 1 or c <= most_context]
-    experts = [1]
-    if model.experts is not None:
-        experts = _divisors(model.experts.num_experts, MAX_EXPERT)
-    for tensor in _only(parallel.tensor, _divisors(model.num_heads, most_tensor)):
-        if parallel.tensor is None and not _divides(steps, tensor):
-            continue
-        for context in _only(parallel.context, contexts):
-            group = tensor * context
-            pipelines = _pipelines(model.num_layers, num_chips // group)
-            for pipeline in _only(parallel.pipeline, pipelines):
-                most_data = num_chips // (group * pipeline)
-                if most_data < max(1, parallel.data or 1):
-                    continue
-                for expert in _only(parallel.expert, experts):
-                    is_placed = expert <= group * most_data
-                    is_placed &= not (expert % group and group % expert)
-                    if is_placed or parallel.expert is not None:
-                        yield tensor, context, expert, pipeline, most_data
-
-
-def _divides(steps: StepModel, tensor: int) -> bool:
-    model = steps.model
-    kv_heads = model.num_kv_heads
-    fits_kv = model.latent_attention is not None or not (kv_heads % tensor and tensor % kv_heads)
-    expert_ffn = model.experts.expert_ffn if model.experts else 0
-    return fits_kv and model.ffn % tensor == 0 and expert_ffn % tensor == 0
+    def seconds_per_sequence(self) -> Floats:
+        """What a plan is chosen by: plans differ a little in the size of their step."""
+        return self.seconds / self.plans.sequences
 
 
 def check_fixed(steps: StepModel, parallel: ParallelSpec, num_chips: int) -> None:
@@ -197,6 +72,13 @@ def check_fixed(steps: StepModel, parallel: ParallelSpec, num_chips: int) -> Non
     )
     model = steps.model
     check_shard(model, steps.shard(first), "parallel")
+    domain = steps.cluster.tiers[0].chips
+    if not fills_domains(steps.cluster, first.tensor, num_chips):
+        fits = max(divisors(domain, first.tensor))
+        raise PlanError(
+            f"parallel.tensor: {first.tensor} neither divides the {domain} chips of a scale-up "
+            f"domain nor is a multiple of them. Set parallel.tensor={fits}."
+        )
     if first.pipeline > model.num_layers:
         raise PlanError(
             f"parallel.pipeline: {first.pipeline} stages, but {model.name} has only "
@@ -205,7 +87,7 @@ def check_fixed(steps: StepModel, parallel: ParallelSpec, num_chips: int) -> Non
     layers = most_layers(model.num_layers, first.pipeline)
     chunks = parallel.virtual_stages or 1
     if parallel.pipeline is not None and layers % chunks:
-        fits = max(_divisors(layers, chunks))
+        fits = max(divisors(layers, chunks))
         raise PlanError(
             f"parallel.virtual_stages: {chunks} does not divide the {layers} layers of a stage "
             f"({model.num_layers} layers over {first.pipeline} stages). "
@@ -239,52 +121,127 @@ def check_fixed(steps: StepModel, parallel: ParallelSpec, num_chips: int) -> Non
                 f"{parallel.global_batch_tokens}. Set parallel.global_batch_tokens="
                 f"{least * parallel.sequence_length} or more."
             )
+    _check_experts(model, parallel)
+
+
+def _check_experts(model: ModelSpec, parallel: ParallelSpec) -> None:
+    """Refuse experts on chips that do not make whole groups of a stage."""
+    tensor, context = parallel.tensor, parallel.context
+    data, expert = parallel.data, parallel.expert
+    if model.experts is None or not (tensor and context and data and expert):
+        return
+    group = tensor * context
+    if experts_fit(group, expert, data, data):
+        return
+    fitting = [
+        degree
+        for degree in divisors(model.experts.num_experts, expert)
+        if experts_fit(group, degree, data, data)
+    ]
+    raise PlanError(
+        f"parallel.expert: {expert} chips that share experts do not divide the "
+        f"{group * data} of a stage (tensor {tensor} x context {context} x data {data}) in whole "
+        f"groups. Set parallel.expert={max(fitting)}."
+    )
+
+
+def fullest_bytes(counts: PlanCounts) -> Floats:
+    """Bytes per chip of the fullest stage of each plan, so many plans at a time."""
+    chunks = [total_bytes(counts.rows(rows)) for rows in counts.plans.chunks()]
+    return np.concatenate(chunks) if chunks else np.zeros(0)
+
+
+def evaluate(steps: StepModel, plans: PlanTable, memory_limit: float) -> Evaluated:
+    """The steps of all plans that fit the memory."""
+    counts = PlanCounts.of(steps.model, plans, steps.one_chip)
+    counts = counts.rows(np.flatnonzero(fullest_bytes(counts) <= memory_limit))
+    fitting = counts.plans
+    if not len(fitting):
+        return Evaluated(num_plans=len(plans), plans=fitting, seconds=np.zeros(0))
+    timed = TimedPlans.of(steps, counts)
+    chunks = [step_times(timed.rows(rows)).seconds for rows in fitting.chunks()]
+    return Evaluated(num_plans=len(plans), plans=fitting, seconds=np.concatenate(chunks))
 
 
 def best_plan(
     steps: StepModel, parallel: ParallelSpec, num_chips: int, memory_limit: float
 ) -> Found | None:
     """The plan with most tokens per second whose memory fits, or None."""
-    bounded = [
-        (steps.least_seconds(found) / found.sequences, index, found)
-        for index, found in enumerate(candidates(steps, parallel, num_chips))
-    ]
-    bounded.sort()
-    best: tuple[float, StepTime, MemoryUse] | None = None
-    num_considered = 0
-    for _, _, found in bounded:
-        num_considered += len(zero_stages(parallel, found.pipeline))
-    for bound, _, found in bounded:
-        if best is not None and bound >= best[0]:
-            break
-        for zero_stage in zero_stages(parallel, found.pipeline):
-            plan = found.plan(zero_stage)
-            memory = memory_use(steps.model, plan, steps.sequence_length, steps.dtype, memory_limit)
-            if memory.total_bytes > memory_limit:
-                continue
-            step = steps.step(plan)
-            rate = step.seconds / found.sequences
-            if best is None or rate < best[0]:
-                best = (rate, step, memory)
-    return None if best is None else Found(best[1], best[2], num_considered)
+    plans = legal_plans(steps.model, steps.cluster, parallel, num_chips)
+    found = evaluate(steps, plans, memory_limit) if len(plans) else None
+    if found is None or not len(found.plans):
+        return None
+    plan = found.plans.plan(int(np.argmin(found.seconds_per_sequence)))
+    step = step_time(steps, plan)
+    return Found(
+        step=step,
+        memory=memory_use(steps.model, plan, steps.sequence_length, steps.dtype),
+        summary=_summary(steps, found, step),
+    )
+
+
+def _summary(steps: StepModel, found: Evaluated, step: StepTime) -> SearchSummary:
+    """What else there was, and what holds the best plan back."""
+    rates = found.seconds_per_sequence
+    best = rates.min()
+    kinds = _kinds(found.plans)
+    tied = np.unique(kinds[rates < best * (1 + TIE)])
+    others = [part for part in step.parts if part.name != "compute"]
+    largest = max(others, key=lambda part: part.seconds, default=None)
+    doubled = replace(step.plan, num_microbatches=2 * step.plan.num_microbatches)
+    return SearchSummary(
+        num_enumerated=found.num_plans,
+        num_fitting=len(found.plans),
+        num_tied_kinds=len(tied) - 1,
+        alternatives=tuple(
+            Alternative(
+                plan=found.plans.plan(row),
+                step_time_s=float(found.seconds[row]),
+                tokens_per_second=float(steps.sequence_length / rates[row]),
+                slower=float(1 - best / rates[row]),
+                is_tie=bool(rates[row] < best * (1 + TIE)),
+            )
+            for row in _best_of_each_kind(rates, kinds)[1 : 1 + MAX_ALTERNATIVES]
+        ),
+        largest_part=largest.name if largest else "",
+        largest_part_share=largest.seconds / step.seconds if largest else 0.0,
+        double_batch_gain=2 * step.seconds / step_time(steps, doubled).seconds - 1,
+    )
+
+
+def _kinds(plans: PlanTable) -> Ints:
+    """A number for each kind of plan."""
+    kind = np.zeros(len(plans), dtype=np.int64)
+    for column in (
+        *(plans.tensor, plans.pipeline, plans.context, plans.expert),
+        *(plans.zero_stage, plans.recompute),
+    ):
+        kind = kind * (int(column.max()) + 1) + column
+    return kind
+
+
+def _best_of_each_kind(rates: Floats, kinds: Ints) -> list[int]:
+    """The rows of the best plan of the fastest kinds, the fastest first."""
+    num_ranked = min(len(rates), RANKED)
+    rows = np.argpartition(rates, num_ranked - 1)[:num_ranked]
+    rows = rows[np.argsort(rates[rows], kind="stable")]
+    _, first = np.unique(kinds[rows], return_index=True)
+    return [int(row) for row in rows[np.sort(first)]]
 
 
 def memory_error(
     steps: StepModel, parallel: ParallelSpec, num_chips: int, memory_limit: float
 ) -> PlanError:
     """Why nothing fits: the leanest plan's memory by part, and the nearest plan that does fit."""
-    leanest: tuple[float, int, PlanChoice, MemoryUse] | None = None
-    for index, found in enumerate(candidates(steps, parallel, num_chips)):
-        plan = found.plan(zero_stages(parallel, found.pipeline)[-1])
-        use = memory_use(steps.model, plan, steps.sequence_length, steps.dtype)
-        if leanest is None or use.total_bytes < leanest[0]:
-            leanest = (use.total_bytes, index, plan, use)
-    if leanest is None:
+    plans = legal_plans(steps.model, steps.cluster, parallel, num_chips)
+    if not len(plans):
         return PlanError(
             f"parallel: no plan of {num_chips} chips cuts {steps.model.name} evenly with the "
             "degrees that are fixed. Set some of them to null, which searches them."
         )
-    total, _, plan, use = leanest
+    counts = PlanCounts.of(steps.model, plans, steps.one_chip)
+    plan = plans.plan(int(np.argmin(fullest_bytes(counts))))
+    use = memory_use(steps.model, plan, steps.sequence_length, steps.dtype)
     parts = " + ".join(f"{name} {part / GIBI:.1f}" for name, part in use.parts if part > 0)
     free = replace(
         parallel,
@@ -304,6 +261,6 @@ def memory_error(
         else "No plan fits: take more chips, a chip with more memory or a smaller model."
     )
     return PlanError(
-        f"parallel: {plan.label} needs {parts} = {total / GIBI:.1f} GiB per chip, but a chip has "
-        f"{memory_limit / GIBI:.1f} GiB. {advice}"
+        f"parallel: {plan.label} needs {parts} = {use.total_bytes / GIBI:.1f} GiB per chip, but "
+        f"a chip has {memory_limit / GIBI:.1f} GiB. {advice}"
     )

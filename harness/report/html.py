@@ -27,8 +27,11 @@ from harness.report import (
 from harness.report.page import SCRIPT, STYLE
 from harness.report.power import power_tables
 from harness.report.rows import (
+    ALTERNATIVE_HEADS,
+    ALTERNATIVES_TITLE,
     NOT_AVAILABLE,
     ROOF_HEADS,
+    alternative_rows,
     confidence_text,
     environment_facts,
     environment_warnings,
@@ -248,6 +251,10 @@ def _projection(projection: Projection) -> str:
     if projection.memory_parts:
         memory = tuple((name, capacity(size)) for name, size in projection.memory_parts)
         body += ["<h3>Memory per chip</h3>", _definitions(memory)]
+    if projection.search is not None and projection.search.alternatives:
+        rows = [(name, margin, time) for name, time, margin in alternative_rows(projection.search)]
+        heads = (ALTERNATIVE_HEADS[0], ALTERNATIVE_HEADS[2], ALTERNATIVE_HEADS[1])
+        body += [f"<h3>{ALTERNATIVES_TITLE}</h3>", _plain_table(heads, rows, num_texts=2)]
     if projection.assumptions:
         body += ["<h3>Taken on trust</h3>", _list(projection.assumptions)]
     note = (

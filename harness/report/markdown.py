@@ -14,7 +14,10 @@ from harness.record import Record
 from harness.report import method
 from harness.report.power import power_tables
 from harness.report.rows import (
+    ALTERNATIVE_HEADS,
+    ALTERNATIVES_TITLE,
     ROOF_HEADS,
+    alternative_rows,
     environment_facts,
     environment_warnings,
     median_text,
@@ -116,6 +119,9 @@ def _projection(projection: Projection) -> list[str]:
         table(("what", "value"), projection_facts(projection)),
         table(("part of a step", "time", "share"), shares, numbers=("time", "share")),
     ]
+    if projection.search is not None and projection.search.alternatives:
+        rows = alternative_rows(projection.search)
+        parts += [f"{ALTERNATIVES_TITLE}:", table(ALTERNATIVE_HEADS, rows, numbers=("step time",))]
     if projection.assumptions:
         parts.append("Taken on trust:")
         parts.append("\n".join(f"- {cell(text)}" for text in projection.assumptions))

@@ -3,7 +3,7 @@
 from collections.abc import Callable, Sequence
 
 from harness.environment import Environment
-from harness.projection import Interval, Projection, ScalePoint
+from harness.projection import Interval, Projection, ScalePoint, SearchSummary
 from harness.record import SHORT_RESOLUTIONS, Record, protocol_values
 from harness.results import NOISY_HALF_WIDTH, ResultRow, Roofs, disturbed_text, sheet_share
 from harness.roofline import Roof
@@ -128,6 +128,43 @@ def projection_facts(projection: Projection) -> tuple[tuple[str, str], ...]:
         ),
         ("compute time from", sources or NOT_AVAILABLE),
         ("interval", f"{confidence_text(projection)}: {projection.interval_basis}"),
+        *(search_facts(projection.search) if projection.search is not None else ()),
+    )
+
+
+def search_facts(search: SearchSummary) -> tuple[tuple[str, str], ...]:
+    """What there was to choose from and what holds the best plan back, as names and values."""
+    tied = search.num_tied_kinds
+    ties = f"{tied} other kind{'s' if tied != 1 else ''} of plan within 1 %" if tied else "no tie"
+    held_back = []
+    if search.largest_part:
+        share = percent_text(search.largest_part_share)
+        held_back.append(f"{search.largest_part}, {share} of the step")
+    gain = percent_text(max(0.0, search.double_batch_gain))
+    held_back.append(f"the batch: twice as large it would give {gain} more tokens/s")
+    return (
+        (
+            "plans",
+            f"{search.num_enumerated:,}, of which {search.num_fitting:,} fit the memory "
+            f"({percent_text(search.share_dropped_by_memory)} do not); {ties}",
+        ),
+        ("held back by", "; ".join(held_back)),
+    )
+
+
+ALTERNATIVES_TITLE = "Next best of another kind"
+ALTERNATIVE_HEADS = ("plan", "step time", "against the best")
+
+
+def alternative_rows(search: SearchSummary) -> tuple[tuple[str, str, str], ...]:
+    """Label, step time and margin of the best plans of other kinds, best first."""
+    return tuple(
+        (
+            one.plan.label,
+            duration(one.step_time_s),
+            f"{100 * one.slower:.1f} % fewer tokens/s" + (", a tie" if one.is_tie else ""),
+        )
+        for one in search.alternatives
     )
 
 

@@ -8,11 +8,13 @@ from rich.panel import Panel
 from rich.table import Table
 from rich.text import Text
 
-from harness.projection import Projection
+from harness.projection import Projection, SearchSummary
 from harness.record import Status
 from harness.report.power import PowerTable, power_tables
 from harness.report.rows import (
+    ALTERNATIVES_TITLE,
     ROOF_HEADS,
+    alternative_rows,
     median_text,
     part_shares,
     projection_facts,
@@ -191,6 +193,20 @@ def projection_view(projection: Projection) -> RenderableType:
         Text("One step:", style="bold"),
         Padding(step, (0, 0, 0, 2)),
     ]
+    if projection.search is not None and projection.search.alternatives:
+        body += [Text(""), Text(f"{ALTERNATIVES_TITLE}:", style="bold")]
+        body.append(Padding(_alternatives(projection.search), (0, 0, 0, 2)))
     if trust:
         body += [Text(""), Text("Taken on trust:", style="bold"), *trust]
     return Panel(Group(*body), title="Projection", title_align="left", expand=False)
+
+
+def _alternatives(search: SearchSummary) -> RenderableType:
+    """A line for each of the best plans of other kinds."""
+    table = Table.grid(padding=(0, 2, 0, 0))
+    table.add_column(overflow="fold")
+    table.add_column(justify="right", no_wrap=True)
+    table.add_column(overflow="fold")
+    for label, step_time, margin in alternative_rows(search):
+        table.add_row(Text(label), Text(step_time), Text(margin))
+    return table

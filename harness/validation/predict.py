@@ -7,9 +7,10 @@ from dataclasses import dataclass, replace
 from harness.errors import ChipscaleError
 from harness.extrapolate.lookup import Lookup
 from harness.extrapolate.memory import memory_use
+from harness.extrapolate.plan_step import StepTime, step_time
 from harness.extrapolate.project import ModelError, model_error, spread
 from harness.extrapolate.search import best_plan
-from harness.extrapolate.step import StepModel, StepTime
+from harness.extrapolate.step import StepModel
 from harness.projection import PlanChoice
 from harness.validation.clusters import cluster_of
 from harness.validation.rows import Dropped, PublishedRun
@@ -129,7 +130,8 @@ def _fixed_step(steps: StepModel, parallel: ParallelSpec, data: int) -> StepTime
     if size is None or parallel.virtual_stages is None:
         return None
     m = max(1, round(parallel.global_batch_sequences / (data * size)))
-    return steps.step(
+    return step_time(
+        steps,
         PlanChoice(
             tensor=parallel.tensor or 1,
             pipeline=parallel.pipeline or 1,
@@ -141,5 +143,5 @@ def _fixed_step(steps: StepModel, parallel: ParallelSpec, data: int) -> StepTime
             num_microbatches=m,
             zero_stage=parallel.zero_stage if parallel.zero_stage is not None else 1,
             recompute=parallel.recompute or "none",
-        )
+        ),
     )

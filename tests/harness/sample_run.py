@@ -16,11 +16,13 @@ from harness.device.chip import ChipSpec
 from harness.environment import Environment
 from harness.measure.correctness import imagined
 from harness.projection import (
+    Alternative,
     Interval,
     OpShare,
     PlanChoice,
     Projection,
     ScalePoint,
+    SearchSummary,
     Source,
     StepPart,
 )
@@ -284,6 +286,28 @@ def sample_projection(run_id: str = RUN_ID) -> Projection:
         ),
         num_plans_considered=4211,
         run_ids=(run_id,),
+    )
+
+
+def sample_search() -> SearchSummary:
+    """What was found beside the plan of a projection."""
+    other = PlanChoice(tensor=8, pipeline=8, data=781, context=2, num_microbatches=10)
+    return SearchSummary(
+        num_enumerated=102_888,
+        num_fitting=43_574,
+        num_tied_kinds=1,
+        alternatives=(
+            Alternative(
+                plan=other,
+                step_time_s=3.58,
+                tokens_per_second=17.8e6,
+                slower=0.0035,
+                is_tie=True,
+            ),
+        ),
+        largest_part="pipeline bubble",
+        largest_part_share=0.09,
+        double_batch_gain=0.043,
     )
 
 

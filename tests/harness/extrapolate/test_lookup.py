@@ -8,8 +8,8 @@ from hypothesis import strategies as st
 from harness.config.specs import load_chip
 from harness.device.chip import ChipSpec
 from harness.errors import ConfigError
-from harness.extrapolate.lookup import Lookup
 from harness.extrapolate.constants import PRIOR, Constants
+from harness.extrapolate.lookup import Lookup
 from harness.extrapolate.priors import FIXED_S_PER_KERNEL
 from harness.projection import Source
 from harness.record import Status

@@ -12,6 +12,7 @@ from tests.harness.sample_run import (
     sample_info,
     sample_projection,
     sample_records,
+    sample_search,
 )
 
 EVIL = "</script><script>alert(1)</script>"
@@ -129,6 +130,14 @@ def test_names_from_outside_are_text_and_never_markup() -> None:
     assert Page(page).open == []
     assert len(Page(page).scripts) == len(Page(PAGE).scripts)
     assert "<script>alert" not in page
+
+
+def test_other_kinds_of_plan_are_told() -> None:
+    projection = dataclasses.replace(sample_projection(), search=sample_search())
+    page = html.render(projection=projection)
+    assert "<h3>Next best of another kind</h3>" in page
+    assert "TP8 PP8 DP781 CP2 ZeRO-1 10x microbatch 1" in page
+    assert "held back by" in page
 
 
 def test_a_projection_alone_and_a_run_alone_are_pages() -> None:

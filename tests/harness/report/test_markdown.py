@@ -10,6 +10,7 @@ from tests.harness.sample_run import (
     sample_info,
     sample_projection,
     sample_records,
+    sample_search,
 )
 
 PARSER = MarkdownIt("commonmark").enable("table")
@@ -50,6 +51,13 @@ def test_a_reason_with_markup_is_shown_as_it_is() -> None:
     records = [dataclasses.replace(sample_records()[-1], reason="<script>x</script> | a_b*c*")]
     page = PARSER.render(markdown.render(records=records, info=sample_info()))
     assert "<td>&lt;script&gt;x&lt;/script&gt; | a_b*c*</td>" in page
+
+
+def test_other_kinds_of_plan_are_a_table() -> None:
+    projection = dataclasses.replace(sample_projection(), search=sample_search())
+    page = PARSER.render(markdown.render(projection=projection))
+    assert "<td>TP8 PP8 DP781 CP2 ZeRO-1 10x microbatch 1</td>" in page
+    assert "<td>0.4 % fewer tokens/s, a tie</td>" in page
 
 
 def test_a_projection_alone_begins_with_its_headline() -> None:

@@ -2,14 +2,16 @@ import dataclasses
 
 from rich.console import Console, RenderableType
 
+from harness.codec import from_data, from_json, to_data, to_json
 from harness.device.base import DeviceState
+from harness.projection import Projection
 from harness.record import Record, Window
 from harness.report.rows import environment_warnings
 from harness.report.table import projection_view, results_view, roofs_view
 from harness.results import Roofs, result_rows
 from harness.roofline import data_sheet_roofline
 from harness.roofs import measured_roofs
-from tests.harness.sample_run import CHIP, sample_projection, sample_records
+from tests.harness.sample_run import CHIP, sample_projection, sample_records, sample_search
 
 
 def text_of(view: RenderableType, width: int = 160) -> str:
@@ -106,6 +108,28 @@ def test_the_projection_names_chips_plan_time_tokens_memory_and_trust() -> None:
         "Taken on trust:",
     ):
         assert words in view
+
+
+def test_the_projection_says_what_else_there_was_and_what_holds_it_back() -> None:
+    projection = dataclasses.replace(sample_projection(), search=sample_search())
+    view = text_of(projection_view(projection), 160)
+    for words in (
+        "102,888, of which 43,574 fit the memory (57.6 % do not); 1 other kind of plan within 1 %",
+        "pipeline bubble, 9.00 % of the step",
+        "the batch: twice as large it would give 4.30 % more tokens/s",
+        "Next best of another kind:",
+        "TP8 PP8 DP781 CP2 ZeRO-1 10x microbatch 1  3.58 s  0.4 % fewer tokens/s, a tie",
+    ):
+        assert words in view
+    assert from_json(Projection, to_json(projection)) == projection
+
+
+def test_a_projection_kept_before_searches_were_told_is_shown() -> None:
+    data = to_data(sample_projection())
+    del data["search"]
+    kept = from_data(Projection, data)
+    assert kept.search is None
+    assert "Next best" not in text_of(projection_view(kept))
 
 
 def test_long_lists_of_assumptions_are_cut_and_counted() -> None:
