@@ -65,7 +65,17 @@ OUTPUTS_OF_A_WAVE = 4.2e6
 """Elements of output of one wave: 132 multiprocessors of an H100 with 128 x 256 each; the surface
 finds how many of them a product loses."""
 PERMUTING_OPS = frozenset({"moe_permute", "moe_unpermute", "moe_route"})
-BYTES_OF_8_BITS = ("fp8", "int8")
+TYPES_OF_8_BITS = ("fp8", "int8")
+
+ROOF, MEMORY, BEST = "roof_to_kernel", "memory_share_of_products", "best_share_of_peak"
+"""Names of what times rest on that is no calibrated constant."""
+SPREAD_OF: Mapping[str, float] = {
+    **SPREADS,
+    ROOF: ROOF_TO_KERNEL.spread,
+    MEMORY: MEMORY_SHARE_OF_PEAK.spread,
+    BEST: BEST_SHARE_OF_PEAK.spread,
+}
+"""The 90 % ratio of each before anything is calibrated."""
 
 
 def num_outputs(problem: Problem) -> float:
@@ -88,6 +98,8 @@ class OpTime:
     low: float
     high: float
     source: Source
+    causes: tuple[str, ...] = ()
+    """Of a time from rates, the constants that it is in proportion or in inverse proportion to."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -257,23 +269,25 @@ class Lookup:
         surface = self._surfaces.get(problem.group)
         if surface is not None:
             return surface.time(problem, cost)
-        seconds, spread = self._memory_time(problem, cost)
+        seconds, *causes = self._memory_time(problem, cost)
         if self._limits().bound(cost, problem.dtype) is not Bound.MEMORY:
-            matrix_s, matrix_spread = self._matrix_time(problem, cost)
+            matrix_s, *matrix_causes = self._matrix_time(problem, cost)
             if matrix_s > seconds:
-                seconds, spread = matrix_s, matrix_spread
+                seconds, causes = matrix_s, matrix_causes
+        spread = math.exp(math.fsum(abs(math.log(SPREAD_OF[name])) for name in causes))
         fixed = FIXED_S_PER_KERNEL
         return OpTime(
             seconds + fixed.value,
             seconds / spread + fixed.value / fixed.spread,
             seconds * spread + fixed.value * fixed.spread,
             Source.ROOFLINE,
+            tuple(causes),
         )
 
-    def _memory_time(self, problem: Problem, cost: Cost) -> tuple[float, float]:
+    def _memory_time(self, problem: Problem, cost: Cost) -> tuple[float, *tuple[str, ...]]:
+        """Seconds at the memory's rate, and the names of what they rest on."""
         if self.roof.bytes_per_s is not None:
-            rate = self.roof.bytes_per_s * ROOF_TO_KERNEL.value
-            return cost.num_bytes / rate, ROOF_TO_KERNEL.spread
+            return cost.num_bytes / (self.roof.bytes_per_s * ROOF_TO_KERNEL.value), ROOF
         if self.sheet.bytes_per_s is None:
             raise ConfigError(
                 f"chip {self.chip.name}: the memory bandwidth is n/a, so {problem.id} has no "
@@ -283,20 +297,20 @@ class Lookup:
         seconds = cost.num_bytes / self.sheet.bytes_per_s
         constants = self.constants
         if problem.op in PRODUCTS or problem.op in ATTENTION_OPS:
-            return seconds / MEMORY_SHARE_OF_PEAK.value, MEMORY_SHARE_OF_PEAK.spread
+            return seconds / MEMORY_SHARE_OF_PEAK.value, MEMORY
         if problem.op == "quantize":
             factor = constants.quantize_factor / MEMORY_SHARE_OF_PEAK.value
-            return seconds * factor, SPREADS["quantize_factor"]
-        if problem.op in PERMUTING_OPS:
-            return seconds / constants.permute_share, SPREADS["permute_share"]
-        return seconds / constants.memory_share, SPREADS["memory_share"]
+            return seconds * factor, "quantize_factor"
+        name = "permute_share" if problem.op in PERMUTING_OPS else "memory_share"
+        return seconds / getattr(constants, name), name
 
-    def _matrix_time(self, problem: Problem, cost: Cost) -> tuple[float, float]:
+    def _matrix_time(self, problem: Problem, cost: Cost) -> tuple[float, *tuple[str, ...]]:
+        """Seconds at the matrix unit's rate, and the names of what they rest on."""
         dtype, constants = problem.dtype, self.constants
         measured = self.roof.peak(dtype)
         if measured is not None:
-            return cost.flops / (measured * ROOF_TO_KERNEL.value), ROOF_TO_KERNEL.spread
-        best, spread = self._best_rate(problem)
+            return cost.flops / (measured * ROOF_TO_KERNEL.value), ROOF
+        best, *causes = self._best_rate(problem)
         if problem.op in ATTENTION_OPS:
             # Where the best product is far below the peak, attention is as well.
             peak = self.sheet.peak(dtype) or best / BEST_SHARE_OF_PEAK.value
@@ -304,29 +318,28 @@ class Lookup:
             name = "attention_backward_share"
             if problem.mode is Mode.FORWARD:
                 name = "attention_forward_share"
-            return cost.flops / (rate * getattr(constants, name)), spread * SPREADS[name]
-        narrow = dtype in BYTES_OF_8_BITS
-        share = constants.matrix_share_8bit if narrow else constants.matrix_share
-        spread *= SPREADS["matrix_share_8bit" if narrow else "matrix_share"]
-        seconds = cost.flops / (best * share)
+            return cost.flops / (rate * getattr(constants, name)), name, *causes
+        narrow = dtype in TYPES_OF_8_BITS
+        name = "matrix_share_8bit" if narrow else "matrix_share"
+        seconds = cost.flops / (best * getattr(constants, name))
         if problem.op in PRODUCTS:
             half_wave = constants.half_wave_outputs_8bit if narrow else constants.half_wave_outputs
             seconds *= 1 + half_wave / num_outputs(problem)
         if problem.op == "grouped_gemm":
-            seconds /= constants.grouped_share
-        return seconds, spread
+            return seconds / constants.grouped_share, name, "grouped_share", *causes
+        return seconds, name, *causes
 
-    def _best_rate(self, problem: Problem) -> tuple[float, float]:
+    def _best_rate(self, problem: Problem) -> tuple[float, *tuple[str, ...]]:
         """The best product of that type published for the chip, or a share of its peak."""
         dtype = problem.dtype
         published = self.chip.achievable(dtype)
         if published is None and dtype == "fp16":
             published = self.chip.achievable("bf16")  # One matrix unit serves both at one rate.
         if published is not None:
-            return published, 1.0
+            return (published,)
         peak = self.sheet.peak(dtype)
         if peak is not None:
-            return peak * BEST_SHARE_OF_PEAK.value, BEST_SHARE_OF_PEAK.spread
+            return peak * BEST_SHARE_OF_PEAK.value, BEST
         raise ConfigError(
             f"chip {self.chip.name}: the {dtype} rate is n/a, so {problem.id} has no time. "
             f"Measure the chip with {dtype} products (`chipscale run`), or set "

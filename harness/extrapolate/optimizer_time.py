@@ -31,7 +31,9 @@ class OptimizerCurve:
     def at(self, num_parameters: Floats, values: Floats) -> Floats:
         """The values of the knots, one of this curve's fields, interpolated to those sizes."""
         if len(self.num_parameters) == 1:
-            return np.broadcast_to(values, num_parameters.shape)
+            # Of a single size a value may be an array of draws, of shape (D, 1).
+            shape = np.broadcast_shapes(values.shape, num_parameters.shape)
+            return np.broadcast_to(values, shape)
         return np.interp(num_parameters, self.num_parameters, values)
 
 
@@ -53,7 +55,7 @@ def optimizer_curve(lookup: Lookup, dtype: str, least: float, most: float) -> Op
     sizes = sorted(knots)
     return OptimizerCurve(
         num_parameters=np.array(sizes, dtype=np.float64),
-        seconds=np.array([knots[size].seconds for size in sizes]),
+        seconds=np.stack([np.asarray(knots[size].seconds) for size in sizes], axis=-1),
         low=np.array([knots[size].low for size in sizes]),
         high=np.array([knots[size].high for size in sizes]),
     )

@@ -114,8 +114,10 @@ class TimedPlans:
             rates=rates,
             counts=counts,
             layers=LayerTable.of(steps, counts),
-            message_s=message_s(steps.cluster, counts),
-            sent=StateExchange(*(seconds.take(alike.group, axis=-1) for seconds in sent)),
+            message_s=message_s(steps.cluster, counts) * rates.outer_slowdown,
+            sent=StateExchange(
+                *(seconds.take(alike.group, axis=-1) * rates.outer_slowdown for seconds in sent)
+            ),
             num_updated=num_updated,
             optimizer=optimizer_curve(
                 steps.lookup, counts.dtype, num_updated.min(), num_updated.max()

@@ -28,6 +28,8 @@ class PlanRates:
     """Time of gathering sharded weights over that of a ring."""
     sharded_exposed_share: Rate
     """Share of it that is never hidden."""
+    outer_slowdown: Rate = 1.0
+    """Time of exchanges between stages and replicas over what the cluster says."""
     contention: Rate = CONTENTION.value
     """Seconds that computation loses per second of communication hidden behind it."""
     gradient_bytes_on_wire: float = GRADIENT_BYTES_ON_WIRE

@@ -3,8 +3,9 @@
 A step of a whole plan is made of them in `plan_step`.
 """
 
-import math
 from dataclasses import dataclass, field, replace
+
+import numpy as np
 
 from harness.extrapolate.cluster import ClusterSpec
 from harness.extrapolate.exchange import (
@@ -56,14 +57,16 @@ def longer_of(chip_s: float, host_s: float) -> float:
     The longer one where they differ; where they are alike each waits for the other now and then,
     up to 9 % of it.
     """
-    longer, shorter = max(chip_s, host_s), min(chip_s, host_s)
-    if longer == 0:
-        return 0.0
-    return longer * math.exp(math.log1p((shorter / longer) ** SHARPNESS) / SHARPNESS)
+    longer, shorter = np.maximum(chip_s, host_s), np.minimum(chip_s, host_s)
+    ratio = shorter / np.maximum(longer, SMALLEST_S)
+    found: float = longer * (1 + ratio**SHARPNESS) ** (1 / SHARPNESS)
+    return found
 
 
 SHARPNESS = 8
 """Of `longer_of`; higher is nearer to the plain maximum; assumed."""
+SMALLEST_S = 1e-30
+"""Keeps nothing over nothing from being a ratio."""
 
 
 @dataclass(slots=True)
@@ -85,6 +88,10 @@ class StepModel:
     False leaves experts whole, the tensor group's chips each with their part of the tokens."""
     are_copies_merged: bool = True
     """Tokens for several experts of a scale-up domain are sent there once."""
+    inner_slowdown: float = 1.0
+    """Time of exchanges inside a scale-up domain over what the cluster says."""
+    outer_slowdown: float = 1.0
+    """The same of those that leave it."""
     _layers: dict[tuple[Shard, LayerKind, str], LayerTime] = field(default_factory=dict)
     _works: dict[tuple[Shard, LayerKind], WorkTime] = field(default_factory=dict)
     _ends: dict[Shard, tuple[WorkTime, WorkTime]] = field(default_factory=dict)
@@ -181,7 +188,7 @@ class StepModel:
             is_sequence_parallel=self.is_sequence_parallel,
         )
         # What should hide behind the backward products but is longer shows after all.
-        tensor = constants.tensor_exchange_factor * exposed + max(0.0, hidden - backward)
+        tensor = constants.tensor_exchange_factor * exposed + np.maximum(0.0, hidden - backward)
         context = context_exchange_s(self.model, self.cluster, shard, passes=passes)
         expert = 0.0
         host = constants.host_s_per_layer
@@ -199,14 +206,19 @@ class StepModel:
         busy = Busy(
             compute=forward + backward,
             recompute=again,
-            tensor=tensor,
-            context=context,
-            expert=expert,
-            contention=CONTENTION.value * min(hidden, backward),
+            tensor=self.slowed(shard.tensor, tensor),
+            context=self.slowed(shard.tensor * shard.context, context),
+            expert=self.slowed(shard.expert, expert),
+            contention=CONTENTION.value * np.minimum(hidden, backward),
         )
         on_chip = busy.total - busy.contention
         busy = busy._replace(launch=longer_of(on_chip, launched) - on_chip)
         return LayerTime(work, busy)
+
+    def slowed(self, reach: int, seconds: float) -> float:
+        """An exchange over that many neighbouring chips on networks slower than the cluster's."""
+        is_inside = reach <= self.cluster.scaleup_chips
+        return seconds * (self.inner_slowdown if is_inside else self.outer_slowdown)
 
     def ends(self, shard: Shard) -> tuple[WorkTime, WorkTime]:
         """The embedding on the first stage and the head with its loss on the last."""
