@@ -7,7 +7,7 @@ rate.
     halving      reduce-scatter, all-gather   log2(n) a + (n - 1)/n S/W             scattered
     PAT          reduce-scatter, all-gather   log2(n) 3.5 a + (n - 1)/n S/(0.75 W)  scattered
     tree         all-reduce                   2 log2(n) 1.74 a + 2 S/(0.85 W)
-    in network   each                         a_switch + S/(W efficiency)
+    in network   each                         a_switch + S/(W efficiency), all-reduce (n + 1)/n S
 
 A protocol changes the latency of a step and the share of the rate; the fastest is taken for each
 size, which is why only large messages reach the rate.
@@ -21,7 +21,7 @@ from dataclasses import dataclass
 from harness.extrapolate import topology
 from harness.extrapolate.cluster import ALGORITHMS, NetworkTier
 from harness.extrapolate.elementwise import Number, least
-from harness.extrapolate.placement import Level
+from harness.extrapolate.placement import Group, Level
 from harness.extrapolate.priors import COLLECTIVE_BASE_S
 
 
@@ -63,7 +63,7 @@ Source: NCCL src/graph/tuning.cc, hops of NVLS over NVLink and of CollNetDirect 
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Protocol:
+class MessageProtocol:
     """How messages are handed over: with flags in the data, or after a fence."""
 
     base_s: float
@@ -77,9 +77,9 @@ class Protocol:
 
 
 NCCL_PROTOCOLS = (
-    Protocol(base_s=6.6e-6, link_step=0.6 / 1.9, network_step=2.7 / 4.0, rate_share=0.5),
-    Protocol(base_s=14.0e-6, link_step=1.0, network_step=1.0, rate_share=0.92),
-    Protocol(
+    MessageProtocol(base_s=6.6e-6, link_step=0.6 / 1.9, network_step=2.7 / 4.0, rate_share=0.5),
+    MessageProtocol(base_s=14.0e-6, link_step=1.0, network_step=1.0, rate_share=0.92),
+    MessageProtocol(
         base_s=COLLECTIVE_BASE_S.value,
         link_step=3.4 / 1.9,
         network_step=14.0 / 4.0,
@@ -92,19 +92,19 @@ Source: NCCL src/graph/tuning.cc: latencies of the ring, 0.6, 1.9 and 3.4 us per
 2.7, 4 and 14 us per hop of a network; shares of the bandwidth 1/2, 120/128 (taken as 0.92) and 1.
 """
 ONE_PROTOCOL = (
-    Protocol(base_s=COLLECTIVE_BASE_S.value, link_step=1.0, network_step=1.0, rate_share=1.0),
+    MessageProtocol(
+        base_s=COLLECTIVE_BASE_S.value, link_step=1.0, network_step=1.0, rate_share=1.0
+    ),
 )
 """Where every tier says at which message it reaches half its rate."""
 
 
-def protocols(levels: tuple[Level, ...]) -> tuple[Protocol, ...]:
-    """Those that a collective over these levels chooses from; the last is that of large sizes."""
-    if all(level.tier.half_size_bytes is not None for level in levels):
-        return ONE_PROTOCOL
-    return NCCL_PROTOCOLS
+def protocols(group: Group) -> tuple[MessageProtocol, ...]:
+    """Those that a collective of the group chooses from; the last is that of large messages."""
+    return ONE_PROTOCOL if group.has_half_sizes else NCCL_PROTOCOLS
 
 
-def step_s(tier: NetworkTier, protocol: Protocol) -> float:
+def step_s(tier: NetworkTier, protocol: MessageProtocol) -> float:
     """Latency of a step.
 
     A message of m bytes takes a + (m + h)/W where h reaches half the rate, so h/W is latency.
@@ -115,7 +115,7 @@ def step_s(tier: NetworkTier, protocol: Protocol) -> float:
     return tier.latency_s * (protocol.network_step if is_network else protocol.link_step)
 
 
-def rate_share(tier: NetworkTier, protocol: Protocol) -> float:
+def rate_share(tier: NetworkTier, protocol: MessageProtocol) -> float:
     """Share of the tier's rate that the protocol leaves."""
     return protocol.rate_share if tier.half_size_bytes is None else 1.0
 
@@ -128,7 +128,7 @@ def rate(level: Level, *, is_scattered: bool) -> Number:
     return shape.neighbour_bandwidth(tier, level.stride, level.size)
 
 
-def part_s(level: Level, num_bytes: Number, protocol: Protocol, chunks: int = 1) -> Number:
+def part_s(level: Level, num_bytes: Number, protocol: MessageProtocol, chunks: int = 1) -> Number:
     """A reduce-scatter or all-gather of so many bytes over a level, by its fastest algorithm.
 
     Of a message in `chunks` it is the time of one.
@@ -155,16 +155,26 @@ def part_s(level: Level, num_bytes: Number, protocol: Protocol, chunks: int = 1)
     return best
 
 
-def in_network(level: Level) -> tuple[float, Number]:
-    """Latency, and seconds per byte, of reduction or multicast inside a tier's switches."""
+def in_network(level: Level, *, is_all_reduce: bool = False) -> tuple[float, Number]:
+    """Latency, and seconds per byte, of reduction or multicast inside a tier's switches.
+
+    In a scale-up domain each chip reads its share of the sum through the switch and sends it to
+    all: as its own bytes are read by the others, S + S/n leave it. Switches of a network pass the
+    sum on by themselves.
+
+    Source: 8 H100 with NVLS reach 273 GB/s, 7 270, 6 265 and 5 258 (NVIDIA/nccl issue 1455), where
+    this gives 272, 268, 262 and 255 with an efficiency of 0.85, as in NCCL src/graph/tuning.cc.
+    """
     efficiency = level.tier.in_network_efficiency
     assert efficiency is not None
     is_network = topology.load(level.tier.topology).IS_NETWORK
     per_byte = 1 / (rate(level, is_scattered=False) * efficiency)
+    if is_all_reduce and not is_network:
+        per_byte = per_byte * (1 + 1 / level.size)
     return SWITCH_STEP_S[is_network], per_byte
 
 
-def tree(level: Level, protocol: Protocol) -> tuple[Number, Number]:
+def tree(level: Level, protocol: MessageProtocol) -> tuple[Number, Number]:
     """Latency, and seconds per byte, of an all-reduce by double binary tree over a level."""
     steps = level.ring_steps
     if topology.load(level.tier.topology).IS_NETWORK:

@@ -23,8 +23,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from harness.extrapolate import topology
-from harness.extrapolate.algorithms import Protocol as Handing
 from harness.extrapolate.algorithms import (
+    MessageProtocol,
     in_network,
     part_s,
     protocols,
@@ -120,7 +120,7 @@ def flat_ring_s(group: Group, num_bytes: Number) -> Number:
     It is timed with the protocol of large messages, as the rings that SimAI measured over 16 to
     1,024 chips are; where members meet at one tier only, `hierarchical_s` has the others.
     """
-    protocol = protocols(group.levels)[-1]
+    protocol = protocols(group)[-1]
     n = group.size
     below: Count = 1
     slowest: Number = math.inf
@@ -133,7 +133,9 @@ def flat_ring_s(group: Group, num_bytes: Number) -> Number:
     return latency + (n - 1) / n * num_bytes / slowest
 
 
-def _parts(group: Group, num_bytes: Number, protocol: Handing, chunks: int = 1) -> list[Number]:
+def _parts(
+    group: Group, num_bytes: Number, protocol: MessageProtocol, chunks: int = 1
+) -> list[Number]:
     """The time at each tier of a reduce-scatter or all-gather, of one chunk."""
     parts = []
     for level in group.levels:
@@ -146,15 +148,14 @@ def _parts(group: Group, num_bytes: Number, protocol: Handing, chunks: int = 1) 
 def hierarchical_s(group: Group, num_bytes: Number) -> Number:
     """A reduce-scatter or all-gather tier by tier, each with its share and fastest algorithm."""
     return _fastest(
-        protocol.base_s + sum(_parts(group, num_bytes, protocol))
-        for protocol in protocols(group.levels)
+        protocol.base_s + sum(_parts(group, num_bytes, protocol)) for protocol in protocols(group)
     )
 
 
 @_collective
 def pipelined_s(group: Group, num_bytes: Number) -> Number:
     """The same in chunks, so that the tiers work at once; each chunk pays all latencies."""
-    protocol = protocols(group.levels)[-1]
+    protocol = protocols(group)[-1]
     parts = _parts(group, num_bytes, protocol, PIPELINE_CHUNKS)
     return protocol.base_s + sum(parts) + (PIPELINE_CHUNKS - 1) * reduce(most, parts)
 
@@ -185,11 +186,11 @@ def hierarchical_all_reduce_s(group: Group, num_bytes: Number) -> Number:
     """Reduce-scatter inwards out, all-reduce by tree at the outermost tier, all-gather back."""
     return _fastest(
         protocol.base_s + sum(_reductions(group, num_bytes, protocol))
-        for protocol in protocols(group.levels)
+        for protocol in protocols(group)
     )
 
 
-def _reductions(group: Group, num_bytes: Number, protocol: Handing) -> Iterator[Number]:
+def _reductions(group: Group, num_bytes: Number, protocol: MessageProtocol) -> Iterator[Number]:
     """The time at each tier of an all-reduce that goes up the tiers and down again."""
     n = group.size
     below: Count = 1
@@ -201,7 +202,7 @@ def _reductions(group: Group, num_bytes: Number, protocol: Handing) -> Iterator[
             latency_s, per_byte = tree(level, protocol)
             at_top = least(at_top, latency_s + num_bytes * per_byte)
         if level.tier.in_network_efficiency is not None:
-            latency_s, per_byte = in_network(level)
+            latency_s, per_byte = in_network(level, is_all_reduce=True)
             at_top = least(at_top, latency_s + num_bytes * per_byte)
         yield choose(below == n, at_top, both_ways)
         num_bytes = num_bytes / level.size
@@ -215,20 +216,20 @@ def streamed_all_reduce_s(group: Group, num_bytes: Number) -> Number:
 
     Source: NCCL's Tree and NVLSTree, src/graph/tuning.cc.
     """
-    return _fastest(_streamed(group, num_bytes, protocol) for protocol in protocols(group.levels))
+    return _fastest(_streamed(group, num_bytes, protocol) for protocol in protocols(group))
 
 
-def _streamed(group: Group, num_bytes: Number, protocol: Handing) -> Number:
+def _streamed(group: Group, num_bytes: Number, protocol: MessageProtocol) -> Number:
     latency: Number = protocol.base_s
     slowest: Number = 0.0
     step: Number
     for level in group.levels:
         if level.tier.in_network_efficiency is not None:
-            step, per_byte = in_network(level)
+            step, per_byte = in_network(level, is_all_reduce=True)
         elif "tree" in level.tier.algorithms:
             step, per_byte = tree(level, protocol)
         else:
-            return math.inf
+            step, per_byte = math.inf, 0.0
         is_crossed = level.size > 1
         latency = latency + choose(is_crossed, step, 0.0)
         slowest = most(slowest, choose(is_crossed, num_bytes * per_byte, 0.0))

@@ -53,6 +53,8 @@ class Group:
     """
 
     levels: tuple[Level, ...]
+    has_half_sizes: bool = False
+    """Every tier of the cluster says which message reaches half its rate: no protocol is chosen."""
 
     @property
     def size(self) -> Count:
@@ -108,13 +110,15 @@ def _placed(cluster: ClusterSpec, spans: tuple[Span, ...]) -> Group:
             members[place] = members[place] * fits
             left = quotient_up(left, fits)
             stride = stride * fits
-    return Group(
-        tuple(
-            level(tier, size, stride)
-            for tier, size, stride in zip(cluster.tiers, members, strides, strict=True)
-            if np.any(size > 1)
-        )
+    is_met = [bool(np.any(size > 1)) for size in members]
+    # Arrays of single chips keep a level, so that their shape is not lost.
+    is_met[-1] |= not any(is_met) and is_array(*members)
+    levels = tuple(
+        level(tier, size, stride)
+        for tier, size, stride, met in zip(cluster.tiers, members, strides, is_met, strict=True)
+        if met
     )
+    return Group(levels, all(tier.half_size_bytes is not None for tier in cluster.tiers))
 
 
 _placed_once = lru_cache(maxsize=65536)(_placed)

@@ -76,11 +76,14 @@ def neighbour_bandwidth(tier: NetworkTier, stride: Count, members: Count) -> Num
 
 
 def scattered_bandwidth(tier: NetworkTier, stride: Count, members: Count) -> Number:
-    """The bisection of the longest axis: a quarter of a chip's bytes cross it each way."""
+    """The bisection of the longest axis: a quarter of all bytes cross it each way.
+
+    Per byte that a chip sends to others, which are (n - 1)/n of those it has.
+    """
     per_axis = tier.achieved_bytes_per_s_per_chip / len(tier.dims)
     rate: Number = neighbour_bandwidth(tier, stride, members)
     for axis in _axes(tier, stride, members):
         extent = axis.members * axis.spacing
-        bisection = 2 * (1 + axis.is_ring) * per_axis / extent
+        bisection = 2 * (1 + axis.is_ring) * per_axis / extent * (1 - 1 / members)
         rate = choose(axis.members > 1, least(rate, bisection), rate)
     return rate * tier.scattered_efficiency
