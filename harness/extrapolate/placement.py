@@ -29,17 +29,17 @@ class Level:
     tier: NetworkTier
     size: Count
     """Members, each standing for all that meet below."""
-    stride: Count = 1
+    stride: Count
     """Chips from one member to the next, on a torus; 1 elsewhere, where no rate depends on it."""
-    share: Number = 0.0
+    share: Number
     """(n - 1)/n: what each member sends of the bytes in a reduce-scatter."""
-    doublings: Count = 0
+    doublings: Count
     """log2(n), rounded up."""
-    ring_steps: Number = 0.0
+    ring_steps: Number
     """Steps of a ring through the members."""
 
 
-def level(tier: NetworkTier, size: Count, stride: Count = 1) -> Level:
+def level(tier: NetworkTier, size: Count, stride: Count) -> Level:
     """So many members that meet at the tier, with what every algorithm needs of their number."""
     steps = topology.load(tier.topology).ring_steps(tier, stride, size)
     return Level(tier, size, stride, (size - 1) / size, doublings(size), steps)

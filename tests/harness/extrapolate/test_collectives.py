@@ -459,3 +459,26 @@ def test_chips_that_share_a_port_wait_for_each_other_s_set_up() -> None:
     )
     own, half = (direct_all_to_all_s(placed(c, (Span(8, 101),)), 1.0) for c in (H100, shared))
     assert half - own == pytest.approx(100 * PER_PEER_S.value)
+
+
+def test_few_steps_spare_small_messages_the_latency_of_a_thousand_nodes() -> None:
+    rings = with_algorithms(H100, "ring")
+    far = Span(8, 1024)
+    ring, pat = (reduce_scatter_s(placed(c, (far,)), 1e6) for c in (rings, H100))
+    assert pat < ring / 3
+    ring, pat = (reduce_scatter_s(placed(c, (far,)), 1e11) for c in (rings, H100))
+    assert pat == ring
+
+
+def test_a_tree_spares_an_all_reduce_the_latency_of_a_thousand_nodes() -> None:
+    rings, trees = with_algorithms(H100, "ring"), with_algorithms(H100, "ring", "tree")
+    ring, tree = (all_reduce_s(placed(c, (Span(1, 3072),)), 1e6) for c in (rings, trees))
+    assert tree < ring / 3
+
+
+def test_tiers_that_work_at_once_take_little_longer_than_the_slower_one() -> None:
+    group = group_of(Span(1, 64))
+    inner_s, outer_s = 7 / 8 * 1e11 / 360e9, 7 / 8 * 1e11 / 8 / 46e9
+    expected = max(inner_s, outer_s) + min(inner_s, outer_s) / 8
+    assert pipelined_s(group, 1e11) == pytest.approx(expected, rel=0.01)
+    assert hierarchical_s(group, 1e11) == pytest.approx(inner_s + outer_s, rel=0.01)
