@@ -17,9 +17,15 @@ import yaml
 
 from harness.device.chip import ChipSpec
 from harness.errors import ConfigError, did_you_mean, unknown_name
-from harness.extrapolate.cluster import ClusterSpec, NetworkTier, Reliability
+from harness.extrapolate.cluster import (
+    ALGORITHMS,
+    DEFAULT_ALGORITHMS,
+    ClusterSpec,
+    NetworkTier,
+    Reliability,
+)
 from harness.extrapolate.topology import TOPOLOGIES
-from harness.units import GIBI, GIGA, MEBI, TERA
+from harness.units import GIBI, GIGA, KILO, MEBI, TERA
 from harness.workload.model import Experts, LatentAttention, ModelSpec
 from harness.workload.plan import ParallelSpec
 from kernels import registry
@@ -137,6 +143,42 @@ class _Reader:
             assert default is not None
             return default
         return value
+
+    def optional_share(self, name: str) -> float | None:
+        """A number above 0 and up to 1, or None when absent or null."""
+        value = self.optional_number(name)
+        if value is not None and value > 1:
+            raise self._error(name, value, "a share between 0 and 1", f"Set {self.key}.{name}=1.")
+        return value
+
+    def counts(self, name: str) -> tuple[int, ...]:
+        """Whole numbers of at least 1; none when absent or null."""
+        value = self._take(name)
+        if value is None:
+            return ()
+        if not isinstance(value, Sequence) or isinstance(value, str) or not value:
+            raise self._error(
+                name, value, "a list of whole numbers", f"Write {name}: [16, 20, 28]."
+            )
+        for item in value:
+            if isinstance(item, bool) or not isinstance(item, int) or item < 1:
+                raise self._error(name, item, "a whole number of at least 1", "Correct it.")
+        return tuple(value)
+
+    def choices(
+        self, name: str, allowed: Sequence[str], default: tuple[str, ...]
+    ) -> tuple[str, ...]:
+        """Some of the allowed texts; the default when absent or null."""
+        values = self.texts(name)
+        for value in values:
+            if value not in allowed:
+                raise self._error(
+                    name,
+                    value,
+                    f"one of {', '.join(allowed)}",
+                    f"{did_you_mean(value, allowed)}Write {name}: [{', '.join(default)}].",
+                )
+        return values or default
 
     def rates(self, name: str, scale: float) -> tuple[tuple[str, float], ...]:
         """Positive numbers by data type; a type that is absent or null is unknown."""
@@ -313,6 +355,38 @@ def model_spec(data: Mapping[str, object], key: str = "model") -> ModelSpec:
     return model
 
 
+def _torus(reader: _Reader, topology: str, chips: int) -> tuple[int, ...]:
+    dims = reader.counts("dims")
+    if topology != "torus":
+        if dims:
+            raise ConfigError(
+                f"{reader.key}.dims: a {topology} has no axes. Set {reader.key}.topology=torus, "
+                "or remove dims."
+            )
+        return ()
+    if not dims:
+        raise ConfigError(
+            f"{reader.key}.dims: missing; a torus needs the chips along each of its axes, the "
+            "innermost first. Add it."
+        )
+    if math.prod(dims) != chips:
+        raise ConfigError(
+            f"{reader.key}.dims: {' x '.join(map(str, dims))} is {math.prod(dims)}, but chips is "
+            f"{chips}. Set {reader.key}.chips={math.prod(dims)}, or correct the axes."
+        )
+    return dims
+
+
+def _algorithms(reader: _Reader) -> tuple[str, ...]:
+    names = reader.choices("algorithms", ALGORITHMS, DEFAULT_ALGORITHMS)
+    if names == ("tree",):
+        raise ConfigError(
+            f"{reader.key}.algorithms: a tree alone gives no reduce-scatter. "
+            f"Write algorithms: [{', '.join(DEFAULT_ALGORITHMS)}]."
+        )
+    return names
+
+
 def _tier(reader: _Reader) -> NetworkTier:
     gigabytes = reader.optional_number("gb_per_s_per_chip")
     gigabits = reader.optional_number("gbit_per_s_per_chip")
@@ -334,10 +408,17 @@ def _tier(reader: _Reader) -> NetworkTier:
             f"{reader.key}.oversubscription: {oversubscription:g} is less than 1, which is full "
             "bisection bandwidth. Set it to 1 or more."
         )
+    topology, chips = reader.choice("topology", TOPOLOGIES), reader.count("chips", least=2)
     tier = NetworkTier(
         name=reader.text("name"),
-        topology=reader.choice("topology", TOPOLOGIES),
-        chips=reader.count("chips", least=2),
+        topology=topology,
+        chips=chips,
+        dims=_torus(reader, topology, chips),
+        algorithms=_algorithms(reader),
+        in_network_efficiency=reader.optional_share("in_network_efficiency"),
+        scattered_efficiency=reader.optional_share("scattered_efficiency") or 1.0,
+        half_size_bytes=_scaled(reader.optional_number("half_size_kb"), KILO),
+        ports_per_chip=reader.optional_number("ports_per_chip") or 1.0,
         bandwidth_bytes_per_s_per_chip=bandwidth,
         efficiency=efficiency,
         latency_s=reader.number("latency_us") * 1e-6,

@@ -2,6 +2,11 @@
 
 from dataclasses import dataclass, replace
 
+ALGORITHMS = ("ring", "halving", "tree", "pat")
+"""Algorithms over the members of a tier; what they take is in `algorithms.py` beside this file."""
+DEFAULT_ALGORITHMS = ("ring", "tree", "pat")
+"""Those of NCCL and RCCL, taken where a cluster's file does not say."""
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class NetworkTier:
@@ -20,6 +25,21 @@ class NetworkTier:
     """One step of a collective between two chips that meet at this tier."""
     oversubscription: float = 1.0
     """Bandwidth below this tier's switches over the bandwidth through them."""
+    dims: tuple[int, ...] = ()
+    """Chips along each axis of a torus, the innermost first; empty elsewhere."""
+    algorithms: tuple[str, ...] = DEFAULT_ALGORITHMS
+    """What the library of collectives chooses from at this tier, by name."""
+    in_network_efficiency: float | None = None
+    """Share of the rate that reductions inside the switches reach; None where they have none."""
+    scattered_efficiency: float = 1.0
+    """Share of the rate that flows to many chips at once reach.
+
+    0.95 with adaptive routing or spraying, 0.75 to 0.85 where flows are hashed onto links.
+    """
+    half_size_bytes: float | None = None
+    """Message of one step that reaches half the rate; None takes NCCL's protocols."""
+    ports_per_chip: float = 1.0
+    """Network ports over chips; below 1 chips share a port, and wait for each other's set-up."""
     source: str = ""
 
     @property

@@ -7,14 +7,14 @@ from typing import NamedTuple
 
 import numpy as np
 
-from harness.extrapolate.array_bridge import (
+from harness.extrapolate.cluster import ClusterSpec
+from harness.extrapolate.collectives import (
     Span,
     all_gather_s,
     placed,
     point_to_point_s,
     reduce_scatter_s,
 )
-from harness.extrapolate.cluster import ClusterSpec
 from harness.extrapolate.memory import PlanCounts, StageParameters
 from harness.extrapolate.plans import Floats, Ints, PlanTable
 from harness.extrapolate.rates import PlanRates

@@ -165,9 +165,25 @@ def with_tier(index: int, **keys: object) -> dict[str, object]:
         (with_tier(2, oversubscription=0.5), "0.5 is less than 1"),
         (
             with_tier(0, topology="fully_conected"),
-            "'fully_conected' is not one of fat_tree, fully_connected. "
+            "'fully_conected' is not one of fat_tree, full_mesh, fully_connected, torus. "
             "Did you mean 'fully_connected'?",
         ),
+        (with_tier(0, topology="torus"), "cluster.tiers[0].dims: missing; a torus needs"),
+        (
+            with_tier(0, topology="torus", dims=[2, 3]),
+            "cluster.tiers[0].dims: 2 x 3 is 6, but chips is 8. Set cluster.tiers[0].chips=6",
+        ),
+        (with_tier(0, topology="torus", dims=8), "cluster.tiers[0].dims: 8 is not a list of whole"),
+        (with_tier(0, topology="torus", dims=[8, 0]), "0 is not a whole number of at least 1"),
+        (with_tier(1, dims=[8, 8]), "cluster.tiers[1].dims: a fat_tree has no axes"),
+        (
+            with_tier(1, algorithms=["rings"]),
+            "cluster.tiers[1].algorithms: 'rings' is not one of ring, halving, tree, pat. "
+            "Did you mean 'ring'?",
+        ),
+        (with_tier(1, algorithms=["tree"]), "a tree alone gives no reduce-scatter"),
+        (with_tier(1, scattered_efficiency=85), "85.0 is not a share between 0 and 1"),
+        (with_tier(1, half_size_kb=-1), "cluster.tiers[1].half_size_kb: -1 is not a finite number"),
         (with_tier(1, chips=100), "cluster.tiers[1].chips: 100 is not a larger multiple of the 8"),
         (changed(CLUSTER, num_chips=200_000), "the last tier joins only 122880"),
         (changed(CLUSTER, reliability=None), "cluster.reliability: missing"),
@@ -180,6 +196,27 @@ def test_a_wrong_cluster_names_the_key_and_the_way_out(
 ) -> None:
     with pytest.raises(ConfigError, match=re.escape(message)):
         cluster_spec(data)
+
+
+def test_a_tier_says_how_its_switches_and_ports_are() -> None:
+    tier = cluster_spec(
+        with_tier(
+            0,
+            topology="torus",
+            dims=[2, 4],
+            algorithms=["ring"],
+            in_network_efficiency=0.85,
+            scattered_efficiency=0.75,
+            half_size_kb=512,
+            ports_per_chip=0.5,
+        )
+    ).tiers[0]
+    assert tier.dims == (2, 4)
+    assert tier.algorithms == ("ring",)
+    assert tier.in_network_efficiency == 0.85
+    assert tier.scattered_efficiency == 0.75
+    assert tier.half_size_bytes == 512e3
+    assert tier.ports_per_chip == 0.5
 
 
 @pytest.mark.parametrize(
