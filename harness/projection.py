@@ -132,6 +132,22 @@ class SearchSummary:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Cause:
+    """An input of the projection: its share of the interval, and the step at its ends."""
+
+    name: str
+    title: str
+    """What it is, for people."""
+    advice: str
+    """What to measure so that its interval shrinks."""
+    share: float
+    """Of the variance of the logarithm of the step time."""
+    low_s: float
+    """The step with this input alone at the end of its P10 to P90 that makes it short."""
+    high_s: float
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class ScalePoint:
     """The best plan found at one number of chips."""
 
@@ -182,5 +198,7 @@ class Projection:
     num_plans_considered: int
     search: SearchSummary | None = None
     """How the headline's plan was found; None in files from before it was kept."""
+    causes: tuple[Cause, ...] = ()
+    """What the headline's interval is made of, the largest share first."""
     run_ids: tuple[str, ...] = ()
     """The runs whose measurements were used."""

@@ -10,6 +10,7 @@ from rich.console import Console
 from harness.cli.render import render_reports
 from harness.cli.run_roofs import settle_roofs
 from harness.config.build import RunRequest, TrackingRequest
+from harness.config.calibration import shipped_calibration
 from harness.config.specs import list_names, load_chip
 from harness.config.this_chip import this_chip
 from harness.errors import CASE_FAILED_EXIT_CODE, ConfigError, PlanError
@@ -142,6 +143,7 @@ def projection_of_run(
         roofs=folder.roofs,
         device_memory_bytes=environment.device.memory_bytes,
         strict=request.is_strict,
+        calibration=shipped_calibration(),
     )
     run_ids = (folder.info.run_id,)
     return warned(replace(projection, run_ids=run_ids), folder.records(), folder.roofs)

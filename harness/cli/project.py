@@ -11,6 +11,7 @@ from rich.console import Console
 
 from harness.cli.finish import track, warned
 from harness.config.build import ProjectRequest, project_request
+from harness.config.calibration import shipped_calibration
 from harness.config.compose import compose
 from harness.config.this_chip import this_chip
 from harness.device.chip import ChipSpec
@@ -52,6 +53,7 @@ def main(options: argparse.Namespace) -> int:
                 roofs=roofs,
                 device_memory_bytes=memory_bytes,
                 strict=request.is_strict,
+                calibration=shipped_calibration(),
             ),
             run_ids=run_ids,
         )

@@ -1,11 +1,11 @@
 """project: from the times of ops on one chip to a training step on a whole cluster."""
 
-import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
 from harness.device.chip import ChipSpec
 from harness.errors import ConfigError, PlanError
+from harness.extrapolate.calibration import NONE, Calibration, Residual
 from harness.extrapolate.cluster import ClusterSpec
 from harness.extrapolate.goodput import (
     checkpoint_interval_s,
@@ -13,10 +13,17 @@ from harness.extrapolate.goodput import (
     interruption_interval_s,
 )
 from harness.extrapolate.lookup import CostFunction, Lookup
-from harness.extrapolate.plan_step import StepTime, work_of
+from harness.extrapolate.plan_step import work_of
 from harness.extrapolate.priors import BEST_SHARE_OF_PEAK
 from harness.extrapolate.search import Found, best_plan, check_fixed, memory_error
 from harness.extrapolate.step import StepModel
+from harness.extrapolate.uncertainty import (
+    CHECKED_CHIPS,
+    DISCREPANCY_PER_DOUBLING,
+    NUM_DRAWS,
+    Uncertainty,
+    uncertainty,
+)
 from harness.projection import Interval, OpShare, PlanChoice, Projection, ScalePoint, Source
 from harness.record import Record
 from harness.roofline import Roofline
@@ -25,22 +32,11 @@ from harness.workload.model import CausalCount, ModelSpec
 from harness.workload.plan import ParallelSpec
 from harness.workload.step import WorkItem
 
-CONFIDENCE = 0.9
+CONFIDENCE = 0.8
+"""From P10 to P90."""
 CHIP_OF_THE_RUN = "this"
 """What a cluster writes for its chip when it is made of whatever was measured."""
 SMALLEST_CLUSTER = 8
-
-FASTER_THAN_MODEL = 0.05
-"""ln of predicted over published step time that 95 % of the dense bf16 runs on H100 stay within;
-`tests/validation` computes it, and the same of those slower than predicted."""
-SLOWER_THAN_MODEL_DENSE = 0.13
-SLOWER_THAN_MODEL_MOE = 0.74
-"""The same of models with experts: imbalance and the rate of small grouped products are not
-modelled, and 95 % of the published runs are at most this much slower."""
-DISCREPANCY_PER_DOUBLING = 0.02
-"""What is added per doubling beyond CHECKED_CHIPS, where nothing is published; assumed."""
-CHECKED_CHIPS = 16384
-"""The most chips of a published run that was checked: Llama-3.1 405B (arXiv 2407.21783)."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,36 +48,13 @@ class _Context:
     memory_limit: float
     peak_flops_per_s: float | None
     """Dense, of the data sheet."""
+    spreads: Mapping[str, float]
+    """The 90 % ratio of each calibrated constant."""
+    residual: Residual
 
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class ModelError:
-    """How far the model's step times are from published ones, as natural logarithms."""
-
-    faster: float
-    """Of runs that were faster than predicted."""
-    slower: float
-
-
-def model_error(model: ModelSpec) -> ModelError:
-    """The error of the published runs that are like that model."""
-    slower = SLOWER_THAN_MODEL_DENSE if model.experts is None else SLOWER_THAN_MODEL_MOE
-    return ModelError(faster=FASTER_THAN_MODEL, slower=slower)
-
-
-def spread(step: StepTime, num_chips: int, error: ModelError) -> tuple[float, float]:
-    """Low and high end of the step's time over its value, at CONFIDENCE.
-
-    The spread of the op times, weighted by their share of the step, and the model's own error
-    against published runs are independent and add as squares of logarithms.
-    """
-    timed = ("compute", "recomputation", "optimizer")
-    compute = sum(part.seconds for part in step.parts if part.name in timed)
-    share = compute / step.seconds
-    beyond = DISCREPANCY_PER_DOUBLING * max(0.0, math.log2(num_chips / CHECKED_CHIPS))
-    slower = math.hypot(error.slower + beyond, math.log1p(share * (step.compute_high - 1)))
-    faster = math.hypot(error.faster + beyond, math.log1p(share * (1 / step.compute_low - 1)))
-    return math.exp(-faster), math.exp(slower)
+    def uncertainty(self, plan: PlanChoice) -> Uncertainty:
+        """Draws of the plan's step."""
+        return uncertainty(self.steps, plan, self.spreads, self.residual)
 
 
 def scale_point(context: _Context, found: Found, num_chips: int) -> ScalePoint:
@@ -89,17 +62,16 @@ def scale_point(context: _Context, found: Found, num_chips: int) -> ScalePoint:
     plan, step = found.plan, found.step
     sequences = plan.data * plan.microbatch_size * plan.num_microbatches
     tokens = sequences * context.steps.sequence_length
-    low, high = spread(step, num_chips, model_error(context.steps.model))
+    drawn = context.uncertainty(plan)
+    low, _, high = drawn.quantiles(drawn.seconds)
     seconds = step.seconds
     return ScalePoint(
         num_chips=num_chips,
         num_chips_used=plan.num_chips,
         plan=plan,
         global_batch_sequences=sequences,
-        step_time_s=Interval(value=seconds, low=seconds * low, high=seconds * high),
-        tokens_per_second=Interval(
-            value=tokens / seconds, low=tokens / (seconds * high), high=tokens / (seconds * low)
-        ),
+        step_time_s=Interval(value=seconds, low=low, high=high),
+        tokens_per_second=Interval(value=tokens / seconds, low=tokens / high, high=tokens / low),
         mfu=_utilization(context, plan, tokens / seconds),
         goodput=goodput_share(context.steps.cluster.reliability, plan.num_chips),
     )
@@ -161,6 +133,7 @@ def project(
     roofs: Roofline | None = None,
     device_memory_bytes: float | None = None,
     strict: bool = False,
+    calibration: Calibration = NONE,
 ) -> Projection:
     """A training step of the model on the cluster, with the best plan or the one that is fixed.
 
@@ -176,12 +149,16 @@ def project(
         ConfigError: when a rate that is needed is neither measured nor known.
     """
     memory_limit = _memory_limit(chip, device_memory_bytes)
-    lookup = Lookup(chip, cost, records, roofs)
+    software = parallel.software
+    constants = calibration.constants(chip.name, software)
+    lookup = Lookup(chip, cost, records, roofs, constants)
     context = _Context(
         steps=StepModel.of(model, cluster, lookup, parallel),
         parallel=parallel,
         memory_limit=memory_limit,
         peak_flops_per_s=chip.peak(parallel.dtype),
+        spreads=calibration.spreads(chip.name, software),
+        residual=calibration.residual(software, has_experts=model.experts is not None),
     )
     check_fixed(context.steps, parallel, cluster.num_chips)
     found = best_plan(context.steps, parallel, cluster.num_chips, memory_limit)
@@ -220,7 +197,8 @@ def project(
         mfu=headline.mfu,
         hfu=_utilization(context, found.plan, tokens_per_s, hardware=True),
         interval_confidence=CONFIDENCE,
-        interval_basis=_interval_basis(model, cluster.num_chips),
+        interval_basis=_interval_basis(context, cluster.num_chips),
+        causes=context.uncertainty(found.plan).causes,
         assumptions=assumptions(context, headline, chip),
         num_plans_considered=found.summary.num_enumerated,
         search=found.summary,
@@ -260,18 +238,18 @@ def _refuse_unmeasured(work: Sequence[tuple[WorkItem, float, Source]]) -> None:
         )
 
 
-def _interval_basis(model: ModelSpec, num_chips: int) -> str:
-    error = model_error(model)
-    kind = "models with experts" if model.experts is not None else "dense models"
+def _interval_basis(context: _Context, num_chips: int) -> str:
+    residual = context.residual
+    kind = "models with experts" if context.steps.model.experts is not None else "dense models"
     text = (
-        "the intervals of the op times (measured, from other sizes or of the rates "
-        "taken from elsewhere), joined with the model's own error against published runs of "
-        f"{kind}, which were up to {math.expm1(error.slower):.0%} slower and "
-        f"{-math.expm1(-error.faster):.0%} faster"
+        f"P10 to P90 of {NUM_DRAWS:,} draws of every input (times of ops, rates of networks, "
+        "constants of the software) and of the model's own error: published runs of "
+        f"{kind} that were left out of its calibration took {residual.low:.2f} to "
+        f"{residual.high:.2f} of the predicted time"
     )
     if num_chips > CHECKED_CHIPS:
         text += (
-            f"; this is let grow by {DISCREPANCY_PER_DOUBLING:.0%} per doubling beyond the "
+            f"; {DISCREPANCY_PER_DOUBLING:.0%} is added per doubling beyond the "
             f"{CHECKED_CHIPS:,} chips of the largest run checked"
         )
     return f"{text}."

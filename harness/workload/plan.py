@@ -28,6 +28,8 @@ class ParallelSpec:
     """What is computed again backward: `none`, `selective` (attention core) or `full`."""
     max_tensor: int | None = None
     """Most chips of a tensor group when searched, inside a scale-up domain; None is 16."""
+    software: str = ""
+    """The generation of training software whose calibrated constants hold; empty for priors."""
     source: str = ""
     """Why the batch is what it is."""
 
