@@ -9,9 +9,8 @@ from rich.console import Console
 from harness.config.build import ValidationFormat, validate_request
 from harness.config.compose import compose
 from harness.errors import NothingMeasured
-from harness.validation.predict import predict_all
-from harness.validation.render import as_data, markdown, view
-from harness.validation.rows import read_runs
+from harness.validation.outcome import validate
+from harness.validation.render import as_data, figures_markdown, markdown, view
 
 
 def main(options: argparse.Namespace) -> int:
@@ -21,13 +20,13 @@ def main(options: argparse.Namespace) -> int:
         print(OmegaConf.to_yaml(config, resolve=True), end="")
         return 0
     request = validate_request(config)
-    runs, unread = read_runs(request.data_file)
-    predictions, unpredicted = predict_all(runs)
-    dropped = [*unread, *unpredicted]
+    outcome = validate(request.data_file)
     if request.format is ValidationFormat.JSON:
-        print(json.dumps(as_data(predictions, dropped)))
+        print(json.dumps(as_data(outcome)))
     elif request.format is ValidationFormat.MARKDOWN:
-        print(markdown(predictions) if predictions else "No row could be used.")
+        tables = [markdown(outcome.steps)] if outcome.steps else []
+        tables += [figures_markdown(outcome.figures)] if outcome.figures else []
+        print("\n\n".join(tables) or "No row could be used.")
     else:
-        Console(highlight=False, markup=False).print(view(predictions, dropped))
-    return 0 if predictions else NothingMeasured.exit_code
+        Console(highlight=False, markup=False).print(view(outcome))
+    return 0 if outcome.num_predicted else NothingMeasured.exit_code

@@ -110,7 +110,8 @@ def expert_exchange_s(
     if shard.expert == 1 or experts is None:
         return 0.0
     group = placed(cluster, (Span(1, shard.expert),))
-    sent = activation_bytes(model, shard) / shard.tensor * experts.num_experts_per_token
+    width = model.expert_hidden / model.hidden
+    sent = width * activation_bytes(model, shard) / shard.tensor * experts.num_experts_per_token
     return (2 * passes + 2) * all_to_all_s(group, sent)
 
 

@@ -45,6 +45,9 @@ SPREAD_PER_DOUBLING_OUTSIDE = 1.03
 assumed."""
 MIN_SIZES_FOR_SURFACE = 3
 
+WITHOUT_PRODUCTS = frozenset({"moe_route", "quantize", "sampling"})
+"""Ops of vector arithmetic, whose FLOPs are few but not always few enough to be memory bound."""
+
 CostFunction = Callable[[Problem], Cost]
 
 
@@ -222,7 +225,7 @@ class Lookup:
             return surface.time(problem, cost)
         memory_s, memory_spread = self._memory_time(problem, cost)
         seconds, spread = memory_s, memory_spread
-        if self._limits().bound(cost, problem.dtype) is not Bound.MEMORY:
+        if self._is_matrix_bound(problem, cost):
             matrix_s, matrix_spread = self._matrix_time(problem, cost)
             if matrix_s > memory_s:
                 seconds, spread = matrix_s, matrix_spread
@@ -233,6 +236,12 @@ class Lookup:
             seconds * spread + fixed.value * fixed.spread,
             Source.ROOFLINE,
         )
+
+    def _is_matrix_bound(self, problem: Problem, cost: Cost) -> bool:
+        """Not bound by memory; an op without products is, where no rate of its type is known."""
+        if problem.op in WITHOUT_PRODUCTS and self._limits().peak(problem.dtype) is None:
+            return False
+        return self._limits().bound(cost, problem.dtype) is not Bound.MEMORY
 
     def _memory_time(self, problem: Problem, cost: Cost) -> tuple[float, float]:
         if self.roof.bytes_per_s is not None:

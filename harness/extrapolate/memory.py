@@ -17,7 +17,12 @@ from harness.extrapolate.pipeline import StageKind, layers_in_flight, stage_kind
 from harness.extrapolate.priors import CONTEXT_BYTES, FRAGMENTATION
 from harness.projection import PlanChoice
 from harness.workload.model import ModelSpec
-from harness.workload.step import LayerKind, Shard, layer_parameters_per_chip
+from harness.workload.step import (
+    LayerKind,
+    Shard,
+    layer_parameters_per_chip,
+    prediction_parameters_per_chip,
+)
 
 GRADIENT_BYTES = 4
 OPTIMIZER_BYTES = 12
@@ -72,7 +77,9 @@ def stage_parameters(
     model: ModelSpec, shard: Shard, stages: Sequence[StageKind]
 ) -> tuple[StageParameters, ...]:
     """Parameters per chip of each kind of stage; a tied table is on the first and the last."""
-    dense = layer_parameters_per_chip(model, shard, LayerKind.DENSE)[0] if model.ffn else 0
+    dense = 0
+    if model.num_dense_layers:
+        dense = layer_parameters_per_chip(model, shard, LayerKind.DENSE)[0]
     moe = layer_parameters_per_chip(model, shard, LayerKind.MOE) if model.experts else (0, 0)
     found = []
     for stage in stages:
@@ -82,7 +89,11 @@ def stage_parameters(
         if stage.is_last:
             head = model.head_parameters if stage.is_first else model.vocab * model.hidden
             shared += head / shard.tensor + model.final_norm_parameters
-        found.append(StageParameters(shared=shared, experts=float(stage.num_moe * moe[1])))
+        experts = float(stage.num_moe * moe[1])
+        if stage.is_last and model.num_prediction_modules:
+            further = prediction_parameters_per_chip(model, shard)
+            shared, experts = shared + further[0], experts + further[1]
+        found.append(StageParameters(shared=shared, experts=experts))
     return tuple(found)
 
 
@@ -92,7 +103,12 @@ def activation_bytes_per_token(model: ModelSpec, kind: LayerKind, size: int) -> 
     query, value = model.query_key_dim, model.value_dim
     latent = model.latent_attention
     elements = 4 * model.hidden + heads * (query + value)
-    if latent is None:
+    space = model.state_space if kind is LayerKind.MOE else None
+    if space is not None:
+        # What is projected, what is convolved, and the channels before and after their norm.
+        heads = 0
+        elements = 4 * model.hidden + space.projected + space.convolved + 2 * space.width
+    elif latent is None:
         elements += kv_heads * (query + value)
     else:
         # The compressed projections are kept before and after their norms.
@@ -107,7 +123,7 @@ def activation_bytes_per_token(model: ModelSpec, kind: LayerKind, size: int) -> 
         experts = model.experts
         assert experts is not None
         routed = experts.num_experts_per_token
-        elements += routed * (2 * model.hidden + per_width * experts.expert_ffn)
+        elements += routed * (2 * model.expert_hidden + per_width * experts.expert_ffn)
         elements += experts.num_shared_experts * per_width * experts.expert_ffn
     return size * elements + LOG_SUM_EXP_BYTES * heads
 

@@ -12,9 +12,8 @@ from harness.extrapolate.search import best_plan
 from harness.extrapolate.step import StepModel, StepTime
 from harness.projection import PlanChoice
 from harness.validation.clusters import cluster_of
-from harness.validation.rows import Dropped, PublishedRun
-from harness.workload.plan import ParallelSpec
-from kernels import registry
+from harness.validation.rows import Configuration, Dropped, PublishedRun
+from harness.workload.cost import step_cost
 
 DECILE = 1.2816 / 1.6449
 """The model's ends are 5 and 95 % quantiles; those of 10 and 90 % are so much nearer, as natural
@@ -31,6 +30,26 @@ class Prediction:
     """5 % quantile of the step time."""
     high_s: float
     """95 % quantile of the step time."""
+
+    @property
+    def id(self) -> str:
+        """The row's."""
+        return self.run.id
+
+    @property
+    def family(self) -> str:
+        """The source."""
+        return self.run.family
+
+    @property
+    def metric(self) -> str:
+        """The row's."""
+        return self.run.metric
+
+    @property
+    def published(self) -> float:
+        """The row's value."""
+        return self.run.published
 
     @property
     def error(self) -> float:
@@ -100,7 +119,7 @@ def predict(run: PublishedRun, lookups: dict[str, Lookup]) -> Prediction | Dropp
     """The step time of a run from its configuration; its memory is not checked here."""
     lookup = lookups.get(run.chip.name)
     if lookup is None:
-        lookup = lookups[run.chip.name] = Lookup(run.chip, registry.cost)
+        lookup = lookups[run.chip.name] = Lookup(run.chip, step_cost)
     cluster = cluster_of(run.chip, run.num_chips)
     if cluster is None:
         return Dropped(id=run.id, reason=f"the network of {run.chip.title} is n/a")
@@ -108,38 +127,51 @@ def predict(run: PublishedRun, lookups: dict[str, Lookup]) -> Prediction | Dropp
     steps = StepModel.of(run.model, cluster, lookup, parallel)
     steps.is_sequence_parallel = run.is_sequence_parallel
     steps.is_attention_fused = run.is_attention_fused
-    degrees = (parallel.tensor or 1) * (parallel.pipeline or 1) * (parallel.context or 1)
-    data = parallel.data or run.num_chips // degrees
     try:
-        step = _fixed_step(steps, parallel, data)
-        if step is None:
-            found = best_plan(steps, replace(parallel, data=data), run.num_chips, math.inf)
-            if found is None:
-                return Dropped(id=run.id, reason="no plan has the degrees that the row gives")
-            step = found.step
+        plan = plan_of(run)
+        step = steps.step(plan) if plan is not None else _searched(steps, run)
     except ChipscaleError as error:
         return Dropped(id=run.id, reason=str(error))
+    if step is None:
+        return Dropped(id=run.id, reason="no plan has the degrees that the row gives")
     low, high = spread(step, run.num_chips, model_error(run.model))
     return Prediction(run=run, step=step, low_s=step.seconds * low, high_s=step.seconds * high)
 
 
-def _fixed_step(steps: StepModel, parallel: ParallelSpec, data: int) -> StepTime | None:
-    """The step where the row fixes the whole plan, else None."""
-    size = parallel.microbatch_size
-    if size is None or parallel.virtual_stages is None:
+def _searched(steps: StepModel, run: Configuration) -> StepTime | None:
+    """The step of the best plan with what the row fixes.
+
+    A row that gives its degrees ran with them, whatever we count; one that does not had a plan
+    that fits.
+    """
+    parallel, limit = run.parallel, run.chip.memory_bytes or math.inf
+    if parallel.tensor is not None and parallel.pipeline is not None:
+        parallel, limit = replace(parallel, data=_data(run)), math.inf
+    found = best_plan(steps, parallel, run.num_chips, limit)
+    return None if found is None else found.step
+
+
+def _data(run: Configuration) -> int:
+    parallel = run.parallel
+    degrees = (parallel.tensor or 1) * (parallel.pipeline or 1) * (parallel.context or 1)
+    return parallel.data or run.num_chips // degrees
+
+
+def plan_of(run: Configuration) -> PlanChoice | None:
+    """The plan where the row fixes all of it, else None."""
+    parallel, size = run.parallel, run.parallel.microbatch_size
+    if size is None or None in (parallel.tensor, parallel.pipeline, parallel.virtual_stages):
         return None
-    m = max(1, round(parallel.global_batch_sequences / (data * size)))
-    return steps.step(
-        PlanChoice(
-            tensor=parallel.tensor or 1,
-            pipeline=parallel.pipeline or 1,
-            data=data,
-            expert=parallel.expert or 1,
-            context=parallel.context or 1,
-            virtual_stages=parallel.virtual_stages,
-            microbatch_size=size,
-            num_microbatches=m,
-            zero_stage=parallel.zero_stage if parallel.zero_stage is not None else 1,
-            recompute=parallel.recompute or "none",
-        )
+    data = _data(run)
+    return PlanChoice(
+        tensor=parallel.tensor or 1,
+        pipeline=parallel.pipeline or 1,
+        data=data,
+        expert=parallel.expert or 1,
+        context=parallel.context or 1,
+        virtual_stages=parallel.virtual_stages or 1,
+        microbatch_size=size,
+        num_microbatches=max(1, round(parallel.global_batch_sequences / (data * size))),
+        zero_stage=parallel.zero_stage if parallel.zero_stage is not None else 1,
+        recompute=parallel.recompute or "none",
     )

@@ -1,0 +1,154 @@
+"""What the model says of published figures other than the time of a step.
+
+A metric has a predictor in FIGURES; a new one is a line there.
+"""
+
+import re
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, replace
+
+from harness.config.specs import load_cluster
+from harness.extrapolate.goodput import goodput_share
+from harness.extrapolate.memory import memory_use
+from harness.units import GIBI
+from harness.validation.cells import UnusableRowError, given
+from harness.validation.clusters import TYPICAL
+from harness.validation.predict import DECILE, plan_of
+from harness.validation.rows import Dropped, PublishedFigure, configuration
+
+MEMORY_SPREAD = 1.15
+"""Ratio within which the counted memory of 90 % of runs is taken to be; assumed. What a framework
+frees early or keeps twice is not counted."""
+FAILURE_SPREAD = 2.0
+"""Ratio within which the failures of a chip are taken to be between operators; assumed, 90 %."""
+NOT_TENSORS = ("buffers and driver",)
+"""Parts of the memory that no allocator of a framework sees."""
+NOT_ALLOCATED = (*NOT_TENSORS, "fragmentation")
+"""Parts that are reserved but belong to no tensor."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class FigurePrediction:
+    """A published figure with what the model says of it, in the row's metric."""
+
+    figure: PublishedFigure
+    predicted: float
+    low: float
+    """5 % quantile."""
+    high: float
+    """95 % quantile."""
+
+    @property
+    def id(self) -> str:
+        """The row's."""
+        return self.figure.id
+
+    @property
+    def family(self) -> str:
+        """The source, and what is published, as `torchtitan peak_memory_gib`."""
+        return f"{self.figure.family} {self.figure.metric}"
+
+    @property
+    def metric(self) -> str:
+        """The row's."""
+        return self.figure.metric
+
+    @property
+    def published(self) -> float:
+        """The row's value."""
+        return self.figure.published
+
+    @property
+    def metric_error(self) -> float:
+        """Predicted over published value, less one."""
+        return self.predicted / self.figure.published - 1
+
+    @property
+    def deciles(self) -> tuple[float, float]:
+        """P10 and P90."""
+        low, high = (
+            self.predicted * (end / self.predicted) ** DECILE for end in (self.low, self.high)
+        )
+        return low, high
+
+    @property
+    def is_inside_deciles(self) -> bool:
+        """The published value is within P10 to P90."""
+        low, high = self.deciles
+        return low <= self.figure.published <= high
+
+
+def predict_figures(
+    figures: Iterable[PublishedFigure],
+) -> tuple[list[FigurePrediction], list[Dropped]]:
+    """Every figure that the model says something of, and the rest with their reasons."""
+    results = [predict_figure(figure) for figure in figures]
+    return (
+        [result for result in results if isinstance(result, FigurePrediction)],
+        [result for result in results if isinstance(result, Dropped)],
+    )
+
+
+def predict_figure(figure: PublishedFigure) -> FigurePrediction | Dropped:
+    """What the model says of the figure, or why it says nothing."""
+    predictor = FIGURES.get(figure.metric)
+    if predictor is None:
+        return Dropped(id=figure.id, reason=f"metric {figure.metric} is not predicted")
+    try:
+        return predictor(figure)
+    except UnusableRowError as error:
+        return Dropped(id=figure.id, reason=str(error))
+    except (ValueError, ZeroDivisionError) as error:
+        return Dropped(id=figure.id, reason=f"a number cannot be read: {error}")
+
+
+def _peak_memory(figure: PublishedFigure) -> FigurePrediction:
+    """GiB of the fullest chip as its framework's allocator reports them.
+
+    A source that says `max allocated` counts tensors alone, any other what is reserved for them.
+    """
+    config = configuration(figure.row)
+    plan = plan_of(config)
+    if plan is None:
+        raise UnusableRowError("peak memory of a plan that the row does not give whole")
+    parallel = config.parallel
+    use = memory_use(config.model, plan, parallel.sequence_length, parallel.dtype)
+    is_allocated = "max allocated" in figure.row["notes"]
+    unseen = NOT_ALLOCATED if is_allocated else NOT_TENSORS
+    gib = sum(num_bytes for name, num_bytes in use.parts if name not in unseen) / GIBI
+    return FigurePrediction(
+        figure=figure, predicted=gib, low=gib / MEMORY_SPREAD, high=gib * MEMORY_SPREAD
+    )
+
+
+def _goodput(figure: PublishedFigure) -> FigurePrediction:
+    """Percent of the time that trains, at the best checkpoint interval.
+
+    Failures and restarts are those of the typical cluster, but for a mean time between
+    interruptions that the notes state.
+    """
+    chips = given(figure.row, "chips")
+    if "manual restart" in figure.row["notes"]:
+        raise UnusableRowError("goodput with people in the loop, whose time is not modelled")
+    typical = load_cluster(TYPICAL).reliability
+    stated = re.search(r"\b(?:JMTTI|MTTI|MTBF) ([\d.]+) ?h", figure.row["notes"])
+    if stated is not None:
+        typical = replace(typical, mtbf_hours_per_chip=float(stated[1]) * chips)
+
+    def percent(failures: float) -> float:
+        rate = typical.mtbf_hours_per_chip / failures
+        return 100 * goodput_share(replace(typical, mtbf_hours_per_chip=rate), chips)
+
+    return FigurePrediction(
+        figure=figure,
+        predicted=percent(1.0),
+        low=percent(FAILURE_SPREAD),
+        high=percent(1 / FAILURE_SPREAD),
+    )
+
+
+FIGURES: dict[str, Callable[[PublishedFigure], FigurePrediction]] = {
+    "peak_memory_gib": _peak_memory,
+    "goodput_pct": _goodput,
+}
+"""Metrics other than those of a step, by their name in a row, with what predicts them."""

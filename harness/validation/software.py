@@ -1,0 +1,60 @@
+"""The generation of software that a published run used, by what its source says.
+
+The rate of a layer depends on the software as much as on the chip: FlashAttention, fused kernels,
+cuBLAS and the overlap of communication all came in between. A generation is a framework at a time;
+constants are calibrated for one, never for a row.
+"""
+
+import re
+
+from harness.validation.cells import Row
+
+DEFAULT = "megatron_2025"
+"""What a source that says nothing is taken for: a current framework."""
+GENERATIONS = (
+    (r"Megatron-LM 2020", "megatron_2020"),
+    (r"vTrain|SC21|2104\.04473|Megatron-Turing|2201\.11990|mt-nlg", "megatron_2021"),
+    (r"2205\.05198|Korthikanti", "megatron_2022"),
+    (r"MLPerf Training.*(?:Google|TPU)|MLPerf Training v3.*TPU", "paxml"),
+    (r"MLPerf Training v3\.0", "mlperf_3_0"),
+    (r"MLPerf Training v3\.1", "mlperf_3_1"),
+    (r"MLPerf Training v4\.0", "mlperf_4_0"),
+    (r"MLPerf Training v4\.1", "mlperf_4_1"),
+    (r"MLPerf Training v5\.0", "mlperf_5_0"),
+    (r"MLPerf Training v5\.1", "mlperf_5_1"),
+    (r"MLPerf Training v6", "mlperf_6_0"),
+    (r"[Pp]axml", "paxml"),
+    (r"llm-foundry", "llmfoundry"),
+    (r"torchtitan", "torchtitan"),
+    (r"MaxText|maxtext|tpu-recipes", "maxtext"),
+    (r"PaLM|2204\.02311", "palm"),
+    (r"MegaScale|2402\.15627", "megascale"),
+    (r"Llama 3 Herd|2407\.21783|Llama 4", "llama"),
+    (r"DeepSeek-V3", "deepseek"),
+    (r"NeMo performance summary \(24", "nemo_2407"),
+    (r"dgxc-benchmarking 24", "nemo_2411"),
+    (r"dgxc-benchmarking 25", "nemo_2025"),
+    (r"Megatron-Bridge", "megatron_bridge"),
+    (r"SimuMax", "megatron_2025"),
+    (r"Megatron-Core r0\.[0-9]\b|Megatron-Core r0\.1[01]", "megatron_2023"),
+    (r"Frontier|2312\.12705", "megatron_2022"),
+)
+"""Pattern of the source, and its generation; the first that is found holds."""
+WITHOUT_SEQUENCE_PARALLELISM = frozenset({"megatron_2020", "megatron_2021"})
+"""Generations from before it was published (arXiv 2205.05198), whose sources leave it empty."""
+KEEPS_SCORES = frozenset({"megatron_2020", "megatron_2021", "megatron_2022"})
+"""Generations from before FlashAttention, whose attention writes its scores to memory."""
+WITHOUT_ACCUMULATION = frozenset({"maxtext", "paxml", "palm", "torchtitan"})
+"""Frameworks that by default do the whole batch of a replica at once where nothing is pipelined:
+MaxText base.yml, gradient_accumulation_steps 1; torchtitan, training.local_batch_size."""
+SHARDS_WEIGHTS = frozenset({"maxtext", "paxml", "palm"})
+"""Frameworks whose only default axis shares the weights too (MaxText base.yml,
+ici_fsdp_parallelism -1; PaLM, arXiv 2204.02311 section 4)."""
+
+
+def generation(row: Row) -> str:
+    """The software of a row, from its source, where that is, its system, model and notes."""
+    told = " ".join(
+        row[column] for column in ("source", "source_locator", "system", "model", "notes")
+    )
+    return next((name for pattern, name in GENERATIONS if re.search(pattern, told)), DEFAULT)
