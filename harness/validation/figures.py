@@ -9,8 +9,8 @@ from dataclasses import dataclass, replace
 
 from harness.config.specs import load_cluster
 from harness.extrapolate.goodput import goodput_share
-from harness.extrapolate.memory import memory_use
 from harness.units import GIBI
+from harness.validation.allocated import peak_bytes
 from harness.validation.cells import UnusableRowError, given
 from harness.validation.clusters import TYPICAL
 from harness.validation.predict import DECILE, plan_of
@@ -21,10 +21,6 @@ MEMORY_SPREAD = 1.15
 frees early or keeps twice is not counted."""
 FAILURE_SPREAD = 2.0
 """Ratio within which the failures of a chip are taken to be between operators; assumed, 90 %."""
-NOT_TENSORS = ("buffers and driver",)
-"""Parts of the memory that no allocator of a framework sees."""
-NOT_ALLOCATED = (*NOT_TENSORS, "fragmentation")
-"""Parts that are reserved but belong to no tensor."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -93,7 +89,8 @@ def predict_figure(figure: PublishedFigure) -> FigurePrediction | Dropped:
     """What the model says of the figure, or why it says nothing."""
     predictor = FIGURES.get(figure.metric)
     if predictor is None:
-        return Dropped(id=figure.id, reason=f"metric {figure.metric} is not predicted")
+        why = next((told for name, told in REASONS if name in figure.metric), "is not predicted")
+        return Dropped(id=figure.id, reason=f"metric {figure.metric} {why}")
     try:
         return predictor(figure)
     except UnusableRowError as error:
@@ -111,11 +108,8 @@ def _peak_memory(figure: PublishedFigure) -> FigurePrediction:
     plan = plan_of(config)
     if plan is None:
         raise UnusableRowError("peak memory of a plan that the row does not give whole")
-    parallel = config.parallel
-    use = memory_use(config.model, plan, parallel.sequence_length, parallel.dtype)
     is_allocated = "max allocated" in figure.row["notes"]
-    unseen = NOT_ALLOCATED if is_allocated else NOT_TENSORS
-    gib = sum(num_bytes for name, num_bytes in use.parts if name not in unseen) / GIBI
+    gib = peak_bytes(config, plan, is_reserved=not is_allocated) / GIBI
     return FigurePrediction(
         figure=figure, predicted=gib, low=gib / MEMORY_SPREAD, high=gib * MEMORY_SPREAD
     )
@@ -152,3 +146,8 @@ FIGURES: dict[str, Callable[[PublishedFigure], FigurePrediction]] = {
     "goodput_pct": _goodput,
 }
 """Metrics other than those of a step, by their name in a row, with what predicts them."""
+REASONS = (
+    ("scaling_eff", "compares two sizes, and its row tells one"),
+    ("interruptions", "is where the failures of the typical cluster are taken from"),
+)
+"""Why metrics with this in their name have no predictor."""

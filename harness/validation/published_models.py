@@ -5,7 +5,7 @@ from dataclasses import replace
 from functools import cache
 
 from harness.config.specs import load_model
-from harness.validation.cells import Row, UnusableRowError, given, required, whole
+from harness.validation.cells import Row, given, required, whole
 from harness.workload.model import Experts, ModelSpec
 
 KNOWN = (
@@ -86,7 +86,7 @@ def model_of(row: Row) -> ModelSpec:
     """The row's model.
 
     Raises:
-        UnusableRowError: when it is no public model of that name and the row does not tell its sizes.
+        UnusableRowError: when no public model has that name and the row does not tell its sizes.
     """
     known = file_of(row)
     is_told = all(row[column] for column in DIMENSIONS)
@@ -107,9 +107,12 @@ def _of_file(name: str, row: Row) -> ModelSpec:
     if layers is None or layers == model.num_layers or model.state_space is not None:
         return model
     experts = model.experts
-    if experts is not None and experts.num_dense_layers >= layers:
-        raise UnusableRowError(f"{layers} layers are no more than the dense ones of {model.title}")
-    return replace(model, num_layers=layers)
+    if experts is not None and experts.num_dense_layers:
+        # A model cut short keeps its share of dense layers, at least one (the 4 layers of
+        # DeepSeek-V3 in MooreThreads/SimuMax hold the memory of one dense and three others).
+        dense = max(1, round(experts.num_dense_layers * layers / model.num_layers))
+        experts = replace(experts, num_dense_layers=dense)
+    return replace(model, num_layers=layers, experts=experts)
 
 
 def _of_columns(row: Row) -> ModelSpec:

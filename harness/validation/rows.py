@@ -33,6 +33,7 @@ RECOMPUTE = (
     ("selective", "selective"),
 )
 """How a row's word begins, and what is computed again; of any other word, nothing is."""
+ADAPTERS = re.compile(r"\bq?lora\b", re.IGNORECASE)
 ABLATIONS_LEFT_OUT = re.compile(r"baseline|\+(parallel transformer|sliding window|TP over|PP over)")
 """Steps of a cumulative ablation before all that the model takes for given: communication of
 tensor, pipeline and data parallelism that hides (MegaScale, arXiv 2402.15627 table 3)."""
@@ -105,7 +106,7 @@ def read_rows(path: Path) -> list[PublishedRun | PublishedFigure | Dropped]:
     seen: set[str] = set()
     read: list[PublishedRun | PublishedFigure | Dropped] = []
     for row in rows(path):
-        found = read_row(row)
+        found = read_run(row)
         if row["id"] in seen and not isinstance(found, Dropped):
             found = Dropped(id=row["id"], reason="a row above has its id")
         seen.add(row["id"])
@@ -124,7 +125,7 @@ def read_runs(path: Path) -> tuple[list[PublishedRun], list[Dropped]]:
     return runs, [run for run in read if isinstance(run, Dropped)]
 
 
-def read_row(row: Row) -> PublishedRun | PublishedFigure | Dropped:
+def read_run(row: Row) -> PublishedRun | PublishedFigure | Dropped:
     """What a row publishes, or why it cannot be predicted."""
     try:
         published = float(row["metric_value"])
@@ -147,6 +148,8 @@ def read_row(row: Row) -> PublishedRun | PublishedFigure | Dropped:
 
 
 def _run(row: Row, published: float) -> PublishedRun:
+    if ADAPTERS.search(f"{row['source_locator']} {row['notes']} {row['model']}"):
+        raise UnusableRowError("fine-tuning of adapters, which has no gradients of most weights")
     if "(cumulative)" in row["notes"] and ABLATIONS_LEFT_OUT.search(row["notes"]):
         raise UnusableRowError("an ablation without the overlap that the model takes for given")
     config = configuration(row)
