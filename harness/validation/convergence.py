@@ -6,7 +6,8 @@ that the model knows, so it is taken from the reference convergence points: thei
 over the logarithm of the batch and rounded up.
 
 Source: mlcommons/logging, mlperf_logging/rcp_checker/training_{3.0.0,4.1.0}/rcps_gpt3.json and
-training_{5.0.0,5.1.0}/rcps_llama31_405b.json; mlcommons/training_policies, training_rules.adoc.
+training_{5.0.0,5.1.0}/rcps_llama31_405b.json, training_5.1.0/rcps_llama31_8b.json and
+training_6.1.0/rcps_deepseekv3_671b.json; mlcommons/training_policies, training_rules.adoc.
 """
 
 import math
@@ -70,6 +71,19 @@ BENCHMARKS = (
         # In round 5.0, time to train over step time of each of 14 submitted runs is one evaluation
         # less than the reference point of its batch.
         evaluations_saved=1,
+    ),
+    Benchmark(
+        model="llama3_8b",
+        points=((32, 14.6), (64, 18.45), (96, 22.5), (128, 28.15)),
+        sequences_between_evaluations=12288,
+        evaluation_sequences=1024,
+    ),
+    Benchmark(
+        model="deepseek_v3",
+        points=((15360, 47.0), (16384, 46.83), (18432, 46.5)),
+        # Each step is evaluated at these batches.
+        sequences_between_evaluations=15360,
+        evaluation_sequences=1024,
     ),
 )
 

@@ -9,13 +9,21 @@ from harness.validation.cells import Row, given, required, whole
 from harness.workload.model import Experts, ModelSpec
 
 KNOWN = (
-    (r"deepseek-v2(?!-lite)", "deepseek_v2"),
+    (r"deepseek-v2-lite", "deepseek_v2_lite"),
+    (r"deepseek-v2", "deepseek_v2"),
     (r"deepseek-(v3|r1)", "deepseek_v3"),
+    (r"gemma-?2-9b", "gemma2_9b"),
+    (r"gemma-?2-27b", "gemma2_27b"),
+    (r"gemma-?3-12b", "gemma3_12b"),
+    (r"gemma-?3-27b", "gemma3_27b"),
     (r"gemma-?4-26b", "gemma4_26b_a4b"),
     (r"gemma-?4-31b", "gemma4_31b"),
     (r"gpt-oss-120b", "gpt_oss_120b"),
+    (r"gpt-oss-20b", "gpt_oss_20b"),
     (r"gpt3-5b", "gpt3_5b"),
+    (r"gpt3-7b", "gpt3_7b"),
     (r"gpt3-20b", "gpt3_20b"),
+    (r"gpt3-40b", "gpt3_40b"),
     (r"gpt3-175b", "gpt3_175b"),
     (r"gpt-22b|megatron-22b", "megatron_22b"),
     (r"gpt-175b", "gpt3_175b"),
@@ -36,6 +44,7 @@ KNOWN = (
     (r"maxtext-32b", "maxtext_32b"),
     (r"maxtext-64b", "maxtext_64b"),
     (r"maxtext-128b", "maxtext_128b"),
+    (r"mistral-7b", "mistral_7b"),
     (r"mi[sx]tral-8x7b", "mixtral_8x7b"),
     (r"mi[sx]tral-8x22b", "mixtral_8x22b"),
     (r"nemotron-?3-8b|nemotron-8b", "nemotron3_8b"),
@@ -45,12 +54,12 @@ KNOWN = (
     (r"nemotron-3-nano", "nemotron3_nano_30b_a3b"),
     (r"nemotron-3\.5-(lightning|nano)", "nemotron3_5_lightning"),
     (r"nemotron-3-super", "nemotron3_super_120b_a12b"),
-    (r"nemotron-?h-8b", "nemotron_h_8b"),
-    (r"nemotron-?h-56b", "nemotron_h_56b"),
     (r"palm-540b", "palm_540b"),
     (r"qwen-?2\.5-7b", "qwen2_5_7b"),
     (r"qwen-?2\.5-32b", "qwen2_5_32b"),
     (r"qwen-?2\.5-72b", "qwen2_5_72b"),
+    (r"qwen-?3-8b", "qwen3_8b"),
+    (r"qwen-?3-14b", "qwen3_14b"),
     (r"qwen-?3-30b-a3b", "qwen3_30b_a3b"),
     (r"qwen-?3-32b", "qwen3_32b"),
     (r"qwen-?3-235b-a22b", "qwen3_235b_a22b"),
@@ -58,7 +67,7 @@ KNOWN = (
     (r"starcoder-?2-15b", "starcoder2_15b"),
 )
 """How a name begins, and its file in `configs/model/`; the first that fits holds."""
-NEEDS_FILE = re.compile(r"deepseek|gpt-oss|kimi|qwen3|llama-?4|gemma|nemotron-3|nemotron-?h")
+NEEDS_FILE = re.compile(r"deepseek|gpt-oss|kimi|qwen3|llama-?4|gemma|nemotron-3")
 """Models that a table's columns cannot say: heads that are not their width over their number,
 latent attention, shared experts, state spaces. The file holds even where columns are filled."""
 GATED = (

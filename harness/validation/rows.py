@@ -13,6 +13,7 @@ from pathlib import Path
 from harness.device.chip import ChipSpec
 from harness.validation.cells import Row, UnusableRowError, family, given, required, rows, whole
 from harness.validation.clusters import chip_titled
+from harness.validation.consistency import check
 from harness.validation.metrics import END_TO_END, STEP_METRICS, Scale, Work
 from harness.validation.precision import types
 from harness.validation.published_models import model_of
@@ -161,6 +162,8 @@ def _run(row: Row, published: float) -> PublishedRun:
         model=config.model,
         parallel=config.parallel,
     )
+    scale = STEP_METRICS[metric](work)
+    check(work, scale.step_time_s(published))
     source = family(row["id"])
     if metric in END_TO_END:
         source = f"{source} {END_TO_END[metric]}"
@@ -170,7 +173,7 @@ def _run(row: Row, published: float) -> PublishedRun:
         family=source,
         metric=metric,
         published=published,
-        scale=STEP_METRICS[metric](work),
+        scale=scale,
     )
 
 

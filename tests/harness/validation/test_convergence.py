@@ -8,7 +8,7 @@ from harness.validation.convergence import BENCHMARKS, Benchmark, benchmark_of
 from harness.validation.rows import Dropped, PublishedRun, read_run
 from tests.harness.validation.published_row import row
 
-GPT3, LLAMA = BENCHMARKS
+GPT3, LLAMA = BENCHMARKS[:2]
 
 
 def test_gpt3_at_2048_sequences_is_24_evaluations_of_12_steps() -> None:
@@ -20,7 +20,7 @@ def test_llama_at_1152_sequences_is_6_evaluations_of_40_steps() -> None:
     assert LLAMA.steps_to_train(1152) == pytest.approx(6 * 40 + 6 * 5760 / 1152 / 3)
 
 
-@given(st.sampled_from(BENCHMARKS), st.integers(7, 13), st.integers(7, 13))
+@given(st.sampled_from(BENCHMARKS[:2]), st.integers(7, 13), st.integers(7, 13))
 def test_a_larger_batch_needs_fewer_steps_and_no_fewer_sequences(
     benchmark: Benchmark, one: int, other: int
 ) -> None:

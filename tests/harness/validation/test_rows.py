@@ -163,7 +163,7 @@ def test_a_recipe_fills_what_its_source_fixes() -> None:
 
 def test_a_batch_follows_from_the_seconds_and_the_rate_in_the_notes() -> None:
     # 8 s of 2048 tokens/s on 64 chips are 128 sequences of 8192.
-    filled = run(global_batch_seqs="", notes="step 8s; tokens/s/device=2048")
+    filled = run(global_batch_seqs="", metric_value="8", notes="step 8s; tokens/s/device=2048")
     assert filled.parallel.global_batch_sequences == 128
 
 
@@ -202,3 +202,18 @@ def test_utilization_is_of_the_peak_that_the_source_names() -> None:
 
 def test_a_metric_that_is_none_of_a_step_is_a_figure() -> None:
     assert isinstance(read_run(row(metric_name="goodput_pct")), PublishedFigure)
+
+
+def test_a_row_whose_rates_are_of_two_runs_is_dropped_with_both() -> None:
+    # 128 sequences of 8192 in 10 s are 1638 tokens/s on each of 64 chips.
+    assert run(notes="tokens/s/GPU=1640").num_chips == 64
+    assert "3000 tokens/s per chip, and what it publishes means 1638" in reason(
+        notes="tokens/s/GPU=3000"
+    )
+
+
+def test_a_row_whose_flops_are_not_its_models_is_dropped() -> None:
+    # 70.6 B parameters are about 450 GFLOPs per token: 737 TFLOP/s at 1638 tokens/s.
+    assert run(notes="model_TFLOPs/GPU=737").num_chips == 64
+    assert "inconsistent" in reason(notes="model_TFLOPs/GPU=100")
+    assert "inconsistent" in reason(notes="model_TFLOPs/GPU=2000")
