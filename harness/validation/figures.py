@@ -30,9 +30,9 @@ class FigurePrediction:
     figure: PublishedFigure
     predicted: float
     low: float
-    """5 % quantile."""
+    """P10."""
     high: float
-    """95 % quantile."""
+    """P90."""
 
     @property
     def id(self) -> str:
@@ -62,16 +62,12 @@ class FigurePrediction:
     @property
     def deciles(self) -> tuple[float, float]:
         """P10 and P90."""
-        low, high = (
-            self.predicted * (end / self.predicted) ** DECILE for end in (self.low, self.high)
-        )
-        return low, high
+        return self.low, self.high
 
     @property
     def is_inside_deciles(self) -> bool:
         """The published value is within P10 to P90."""
-        low, high = self.deciles
-        return low <= self.figure.published <= high
+        return self.low <= self.figure.published <= self.high
 
 
 def predict_figures(
@@ -110,9 +106,8 @@ def _peak_memory(figure: PublishedFigure) -> FigurePrediction:
         raise UnusableRowError("peak memory of a plan that the row does not give whole")
     is_allocated = "max allocated" in figure.row["notes"]
     gib = peak_bytes(config, plan, is_reserved=not is_allocated) / GIBI
-    return FigurePrediction(
-        figure=figure, predicted=gib, low=gib / MEMORY_SPREAD, high=gib * MEMORY_SPREAD
-    )
+    spread = MEMORY_SPREAD**DECILE
+    return FigurePrediction(figure=figure, predicted=gib, low=gib / spread, high=gib * spread)
 
 
 def _goodput(figure: PublishedFigure) -> FigurePrediction:
@@ -133,11 +128,9 @@ def _goodput(figure: PublishedFigure) -> FigurePrediction:
         rate = typical.mtbf_hours_per_chip / failures
         return 100 * goodput_share(replace(typical, mtbf_hours_per_chip=rate), chips)
 
+    spread = FAILURE_SPREAD**DECILE
     return FigurePrediction(
-        figure=figure,
-        predicted=percent(1.0),
-        low=percent(FAILURE_SPREAD),
-        high=percent(1 / FAILURE_SPREAD),
+        figure=figure, predicted=percent(1.0), low=percent(spread), high=percent(1 / spread)
     )
 
 
