@@ -5,7 +5,7 @@ A metric has a predictor in FIGURES; a new one is a line there.
 
 import re
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass, replace
+from dataclasses import replace
 
 from harness.config.specs import load_cluster
 from harness.extrapolate.goodput import goodput_share
@@ -13,6 +13,7 @@ from harness.units import GIBI
 from harness.validation.allocated import peak_bytes
 from harness.validation.cells import UnusableRowError, given
 from harness.validation.clusters import TYPICAL
+from harness.validation.figure_prediction import FigurePrediction
 from harness.validation.predict import DECILE, plan_of
 from harness.validation.rows import Dropped, PublishedFigure, configuration
 
@@ -21,53 +22,6 @@ MEMORY_SPREAD = 1.15
 frees early or keeps twice is not counted."""
 FAILURE_SPREAD = 2.0
 """Ratio within which the failures of a chip are taken to be between operators; assumed, 90 %."""
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class FigurePrediction:
-    """A published figure with what the model says of it, in the row's metric."""
-
-    figure: PublishedFigure
-    predicted: float
-    low: float
-    """P10."""
-    high: float
-    """P90."""
-
-    @property
-    def id(self) -> str:
-        """The row's."""
-        return self.figure.id
-
-    @property
-    def family(self) -> str:
-        """The source, and what is published, as `torchtitan peak_memory_gib`."""
-        return f"{self.figure.family} {self.figure.metric}"
-
-    @property
-    def metric(self) -> str:
-        """The row's."""
-        return self.figure.metric
-
-    @property
-    def published(self) -> float:
-        """The row's value."""
-        return self.figure.published
-
-    @property
-    def metric_error(self) -> float:
-        """Predicted over published value, less one."""
-        return self.predicted / self.figure.published - 1
-
-    @property
-    def deciles(self) -> tuple[float, float]:
-        """P10 and P90."""
-        return self.low, self.high
-
-    @property
-    def is_inside_deciles(self) -> bool:
-        """The published value is within P10 to P90."""
-        return self.low <= self.figure.published <= self.high
 
 
 def predict_figures(

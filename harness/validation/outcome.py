@@ -5,7 +5,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
 
-from harness.validation.figures import FigurePrediction, predict_figures
+from harness.validation.figure_prediction import FigurePrediction
+from harness.validation.figures import predict_figures
 from harness.validation.predict import Prediction, predict_all
 from harness.validation.rows import Dropped, PublishedFigure, PublishedRun, read_rows
 

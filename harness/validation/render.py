@@ -9,7 +9,7 @@ from rich.table import Table
 from rich.text import Text
 
 from harness.units import significant
-from harness.validation.figures import FigurePrediction
+from harness.validation.figure_prediction import FigurePrediction
 from harness.validation.outcome import Outcome, Predicted
 from harness.validation.predict import Prediction
 from harness.validation.summary import by_family, held_out_coverage

@@ -4,7 +4,8 @@ from dataclasses import replace
 
 import pytest
 
-from harness.validation.figures import FigurePrediction, predict_figure
+from harness.validation.figure_prediction import FigurePrediction
+from harness.validation.figures import predict_figure
 from harness.validation.rows import Dropped, PublishedFigure, read_run
 from tests.harness.validation.published_row import row
 
