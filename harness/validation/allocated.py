@@ -4,14 +4,9 @@ The model counts what training needs. A framework keeps more: the terms here are
 published code, by the generation of software.
 """
 
-from harness.extrapolate.memory import (
-    GRADIENT_BYTES,
-    SIZE_BYTES,
-    memory_use,
-    shard_of,
-    stage_parameters,
-    stages_of,
-)
+from dataclasses import replace
+
+from harness.extrapolate.memory import GRADIENT_BYTES, SIZE_BYTES, memory_use
 from harness.projection import PlanChoice
 from harness.validation.rows import Configuration
 from harness.workload.model import ModelSpec
@@ -57,10 +52,10 @@ def _of_torchtitan(config: Configuration, plan: PlanChoice, parts: dict[str, flo
     if plan.tensor > 1:
         more += 2 * size * tokens * model.hidden
     if plan.pipeline > 1:
-        shard = shard_of(plan, parallel.sequence_length, parallel.dtype)
-        stages = stages_of(model, plan.pipeline, plan.virtual_stages)
-        held = max(stage.shared + stage.experts for stage in stage_parameters(model, shard, stages))
-        more += (size + GRADIENT_BYTES) * held
+        whole = memory_use(
+            model, replace(plan, zero_stage=0), parallel.sequence_length, parallel.dtype
+        )
+        more += (1 + GRADIENT_BYTES / size) * dict(whole.parts)["weights"]
     if plan.recompute == "selective":
         layers = model.num_layers / plan.pipeline
         kept = size * _every_second_product(model)

@@ -50,5 +50,3 @@ class FigurePrediction:
     def is_inside_deciles(self) -> bool:
         """The published value is within P10 to P90."""
         return self.low <= self.figure.published <= self.high
-
-
