@@ -27,8 +27,8 @@ from harness.roofline import Roofline
 from harness.store.folder import PROJECTION, REPORT_HTML, RunFolder
 from harness.store.mlflow import sync, tracking_target
 from harness.wall_time import wall_time_of
+from harness.workload.cost import step_cost
 from harness.workload.step import Phase
-from kernels import registry
 
 TRACKING_REQUIRED_EXIT_CODE = 1
 
@@ -138,7 +138,7 @@ def projection_of_run(
         model=request.model,
         cluster=request.cluster,
         parallel=request.parallel,
-        cost=registry.cost,
+        cost=step_cost,
         records=accepted(folder.records(), folder.roofs),
         roofs=folder.roofs,
         device_memory_bytes=environment.device.memory_bytes,

@@ -26,7 +26,7 @@ from harness.roofline import Roofline
 from harness.run import find_run
 from harness.store.disk import write_atomically
 from harness.store.folder import PROJECTION, RunFolder
-from kernels import registry
+from harness.workload.cost import step_cost
 
 PROJECTIONS = "projections"
 """The folder of projections made without a run of their own, inside the results folder."""
@@ -48,7 +48,7 @@ def main(options: argparse.Namespace) -> int:
                 model=request.model,
                 cluster=request.cluster,
                 parallel=request.parallel,
-                cost=registry.cost,
+                cost=step_cost,
                 records=records,
                 roofs=roofs,
                 device_memory_bytes=memory_bytes,

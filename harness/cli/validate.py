@@ -2,15 +2,20 @@
 
 import argparse
 import json
+from pathlib import Path
 
 from omegaconf import OmegaConf
 from rich.console import Console
 
 from harness.config.build import ValidationFormat, validate_request
+from harness.config.calibration import held_out_families, shipped_calibration
 from harness.config.compose import compose
 from harness.errors import NothingMeasured
-from harness.validation.predict import predict_all
-from harness.validation.render import as_data, markdown, view
+from harness.validation.calibrate import calibrate
+from harness.validation.calibration_tables import write_calibration
+from harness.validation.outcome import validate
+from harness.validation.predict import Prediction, Predictor, step_seconds
+from harness.validation.render import as_data, figures_markdown, markdown, view
 from harness.validation.rows import read_runs
 
 
@@ -21,13 +26,34 @@ def main(options: argparse.Namespace) -> int:
         print(OmegaConf.to_yaml(config, resolve=True), end="")
         return 0
     request = validate_request(config)
-    runs, unread = read_runs(request.data_file)
-    predictions, unpredicted = predict_all(runs)
-    dropped = [*unread, *unpredicted]
+    if request.calibration_folder is not None:
+        return _calibrate(request.data_file, request.calibration_folder)
+    outcome = validate(request.data_file, shipped_calibration())
     if request.format is ValidationFormat.JSON:
-        print(json.dumps(as_data(predictions, dropped)))
+        print(json.dumps(as_data(outcome)))
     elif request.format is ValidationFormat.MARKDOWN:
-        print(markdown(predictions) if predictions else "No row could be used.")
+        tables = [markdown(outcome.steps, held_out_families())] if outcome.steps else []
+        tables += [figures_markdown(outcome.figures)] if outcome.figures else []
+        print("\n\n".join(tables) or "No row could be used.")
     else:
-        Console(highlight=False, markup=False).print(view(predictions, dropped))
-    return 0 if predictions else NothingMeasured.exit_code
+        Console(highlight=False, markup=False).print(view(outcome))
+    return 0 if outcome.num_predicted else NothingMeasured.exit_code
+
+
+def _calibrate(data_file: Path, folder: Path) -> int:
+    """Fit the constants to the runs of a table and write them; some minutes on one core."""
+    runs, _ = read_runs(data_file)
+    held_out = held_out_families()
+    chosen = [run for run in runs if run.family not in held_out]
+    predictor = Predictor(shipped_calibration())
+    usable = [run for run in chosen if isinstance(predictor.predict(run), Prediction)]
+    console = Console(highlight=False, markup=False, stderr=True)
+    with console.status(f"calibrating on {len(usable)} runs ..."):
+        fit = calibrate(usable, step_seconds, shipped_calibration())
+    folder.mkdir(parents=True, exist_ok=True)
+    write_calibration(folder, fit)
+    left = f"{len(runs) - len(chosen)} held out" if held_out else "none held out"
+    console.print(
+        f"{folder}: {len(fit.calibration.values)} constants of {len(usable)} runs, {left}."
+    )
+    return 0

@@ -119,6 +119,8 @@ class ValidateRequest:
 
     data_file: Path
     format: ValidationFormat
+    calibration_folder: Path | None
+    """Where a new calibration is written; None uses the one that is part of chipscale."""
 
 
 def validate_request(config: DictConfig) -> ValidateRequest:
@@ -132,6 +134,7 @@ def validate_request(config: DictConfig) -> ValidateRequest:
     return ValidateRequest(
         data_file=Path(file) if file else PUBLISHED_RUNS,
         format=ValidationFormat(_one_of(data["format"], list(ValidationFormat), "format")),
+        calibration_folder=Path(data["calibrate"]) if data["calibrate"] else None,
     )
 
 

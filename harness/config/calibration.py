@@ -4,28 +4,36 @@ import csv
 import importlib.resources
 from collections.abc import Iterable
 from functools import cache
-from pathlib import Path
+
+import yaml
 
 from harness.errors import ConfigError
-from harness.extrapolate.calibration import Calibrated, Calibration, Residual
+from harness.extrapolate.calibration import NONE, Calibrated, Calibration, Residual
 from harness.extrapolate.constants import NAMES
 
 CONSTANTS_FILE = "constants.csv"
 RESIDUALS_FILE = "residuals.csv"
 CONSTANT_COLUMNS = ("constant", "subject", "value", "spread", "prior", "prior_spread", "runs")
 RESIDUAL_COLUMNS = ("software", "kind", "low", "high", "runs")
-DIGITS = 4
-"""Significant ones that a table keeps; the spread of a constant is wider than the fifth."""
 
 
 @cache
 def shipped_calibration() -> Calibration:
     """The calibration that is part of chipscale."""
     folder = importlib.resources.files("configs") / "calibration"
+    if not folder.is_dir():
+        return NONE
     return Calibration(
         values=_constants(folder.joinpath(CONSTANTS_FILE).read_text(encoding="utf-8")),
         residuals=_residuals(folder.joinpath(RESIDUALS_FILE).read_text(encoding="utf-8")),
     )
+
+
+@cache
+def held_out_families() -> frozenset[str]:
+    """Sources of published runs that take no part in the calibration."""
+    file = importlib.resources.files("configs") / "validation" / "held_out.yaml"
+    return frozenset(yaml.safe_load(file.read_text(encoding="utf-8"))["families"])
 
 
 def _rows(text: str, columns: tuple[str, ...], name: str) -> Iterable[dict[str, str]]:
@@ -56,14 +64,3 @@ def _residuals(text: str) -> dict[tuple[str, str], Residual]:
         (row["software"], row["kind"]): Residual(low=float(row["low"]), high=float(row["high"]))
         for row in _rows(text, RESIDUAL_COLUMNS, RESIDUALS_FILE)
     }
-
-
-def write_table(path: Path, columns: tuple[str, ...], rows: Iterable[Iterable[object]]) -> None:
-    """A table with those columns; numbers with DIGITS significant digits."""
-    with path.open("w", encoding="utf-8", newline="") as file:
-        writer = csv.writer(file, lineterminator="\n")
-        writer.writerow(columns)
-        for row in rows:
-            writer.writerow(
-                f"{cell:.{DIGITS}g}" if isinstance(cell, float) else cell for cell in row
-            )

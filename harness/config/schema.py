@@ -131,6 +131,7 @@ class ValidateSchema:
 
     data: str | None = None
     format: str = MISSING
+    calibrate: str | None = None
 
 
 def register() -> None:

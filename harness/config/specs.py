@@ -26,14 +26,14 @@ from harness.extrapolate.cluster import (
 )
 from harness.extrapolate.topology import TOPOLOGIES
 from harness.units import GIBI, GIGA, KILO, MEBI, TERA
-from harness.workload.model import Experts, LatentAttention, ModelSpec
+from harness.workload.model import Experts, LatentAttention, ModelSpec, StateSpace
 from harness.workload.plan import ParallelSpec
 from kernels import registry
 
 BYTES_PER_GBIT = GIGA / 8
 PEAK_DTYPES = ("fp64", "fp32", "tf32", "bf16", "fp16", "fp8", "fp4", "int8")
 COMPUTE_DTYPES = ("bf16", "fp16", "fp32")
-LINEAR_DTYPES = ("", "fp8", "int8")
+LINEAR_DTYPES = ("", "fp8", "int8", "fp4")
 RECOMPUTE = ("none", "selective", "full")
 
 
@@ -301,6 +301,7 @@ def _experts(reader: _Reader | None, num_layers: int) -> Experts | None:
         num_shared_experts=reader.count("num_shared_experts", least=0, default=0),
         num_dense_layers=reader.count("num_dense_layers", least=0, default=0),
         routing=reader.choice("routing", registry.outline("moe_route").variants, "softmax"),
+        latent_width=reader.count("latent_width", least=0, default=0),
     )
     reader.finish()
     for name, value, most, what in (
@@ -315,6 +316,25 @@ def _experts(reader: _Reader | None, num_layers: int) -> Experts | None:
     return experts
 
 
+def _state_space(reader: _Reader | None, experts: Experts | None) -> StateSpace | None:
+    if reader is None:
+        return None
+    space = StateSpace(
+        num_heads=reader.count("num_heads"),
+        head_dim=reader.count("head_dim"),
+        state=reader.count("state"),
+        num_groups=reader.count("num_groups"),
+        convolution=reader.count("convolution", default=4),
+    )
+    reader.finish()
+    if experts is None:
+        raise ConfigError(
+            f"{reader.key}: only layers with experts have a state space here, and this model has "
+            "none. Give experts too, or leave it out."
+        )
+    return space
+
+
 def model_spec(data: Mapping[str, object], key: str = "model") -> ModelSpec:
     """The model a mapping describes.
 
@@ -324,7 +344,8 @@ def model_spec(data: Mapping[str, object], key: str = "model") -> ModelSpec:
     reader = _Reader(data, key)
     num_layers = reader.count("num_layers")
     experts = _experts(reader.nested("experts"), num_layers)
-    has_dense_layers = experts is None or experts.num_dense_layers > 0
+    space = _state_space(reader.nested("state_space"), experts)
+    has_network = experts is None or (experts.num_dense_layers > 0 and space is None)
     model = ModelSpec(
         name=reader.text("name"),
         title=reader.text("title"),
@@ -333,7 +354,7 @@ def model_spec(data: Mapping[str, object], key: str = "model") -> ModelSpec:
         num_heads=reader.count("num_heads"),
         num_kv_heads=reader.count("num_kv_heads"),
         head_dim=reader.count("head_dim"),
-        ffn=reader.count("ffn", least=1 if has_dense_layers else 0),
+        ffn=reader.count("ffn", least=1 if has_network else 0),
         vocab=reader.count("vocab"),
         is_embedding_tied=reader.flag("is_embedding_tied", default=False),
         source=reader.text("source"),
@@ -344,6 +365,9 @@ def model_spec(data: Mapping[str, object], key: str = "model") -> ModelSpec:
         has_bias=reader.flag("has_bias", default=False),
         has_qk_norm=reader.flag("has_qk_norm", default=False),
         num_learned_positions=reader.count("num_learned_positions", least=0, default=0),
+        state_space=space,
+        num_prediction_modules=reader.count("num_prediction_modules", least=0, default=0),
+        is_prediction_shared=reader.flag("is_prediction_shared", default=False),
     )
     reader.finish()
     if model.num_heads % model.num_kv_heads:

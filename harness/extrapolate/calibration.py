@@ -52,10 +52,26 @@ class Calibration:
             found[name] = SPREADS[name] if known is None else known.spread
         return found
 
+    def is_calibrated(self, software: str, has_experts: bool) -> bool:
+        """Runs of that software and kind of model took part."""
+        return (software, _kind(has_experts)) in self.residuals
+
     def residual(self, software: str, has_experts: bool) -> Residual:
-        """What is left between published and predicted step times of that kind of run."""
-        kind = "experts" if has_experts else "dense"
-        return self.residuals.get((software, kind), UNCALIBRATED)
+        """What is left between published and predicted step times of that kind of run.
+
+        Of software without such runs it is that of the kind under all software together.
+        """
+        kind = _kind(has_experts)
+        pooled = self.residuals.get((ALL_SOFTWARE, kind), UNCALIBRATED)
+        return self.residuals.get((software, kind), pooled)
+
+
+def _kind(has_experts: bool) -> str:
+    return "experts" if has_experts else "dense"
+
+
+ALL_SOFTWARE = "all"
+"""In place of a generation: every one together."""
 
 
 NONE = Calibration(values={}, residuals={})

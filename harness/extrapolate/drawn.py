@@ -7,7 +7,7 @@ the place of numbers in the same model, so that nothing is modelled twice.
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass, fields, replace
-from typing import cast
+from typing import Any, cast
 
 import numpy as np
 
@@ -67,7 +67,7 @@ class DrawnLookup:
                 moved = self._factor(name)
                 factor = factor * (moved if name == "quantize_factor" else 1 / moved)
         cause = OF_SOURCE.get(known.source)
-        if cause in self.draws:
+        if cause is not None and cause in self.draws:
             sigma = math.log(known.high / known.low) / 2 / CONFIDENCE_SIGMAS
             factor = factor * np.exp(sigma * self.draws[cause])
         # Arrays take the place of numbers from here on.
@@ -104,14 +104,12 @@ def drawn_seconds(
     if CONTENTION_OF_BOTH in draws:
         moved = ratio(draws[CONTENTION_OF_BOTH], spreads[CONTENTION_OF_BOTH])
         rates = replace(rates, contention=rates.contention * moved)
-    rates = replace(
-        rates,
-        **{
-            one.name: value[:, None]
-            for one in fields(PlanRates)
-            if isinstance(value := getattr(rates, one.name), np.ndarray)
-        },
-    )
+    columns: dict[str, Any] = {
+        one.name: value[:, None]
+        for one in fields(PlanRates)
+        if isinstance(value := getattr(rates, one.name), np.ndarray)
+    }
+    rates = replace(rates, **columns)
     counts = PlanCounts.of(steps.model, PlanTable.of(plan), steps.one_chip)
     seconds = step_times(TimedPlans.of(drawn, counts, rates)).seconds
     num_draws = len(next(iter(draws.values()))) if draws else 1

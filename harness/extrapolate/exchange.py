@@ -112,7 +112,8 @@ def expert_exchange_s(
         return 0.0
     stride = shard.tensor if are_cut else 1
     group = placed(cluster, (Span(stride, shard.expert),))
-    token_bytes = activation_bytes(model, shard) / shard.tensor
+    width = model.expert_hidden / model.hidden
+    token_bytes = width * activation_bytes(model, shard) / shard.tensor
     sent = token_bytes * experts.num_experts_per_token
     times = 2 * passes + 2
     domains = -(-shard.expert * stride // cluster.scaleup_chips)

@@ -46,6 +46,9 @@ SPREAD_PER_DOUBLING_OUTSIDE = 1.03
 assumed."""
 MIN_SIZES_FOR_SURFACE = 3
 
+WITHOUT_PRODUCTS = frozenset({"moe_route", "quantize", "sampling"})
+"""Ops of vector arithmetic, whose FLOPs are few but not always few enough to be memory bound."""
+
 CostFunction = Callable[[Problem], Cost]
 
 ATTENTION_OPS = frozenset(
@@ -65,7 +68,7 @@ OUTPUTS_OF_A_WAVE = 4.2e6
 """Elements of output of one wave: 132 multiprocessors of an H100 with 128 x 256 each; the surface
 finds how many of them a product loses."""
 PERMUTING_OPS = frozenset({"moe_permute", "moe_unpermute", "moe_route"})
-TYPES_OF_8_BITS = ("fp8", "int8")
+NARROW_TYPES = ("fp8", "int8", "fp4")
 
 ROOF, MEMORY, BEST = "roof_to_kernel", "memory_share_of_products", "best_share_of_peak"
 """Names of what times rest on that is no calibrated constant."""
@@ -270,7 +273,7 @@ class Lookup:
         if surface is not None:
             return surface.time(problem, cost)
         seconds, *causes = self._memory_time(problem, cost)
-        if self._limits().bound(cost, problem.dtype) is not Bound.MEMORY:
+        if self._is_matrix_bound(problem, cost):
             matrix_s, *matrix_causes = self._matrix_time(problem, cost)
             if matrix_s > seconds:
                 seconds, causes = matrix_s, matrix_causes
@@ -283,6 +286,12 @@ class Lookup:
             Source.ROOFLINE,
             tuple(causes),
         )
+
+    def _is_matrix_bound(self, problem: Problem, cost: Cost) -> bool:
+        """Not bound by memory; an op without products is, where no rate of its type is known."""
+        if problem.op in WITHOUT_PRODUCTS and self._limits().peak(problem.dtype) is None:
+            return False
+        return self._limits().bound(cost, problem.dtype) is not Bound.MEMORY
 
     def _memory_time(self, problem: Problem, cost: Cost) -> tuple[float, *tuple[str, ...]]:
         """Seconds at the memory's rate, and the names of what they rest on."""
@@ -319,7 +328,7 @@ class Lookup:
             if problem.mode is Mode.FORWARD:
                 name = "attention_forward_share"
             return cost.flops / (rate * getattr(constants, name)), name, *causes
-        narrow = dtype in TYPES_OF_8_BITS
+        narrow = dtype in NARROW_TYPES
         name = "matrix_share_8bit" if narrow else "matrix_share"
         seconds = cost.flops / (best * getattr(constants, name))
         if problem.op in PRODUCTS:

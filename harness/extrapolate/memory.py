@@ -106,6 +106,9 @@ def stage_parameters(counts: PlanCounts, stage: StageColumns) -> StageParameters
     head = np.where(stage.is_first == 1, model.head_parameters, model.vocab * model.hidden)
     ends = stage.is_first * model.embedding_parameters + stage.is_last * head
     shared += ends / tensor + stage.is_last * model.final_norm_parameters
+    if model.num_prediction_modules:
+        shared += stage.is_last * shards.prediction_parameters.take(shards.index)
+        experts = experts + stage.is_last * shards.prediction_expert_parameters.take(shards.index)
     return StageParameters(shared, experts)
 
 

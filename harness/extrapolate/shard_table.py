@@ -7,7 +7,12 @@ import numpy as np
 from harness.extrapolate.distinct import distinct
 from harness.extrapolate.plans import Bools, Floats, Ints, PlanTable
 from harness.workload.model import ModelSpec
-from harness.workload.step import LayerKind, Shard, layer_parameters_per_chip
+from harness.workload.step import (
+    LayerKind,
+    Shard,
+    layer_parameters_per_chip,
+    prediction_parameters_per_chip,
+)
 
 LOG_SUM_EXP_BYTES = 4
 SIZE_BYTES = {"bf16": 2, "fp16": 2, "fp32": 4}
@@ -26,6 +31,9 @@ class ShardTable:
     """Of a layer with experts, per chip, all but its experts."""
     expert_parameters: Floats
     """Of the chip's own experts of a layer."""
+    prediction_parameters: Floats
+    """Of the modules that predict further tokens, on the last stage, all but their experts."""
+    prediction_expert_parameters: Floats
     dense_activation_bytes: Floats
     """What a dense layer keeps of a microbatch for its backward pass, per chip."""
     moe_activation_bytes: Floats
@@ -45,6 +53,10 @@ class ShardTable:
         )
         dense = [_parameters(model, shard, LayerKind.DENSE) for shard in shards]
         moe = [_parameters(model, shard, LayerKind.MOE) for shard in shards]
+        further = [
+            prediction_parameters_per_chip(model, shard) if model.num_prediction_modules else (0, 0)
+            for shard in shards
+        ]
         tensor = np.array([shard.tensor for shard in shards], dtype=np.float64)
         tokens = np.array(
             [one.microbatch_size * one.sequence_length / one.context for one in shards]
@@ -65,6 +77,8 @@ class ShardTable:
             dense_parameters=np.array([shared for shared, _ in dense], dtype=np.float64),
             moe_parameters=np.array([shared for shared, _ in moe], dtype=np.float64),
             expert_parameters=np.array([own for _, own in moe], dtype=np.float64),
+            prediction_parameters=np.array([shared for shared, _ in further], dtype=np.float64),
+            prediction_expert_parameters=np.array([own for _, own in further], dtype=np.float64),
             dense_activation_bytes=kept[LayerKind.DENSE] * tokens / tensor,
             moe_activation_bytes=kept[LayerKind.MOE] * tokens / tensor,
             input_bytes=np.array(sizes, dtype=np.float64) * model.hidden * tokens / tensor,
@@ -77,7 +91,8 @@ class ShardTable:
 
 
 def _parameters(model: ModelSpec, shard: Shard, kind: LayerKind) -> tuple[int, int]:
-    has_kind = model.ffn if kind is LayerKind.DENSE else model.experts
+    counts = {LayerKind.DENSE: model.num_dense_layers, LayerKind.MOE: model.num_moe_layers}
+    has_kind = counts[kind]
     return layer_parameters_per_chip(model, shard, kind) if has_kind else (0, 0)
 
 
@@ -87,7 +102,12 @@ def activation_bytes_per_token(model: ModelSpec, kind: LayerKind, size: int) -> 
     query, value = model.query_key_dim, model.value_dim
     latent = model.latent_attention
     elements = 4 * model.hidden + heads * (query + value)
-    if latent is None:
+    space = model.state_space if kind is LayerKind.MOE else None
+    if space is not None:
+        # What is projected, what is convolved, and the channels before and after their norm.
+        heads = 0
+        elements = 4 * model.hidden + space.projected + space.convolved + 2 * space.width
+    elif latent is None:
         elements += kv_heads * (query + value)
     else:
         # The compressed projections are kept before and after their norms.
@@ -102,6 +122,6 @@ def activation_bytes_per_token(model: ModelSpec, kind: LayerKind, size: int) -> 
         experts = model.experts
         assert experts is not None
         routed = experts.num_experts_per_token
-        elements += routed * (2 * model.hidden + per_width * experts.expert_ffn)
+        elements += routed * (2 * model.expert_hidden + per_width * experts.expert_ffn)
         elements += experts.num_shared_experts * per_width * experts.expert_ffn
     return size * elements + LOG_SUM_EXP_BYTES * heads

@@ -19,14 +19,14 @@ Regression, 1982, section 3.2.
 
 import math
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import astuple, dataclass
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 from scipy.optimize import least_squares
 
-from harness.extrapolate.calibration import Calibrated, Calibration, Residual
+from harness.extrapolate.calibration import ALL_SOFTWARE, Calibrated, Calibration, Residual
 from harness.extrapolate.constants import NAMES, PRIOR, SPREADS, subject
 from harness.extrapolate.lookup import CONFIDENCE_SIGMAS
 from harness.validation.rows import PublishedRun
@@ -163,7 +163,7 @@ def calibrate(
     weights = 1 / np.sqrt(1 + errors**2 / (ROBUST_FROM**2 / 4))
     weighted = jacobian.copy()
     weighted[:count] *= np.sqrt(weights)[:, None]
-    covariance: Array = np.linalg.inv(weighted.T @ weighted)
+    covariance = np.asarray(np.linalg.inv(weighted.T @ weighted), dtype=np.float64)
     spread = np.exp(CONFIDENCE_SIGMAS * np.sqrt(np.diag(covariance)))
     is_used = np.abs(jacobian[:count]).sum(axis=0) > 0
     values = {
@@ -215,14 +215,21 @@ def _residuals(
         groups.setdefault((run.software, kind_of(run)), []).append(i)
     found: dict[tuple[str, str], Residual] = {}
     counts: dict[tuple[str, str], int] = {}
-    for (software, kind), which in groups.items():
+    for kind in sorted({kind for _, kind in groups}):
         like = [i for i, run in enumerate(runs) if kind_of(run) == kind]
-        pooled = np.quantile(errors[like], INNER)
+        low, high = np.quantile(errors[like], INNER)
+        found[ALL_SOFTWARE, kind] = _around_one(float(low), float(high))
+        counts[ALL_SOFTWARE, kind] = len(like)
+    for (software, kind), which in sorted(groups.items()):
+        pooled = [math.log(end) for end in astuple(found[ALL_SOFTWARE, kind])]
         own = np.quantile(errors[which], INNER)
         share = len(which) / (len(which) + POOLED_RUNS)
-        low, high = share * own + (1 - share) * pooled
-        found[software, kind] = Residual(
-            low=math.exp(min(0.0, float(low))), high=math.exp(max(0.0, float(high)))
-        )
+        low, high = (share * a + (1 - share) * b for a, b in zip(own, pooled, strict=True))
+        found[software, kind] = _around_one(float(low), float(high))
         counts[software, kind] = len(which)
     return found, counts
+
+
+def _around_one(low: float, high: float) -> Residual:
+    """The residual of those logarithms, with the prediction itself inside."""
+    return Residual(low=math.exp(min(0.0, low)), high=math.exp(max(0.0, high)))

@@ -2,24 +2,23 @@
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 
 from harness.errors import ChipscaleError
+from harness.extrapolate.calibration import Calibration
+from harness.extrapolate.cluster import ClusterSpec
+from harness.extrapolate.constants import Constants
 from harness.extrapolate.lookup import Lookup
 from harness.extrapolate.memory import memory_use
 from harness.extrapolate.plan_step import StepTime, step_time
-from harness.extrapolate.project import ModelError, model_error, spread
 from harness.extrapolate.search import best_plan
 from harness.extrapolate.step import StepModel
+from harness.extrapolate.uncertainty import uncertainty
 from harness.projection import PlanChoice
 from harness.validation.clusters import cluster_of
-from harness.validation.rows import Dropped, PublishedRun
-from harness.workload.plan import ParallelSpec
-from kernels import registry
-
-DECILE = 1.2816 / 1.6449
-"""The model's ends are 5 and 95 % quantiles; those of 10 and 90 % are so much nearer, as natural
-logarithms, where errors are normal."""
+from harness.validation.rows import Configuration, Dropped, PublishedRun
+from harness.validation.software import CUTS_EXPERTS, MERGES_COPIES
+from harness.workload.cost import step_cost
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -29,24 +28,34 @@ class Prediction:
     run: PublishedRun
     step: StepTime
     low_s: float
-    """5 % quantile of the step time."""
+    """P10 of the step time."""
     high_s: float
-    """95 % quantile of the step time."""
+    """P90 of the step time."""
+
+    @property
+    def id(self) -> str:
+        """The row's."""
+        return self.run.id
+
+    @property
+    def family(self) -> str:
+        """The source."""
+        return self.run.family
+
+    @property
+    def metric(self) -> str:
+        """The row's."""
+        return self.run.metric
+
+    @property
+    def published(self) -> float:
+        """The row's value."""
+        return self.run.published
 
     @property
     def error(self) -> float:
         """Predicted over published step time, less one."""
         return self.step.seconds / self.run.step_time_s - 1
-
-    @property
-    def is_inside(self) -> bool:
-        """The published time is within the 5 to 95 % quantiles."""
-        return self.low_s <= self.run.step_time_s <= self.high_s
-
-    def interval_s(self, error: ModelError) -> tuple[float, float]:
-        """The interval with another error of the model."""
-        low, high = spread(self.step, self.run.num_chips, error)
-        return self.step.seconds * low, self.step.seconds * high
 
     @property
     def predicted(self) -> float:
@@ -56,10 +65,7 @@ class Prediction:
     @property
     def deciles(self) -> tuple[float, float]:
         """P10 and P90 in the row's metric, the smaller first."""
-        ends = [
-            self.run.value(self.step.seconds * (end / self.step.seconds) ** DECILE)
-            for end in (self.low_s, self.high_s)
-        ]
+        ends = self.run.value(self.low_s), self.run.value(self.high_s)
         return min(ends), max(ends)
 
     @property
@@ -85,63 +91,117 @@ class Prediction:
         return used.total_bytes / limit
 
 
-def predict_all(
-    runs: Sequence[PublishedRun],
-) -> tuple[list[Prediction], list[Dropped]]:
-    """Every run that can be predicted, and the rest with their reasons."""
-    lookups: dict[str, Lookup] = {}
-    results = [predict(run, lookups) for run in runs]
-    return (
-        [result for result in results if isinstance(result, Prediction)],
-        [result for result in results if isinstance(result, Dropped)],
-    )
+@dataclass(slots=True)
+class Predictor:
+    """Predictions under one calibration; a chip's times are looked up once per constants."""
 
+    calibration: Calibration
+    _lookups: dict[tuple[str, Constants], Lookup] = field(default_factory=dict)
 
-def predict(run: PublishedRun, lookups: dict[str, Lookup]) -> Prediction | Dropped:
-    """The step time of a run from its configuration; its memory is not checked here."""
-    lookup = lookups.get(run.chip.name)
-    if lookup is None:
-        lookup = lookups[run.chip.name] = Lookup(run.chip, registry.cost)
-    cluster = cluster_of(run.chip, run.num_chips)
-    if cluster is None:
-        return Dropped(id=run.id, reason=f"the network of {run.chip.title} is n/a")
-    parallel = run.parallel
-    steps = StepModel.of(run.model, cluster, lookup, parallel)
-    steps.is_sequence_parallel = run.is_sequence_parallel
-    steps.is_attention_fused = run.is_attention_fused
-    degrees = (parallel.tensor or 1) * (parallel.pipeline or 1) * (parallel.context or 1)
-    data = parallel.data or run.num_chips // degrees
-    try:
-        step = _fixed_step(steps, parallel, data)
+    def predict_all(self, runs: Sequence[PublishedRun]) -> tuple[list[Prediction], list[Dropped]]:
+        """Every run that can be predicted, and the rest with their reasons."""
+        results = [self.predict(run) for run in runs]
+        return (
+            [result for result in results if isinstance(result, Prediction)],
+            [result for result in results if isinstance(result, Dropped)],
+        )
+
+    def predict(self, run: PublishedRun) -> Prediction | Dropped:
+        """The step time of a run from its configuration; its memory is not checked here."""
+        cluster = cluster_of(run.chip, run.num_chips)
+        if cluster is None:
+            return Dropped(id=run.id, reason=f"the network of {run.chip.title} is n/a")
+        try:
+            steps = self.steps(run, cluster)
+            plan = plan_of(run)
+            step = step_time(steps, plan) if plan is not None else _searched(steps, run)
+        except ChipscaleError as error:
+            return Dropped(id=run.id, reason=str(error))
         if step is None:
-            found = best_plan(steps, replace(parallel, data=data), run.num_chips, math.inf)
-            if found is None:
-                return Dropped(id=run.id, reason="no plan has the degrees that the row gives")
-            step = found.step
-    except ChipscaleError as error:
-        return Dropped(id=run.id, reason=str(error))
-    low, high = spread(step, run.num_chips, model_error(run.model))
-    return Prediction(run=run, step=step, low_s=step.seconds * low, high_s=step.seconds * high)
+            return Dropped(id=run.id, reason="no plan has the degrees that the row gives")
+        low_s, high_s = self._deciles(run, steps, step)
+        return Prediction(run=run, step=step, low_s=low_s, high_s=high_s)
+
+    def steps(self, run: PublishedRun, cluster: ClusterSpec) -> StepModel:
+        """The step model of a run on that cluster."""
+        constants = self.calibration.constants(run.chip.name, run.software)
+        key = (run.chip.name, constants)
+        lookup = self._lookups.get(key)
+        if lookup is None:
+            lookup = self._lookups[key] = Lookup(run.chip, step_cost, constants=constants)
+        steps = StepModel.of(run.model, cluster, lookup, run.parallel)
+        steps.is_sequence_parallel = run.is_sequence_parallel
+        steps.is_attention_fused = run.is_attention_fused
+        steps.are_weights_trained = run.are_weights_trained
+        steps.are_experts_cut = run.software in CUTS_EXPERTS
+        steps.are_copies_merged = run.software in MERGES_COPIES
+        return steps
+
+    def _deciles(self, run: PublishedRun, steps: StepModel, step: StepTime) -> tuple[float, float]:
+        """P10 and P90 of the step.
+
+        Of calibrated software they are those of like runs left out, which hold the error of the
+        constants as well; else the constants are drawn from their priors too.
+        """
+        has_experts = run.model.experts is not None
+        residual = self.calibration.residual(run.software, has_experts)
+        if self.calibration.is_calibrated(run.software, has_experts):
+            return step.seconds * residual.low, step.seconds * residual.high
+        spreads = self.calibration.spreads(run.chip.name, run.software)
+        drawn = uncertainty(steps, step.plan, spreads, residual, NUM_DRAWS)
+        low_s, _, high_s = drawn.quantiles(drawn.seconds)
+        return low_s, high_s
 
 
-def _fixed_step(steps: StepModel, parallel: ParallelSpec, data: int) -> StepTime | None:
-    """The step where the row fixes the whole plan, else None."""
-    size = parallel.microbatch_size
-    if size is None or parallel.virtual_stages is None:
+def step_seconds(run: PublishedRun, calibration: Calibration) -> float:
+    """The step time of a run that can be predicted, in seconds, under any calibration."""
+    cluster = cluster_of(run.chip, run.num_chips)
+    assert cluster is not None, "a run that can be predicted has a network"
+    steps = Predictor(calibration).steps(run, cluster)
+    plan = plan_of(run)
+    step = step_time(steps, plan) if plan is not None else _searched(steps, run)
+    assert step is not None, "a run that can be predicted has a plan"
+    return step.seconds
+
+
+NUM_DRAWS = 256
+"""For P10 and P90 of one of many runs, to about 2 %."""
+
+
+def _searched(steps: StepModel, run: Configuration) -> StepTime | None:
+    """The step of the best plan with what the row fixes.
+
+    A row that gives its degrees ran with them, whatever we count; one that does not had a plan
+    that fits.
+    """
+    parallel, limit = run.parallel, run.chip.memory_bytes or math.inf
+    if parallel.tensor is not None and parallel.pipeline is not None:
+        parallel, limit = replace(parallel, data=_data(run)), math.inf
+    found = best_plan(steps, parallel, run.num_chips, limit)
+    return None if found is None else found.step
+
+
+def _data(run: Configuration) -> int:
+    parallel = run.parallel
+    degrees = (parallel.tensor or 1) * (parallel.pipeline or 1) * (parallel.context or 1)
+    return parallel.data or run.num_chips // degrees
+
+
+def plan_of(run: Configuration) -> PlanChoice | None:
+    """The plan where the row fixes all of it, else None."""
+    parallel, size = run.parallel, run.parallel.microbatch_size
+    if size is None or None in (parallel.tensor, parallel.pipeline, parallel.virtual_stages):
         return None
-    m = max(1, round(parallel.global_batch_sequences / (data * size)))
-    return step_time(
-        steps,
-        PlanChoice(
-            tensor=parallel.tensor or 1,
-            pipeline=parallel.pipeline or 1,
-            data=data,
-            expert=parallel.expert or 1,
-            context=parallel.context or 1,
-            virtual_stages=parallel.virtual_stages,
-            microbatch_size=size,
-            num_microbatches=m,
-            zero_stage=parallel.zero_stage if parallel.zero_stage is not None else 1,
-            recompute=parallel.recompute or "none",
-        ),
+    data = _data(run)
+    return PlanChoice(
+        tensor=parallel.tensor or 1,
+        pipeline=parallel.pipeline or 1,
+        data=data,
+        expert=parallel.expert or 1,
+        context=parallel.context or 1,
+        virtual_stages=parallel.virtual_stages or 1,
+        microbatch_size=size,
+        num_microbatches=max(1, round(parallel.global_batch_sequences / (data * size))),
+        zero_stage=parallel.zero_stage if parallel.zero_stage is not None else 1,
+        recompute=parallel.recompute or "none",
     )

@@ -1,6 +1,6 @@
 """The outcome of a validation as a Markdown table, a terminal table and one JSON object."""
 
-from collections.abc import Sequence
+from collections.abc import Collection, Iterable, Sequence
 from statistics import mean, median
 from typing import Any
 
@@ -9,9 +9,10 @@ from rich.table import Table
 from rich.text import Text
 
 from harness.units import significant
+from harness.validation.figure_prediction import FigurePrediction
+from harness.validation.outcome import Outcome, Predicted
 from harness.validation.predict import Prediction
-from harness.validation.rows import Dropped
-from harness.validation.summary import by_family, held_out_coverage
+from harness.validation.summary import FamilyError, by_family
 
 YARDSTICKS = {
     "megatron-sc21-t1": "8.6 / 12.0",
@@ -23,57 +24,78 @@ YARDSTICKS = {
 """MAPE in % of one fitted rate per source / of Calculon without fitting, on the same source."""
 
 
-def markdown(predictions: Sequence[Prediction]) -> str:
-    """The errors by source as a Markdown table."""
-    held_out = held_out_coverage(predictions)
+def markdown(predictions: Sequence[Prediction], held_out: Collection[str] = ()) -> str:
+    """The errors of step times by source as a Markdown table; sources held out are marked."""
     lines = [
-        "| source | runs | MAPE | median | bias | worst | in interval | held out | yardsticks |",
-        "|---|---|---|---|---|---|---|---|---|",
+        "| source | runs | median | mean | worst | bias | in P10-P90 | yardsticks |",
+        "|---|---|---|---|---|---|---|---|",
     ]
-    for row in by_family(predictions):
-        other = f"{held_out[row.family]:.0%}" if row.family in held_out else ""
+    groups = [*by_family(predictions)]
+    outside = [one for one in predictions if one.family in held_out]
+    if outside:
+        groups.append(FamilyError.of("all held out", outside))
+    for row in groups:
+        mark = " (held out)" if row.family in held_out else ""
         lines.append(
-            f"| {row.family} | {row.num_runs} | {row.mape:.1%} | {row.median:.1%} | "
-            f"{row.bias:+.1%} | {row.worst:+.1%} | {row.coverage:.0%} | {other} | "
+            f"| {row.family}{mark} | {row.num_runs} | {row.median:.1%} | {row.mape:.1%} | "
+            f"{row.worst:+.1%} | {row.bias:+.1%} | {row.coverage:.0%} | "
             f"{YARDSTICKS.get(row.family, '')} |"
         )
     return "\n".join(lines)
 
 
-def as_data(predictions: Sequence[Prediction], dropped: Sequence[Dropped]) -> dict[str, Any]:
+def figures_markdown(figures: Sequence[FigurePrediction]) -> str:
+    """The errors of other figures than steps as a Markdown table."""
+    lines = ["| source | rows | MAPE | bias | worst | in P10-P90 |", "|---|---|---|---|---|---|"]
+    for name, group in _by_source(figures).items():
+        errors = [one.metric_error for one in group]
+        inside = mean(float(one.is_inside_deciles) for one in group)
+        lines.append(
+            f"| {name} | {len(group)} | {mean(abs(e) for e in errors):.1%} | {mean(errors):+.1%} | "
+            f"{max(errors, key=abs):+.1%} | {inside:.0%} |"
+        )
+    return "\n".join(lines)
+
+
+def _by_source(predicted: Iterable[Predicted]) -> dict[str, list[Predicted]]:
+    groups: dict[str, list[Predicted]] = {}
+    for one in predicted:
+        groups.setdefault(one.family, []).append(one)
+    return dict(sorted(groups.items()))
+
+
+def as_data(outcome: Outcome) -> dict[str, Any]:
     """What `format=json` prints: errors are absolute shares of the published value.
 
     None stands for a figure of nothing, where no row could be used.
     """
-    by_source: dict[str, list[Prediction]] = {}
-    for one in predictions:
-        by_source.setdefault(one.run.family, []).append(one)
+    predicted = list(outcome.predicted)
     return {
-        "rows": len(predictions) + len(dropped),
-        "used": len(predictions),
-        "dropped": [{"id": row.id, "reason": row.reason} for row in dropped],
-        **_errors(predictions),
+        "rows": outcome.num_rows,
+        "used": outcome.num_predicted,
+        "dropped": [{"id": row.id, "reason": row.reason} for row in outcome.dropped],
+        **_errors(predicted),
         "by_source": {
             name: {"used": len(group), **_errors(group)}
-            for name, group in sorted(by_source.items())
+            for name, group in _by_source(predicted).items()
         },
-        "predictions": [_prediction(one) for one in predictions],
+        "predictions": [_prediction(one) for one in predicted],
     }
 
 
-def _prediction(one: Prediction) -> dict[str, Any]:
+def _prediction(one: Predicted) -> dict[str, Any]:
     low, high = one.deciles
     return {
-        "id": one.run.id,
-        "metric": one.run.metric,
-        "published": one.run.published,
+        "id": one.id,
+        "metric": one.metric,
+        "published": one.published,
         "predicted": one.predicted,
         "P10": low,
         "P90": high,
     }
 
 
-def _errors(predictions: Sequence[Prediction]) -> dict[str, float | None]:
+def _errors(predictions: Sequence[Predicted]) -> dict[str, float | None]:
     if not predictions:
         return dict.fromkeys(
             ("median_abs_error", "mean_abs_error", "worst_abs_error", "inside_band")
@@ -87,13 +109,13 @@ def _errors(predictions: Sequence[Prediction]) -> dict[str, float | None]:
     }
 
 
-def view(predictions: Sequence[Prediction], dropped: Sequence[Dropped]) -> RenderableType:
+def view(outcome: Outcome) -> RenderableType:
     """The errors by source, of all, and the reasons for dropped rows, for the terminal."""
     errors = Table(box=None, header_style="bold", pad_edge=False, padding=(0, 2, 0, 0))
     errors.add_column("source")
     for head in ("runs", "mean error", "median", "worst", "in P10-P90"):
         errors.add_column(head, justify="right", no_wrap=True)
-    data = as_data(predictions, dropped)
+    data = as_data(outcome)
     for name, found in (*data["by_source"].items(), ("all", data)):
         shares = [found[key] for key in ("mean_abs_error", "median_abs_error", "worst_abs_error")]
         inside = found["inside_band"]
@@ -104,7 +126,7 @@ def view(predictions: Sequence[Prediction], dropped: Sequence[Dropped]) -> Rende
             "n/a" if inside is None else f"{inside:.0%}",
         )
     reasons: dict[str, int] = {}
-    for row in dropped:
+    for row in outcome.dropped:
         reasons[row.reason] = reasons.get(row.reason, 0) + 1
     lines = [
         Text(f"{count} rows: {reason}")

@@ -1,87 +1,95 @@
 """Published training runs: from a row of a table to what the model is asked, or why it is not.
 
 Nothing here is tuned to a row: a chip is its data sheet and the best matrix product published for
-it, a cluster one of those in `configs/cluster/`, and what a row does not say is searched.
+it, a cluster one of those in `configs/cluster/`, and what a row does not say is that of its recipe
+or its framework, else searched.
 """
 
-import csv
 import math
-from dataclasses import dataclass, replace
+import re
+from dataclasses import dataclass
 from pathlib import Path
 
-from harness.config.specs import load_model
 from harness.device.chip import ChipSpec
-from harness.errors import RecordError
+from harness.validation.cells import Row, UnusableRowError, family, given, required, rows, whole
 from harness.validation.clusters import chip_titled
-from harness.workload.model import CausalCount, Experts, ModelSpec
+from harness.validation.consistency import check
+from harness.validation.metrics import END_TO_END, STEP_METRICS, Scale, Work
+from harness.validation.precision import types
+from harness.validation.published_models import model_of
+from harness.validation.recipes import with_recipe
+from harness.validation.software import (
+    KEEPS_SCORES,
+    WITHOUT_ACCUMULATION,
+    WITHOUT_SEQUENCE_PARALLELISM,
+    generation,
+)
+from harness.workload.model import ModelSpec
 from harness.workload.plan import ParallelSpec
 
-KNOWN_MODELS = {
-    "deepseek-v2": "deepseek_v2",
-    "deepseek-v3": "deepseek_v3",
-    "gpt-oss-120b": "gpt_oss_120b",
-    "kimi-k2": "kimi_k2",
-    "qwen3-235b-a22b": "qwen3_235b_a22b",
-    "qwen3-30b-a3b": "qwen3_30b_a3b",
-}
-"""Models whose heads are not their width over their number, or that a table's columns cannot say;
-a name that begins so is that file of `configs/model/`, with the layers of the row."""
-PRECISIONS = {
-    "bf16": ("bf16", ""),
-    "amp_bf16": ("bf16", ""),
-    "fp16": ("fp16", ""),
-    "fp8": ("bf16", "fp8"),
-    "fp8-cs": ("bf16", "fp8"),
-    "fp8-mx": ("bf16", "fp8"),
-    "mxfp8": ("bf16", "fp8"),
-    "float8": ("bf16", "fp8"),
-    "amp_fp8": ("bf16", "fp8"),
-    "int8": ("bf16", "int8"),
-}
-"""Type of the model, and that of the products with a layer's weights, by the row's first word."""
-TIME = "step_time_s"
-METRICS = (TIME, "tokens_per_s_per_chip", "tflops_per_chip", "mfu_pct")
-WITHOUT_SEQUENCE_PARALLELISM = ("megatron-sc21", "megatron-2020", "mtnlg", "vtrain")
-"""Sources from before it was published, which leave the column empty."""
-KEEPS_SCORES = ("megatron-sc21", "megatron-2020", "korthikanti", "mtnlg", "vtrain")
-"""Sources from before FlashAttention, whose attention writes its scores to memory."""
-GATED = ("llama", "grok", "mixtral", "gpt-oss", "deepseek", "qwen")
-
-
-COLUMNS = (
-    *("id", "source", "chip", "chips", "model", "layers", "hidden", "ffn_hidden", "heads"),
-    *("kv_heads", "vocab", "experts", "topk", "seq_len", "global_batch_seqs", "micro_batch"),
-    *("tp", "pp", "vpp", "dp", "cp", "ep", "zero", "sequence_parallel", "recompute"),
-    *("precision", "metric_name", "metric_value", "flops_convention"),
+RECOMPUTE = (
+    ("full", "full"),
+    # All but the products for queries, keys and values is computed again (MaxText base.yml).
+    ("qkv_proj_offloaded", "full"),
+    ("selective", "selective"),
 )
-"""What a table must have; further columns are for people."""
+"""How a row's word begins, and what is computed again; of any other word, nothing is."""
+ADAPTERS = re.compile(r"\bq?lora\b", re.IGNORECASE)
+ABLATIONS_LEFT_OUT = re.compile(r"baseline|\+(parallel transformer|sliding window|TP over|PP over)")
+"""Steps of a cumulative ablation before all that the model takes for given: communication of
+tensor, pipeline and data parallelism that hides (MegaScale, arXiv 2402.15627 table 3)."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class PublishedRun:
-    """One published row that can be predicted."""
+class Configuration:
+    """What ran, on what."""
 
-    id: str
-    family: str
-    """The source, as `dgxc` of `dgxc-023`."""
+    software: str
+    """The generation of the framework, as `megatron_2025`."""
     chip: ChipSpec
     num_chips: int
     model: ModelSpec
     parallel: ParallelSpec
     is_sequence_parallel: bool
     is_attention_fused: bool
+    are_weights_trained: bool = True
+    """False where adapters are trained beside weights that stay as they are."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PublishedRun(Configuration):
+    """One published row whose metric follows from the time of a step."""
+
+    id: str
+    family: str
+    """The source, as `dgxc` of `dgxc-023`."""
     metric: str
-    """What the row publishes, one of METRICS."""
+    """What the row publishes, one of STEP_METRICS."""
     published: float
     """In the unit of that metric."""
-    step_time_s: float
-    """The step time that the published value means, in the row's own count of FLOPs."""
+    scale: Scale
+    """From the step time to that metric."""
+
+    @property
+    def step_time_s(self) -> float:
+        """The step time that the published value means, in the row's own count of FLOPs."""
+        return self.scale.step_time_s(self.published)
 
     def value(self, step_time_s: float) -> float:
-        """That step time in the row's metric; every other one is a rate, so inverse to it."""
-        if self.metric == TIME:
-            return step_time_s
-        return self.published * self.step_time_s / step_time_s
+        """That step time in the row's metric."""
+        return self.scale.value(step_time_s)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PublishedFigure:
+    """One published row whose metric is another one than the time of a step."""
+
+    id: str
+    family: str
+    metric: str
+    published: float
+    row: Row
+    """The cells, recipe included; which of them are needed depends on the metric."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -92,218 +100,157 @@ class Dropped:
     reason: str
 
 
-Row = dict[str, str]
-
-
-def family(row_id: str) -> str:
-    """`dgxc-023` is of `dgxc`, `llama3-t4-001` of `llama3`."""
-    head = row_id.split("-")
-    if row_id.startswith("megatron-sc21"):
-        return "-".join(head[:3])
-    if head[0] in ("vtrain", "megatron", "korthikanti") and len(head) > 2:
-        return "-".join(head[:2])
-    return head[0]
-
-
-def _whole(row: Row, column: str) -> int | None:
-    """A whole number above zero, or None where the cell is empty."""
-    text = row[column]
-    if not text:
-        return None
-    value = float(text)
-    if value < 1 or value != int(value):
-        raise ValueError(f"{column} {text} is not a whole number above zero")
-    return int(value)
-
-
-def _given(row: Row, column: str) -> int:
-    value = _whole(row, column)
-    if value is None:
-        raise ValueError(f"{column} is not given")
-    return value
-
-
-def _data_degree(row: Row) -> int | None:
-    """The row's, or what its chips leave where a part of it is written as another axis."""
-    degrees = [_whole(row, column) or 1 for column in ("tp", "pp", "cp")]
-    chips, given = _given(row, "chips"), _whole(row, "dp")
-    left = chips // math.prod(degrees)
-    return None if given is None else given if given * math.prod(degrees) == chips else left
-
-
-def _model(row: Row) -> ModelSpec | str:
-    name = row["model"]
-    known = next((file for title, file in KNOWN_MODELS.items() if name.startswith(title)), None)
-    needed = ["layers", "seq_len", "global_batch_seqs"]
-    if known is None:
-        needed += ["hidden", "ffn_hidden", "heads", "vocab"]
-    missing = [column for column in needed if not row[column]]
-    if missing:
-        return f"{', '.join(missing)} not given"
-    if known is not None:
-        return replace(load_model(known), num_layers=_given(row, "layers"))
-    hidden, heads = _given(row, "hidden"), _given(row, "heads")
-    experts = None
-    ffn = _given(row, "ffn_hidden")
-    if row["experts"] and float(row["experts"]) > 1:
-        top_k = _whole(row, "topk")
-        if top_k is None:
-            return "topk not given"
-        experts = Experts(
-            num_experts=_given(row, "experts"), num_experts_per_token=top_k, expert_ffn=ffn
-        )
-        ffn = 0
-    is_gated = name.lower().startswith(GATED)
-    return ModelSpec(
-        name=name,
-        title=name,
-        num_layers=_given(row, "layers"),
-        hidden=hidden,
-        num_heads=heads,
-        num_kv_heads=_whole(row, "kv_heads") or heads,
-        head_dim=hidden // heads,
-        ffn=ffn,
-        vocab=_given(row, "vocab"),
-        is_embedding_tied=not is_gated,
-        source=row["source"],
-        experts=experts,
-        is_ffn_gated=is_gated,
-    )
-
-
-def _step_time(row: Row, model: ModelSpec, chip: ChipSpec) -> float:
-    value = float(row["metric_value"])
-    metric, convention = row["metric_name"], row["flops_convention"]
-    length, chips = _given(row, "seq_len"), float(row["chips"])
-    tokens = float(row["global_batch_seqs"]) * length
-    if metric == TIME:
-        return value
-    if metric == "tokens_per_s_per_chip":
-        return tokens / (value * chips)
-    count = CausalCount.FULL
-    if row["id"].startswith("llama3"):
-        # The paper does not say; the causal count makes the published step the shortest.
-        count = CausalCount.CAUSAL
-    flops = model.model_flops_per_token(length, count)
-    if "hardware" in convention:
-        # Narayanan et al. (SC21) count the forward pass of the layers twice.
-        flops += model.forward_flops_per_token(length, count) - 2 * model.vocab * model.hidden
-    if metric == "mfu_pct":
-        peak = chip.peak("bf16")
-        if peak is None:
-            raise ValueError(f"mfu_pct of {chip.title}, whose bf16 peak is n/a")
-        value = value / 100 * peak / 1e12
-    return tokens * flops / (value * 1e12 * chips)
-
-
-def read_run(row: Row) -> PublishedRun | Dropped:
-    """The run of a row, or why it cannot be predicted."""
-
-    def drop(reason: str) -> Dropped:
-        return Dropped(id=row["id"], reason=reason)
-
-    chip = chip_titled(row["chip"])
-    if chip is None:
-        return drop(f"chip {row['chip']} has no data sheet in configs/chip")
-    words = row["precision"].lower().split()
-    types = PRECISIONS.get(words[0]) if words else None
-    if types is None:
-        return drop(f"precision {words[0] if words else 'not given'} has no ops yet")
-    dtype, linear_dtype = types
-    if row["metric_name"] not in METRICS:
-        return drop(f"metric {row['metric_name']} is not a training rate")
-    published = float(row["metric_value"])
-    if not (math.isfinite(published) and published > 0):
-        return drop(f"metric_value {row['metric_value']} is not above zero")
-    model = _model(row)
-    if isinstance(model, str):
-        return drop(model)
-    if not (row["tp"] and row["pp"]):
-        return drop("tp, pp not given")
-    if row["id"].startswith("megascale-t"):
-        return drop("an ablation of methods, one number per method, on one plan")
-    chips = _given(row, "chips")
-    shared = math.prod(_whole(row, column) or 1 for column in ("tp", "pp", "cp"))
-    if chips % shared:
-        return drop(f"tp x pp x cp is {shared}, which does not divide the {chips} chips")
-    seconds = _step_time(row, model, chip)
-    recompute = row["recompute"].split()[0].strip(",") if row["recompute"] else None
-    if recompute not in ("none", "selective", "full"):
-        recompute = "none"
-    zero = row["zero"][:1]
-    length = _given(row, "seq_len")
-    parallel = ParallelSpec(
-        global_batch_tokens=_given(row, "global_batch_seqs") * length,
-        sequence_length=length,
-        dtype=dtype,
-        linear_dtype=linear_dtype,
-        tensor=_whole(row, "tp"),
-        pipeline=_whole(row, "pp"),
-        data=_data_degree(row),
-        context=_whole(row, "cp") or 1,
-        expert=_whole(row, "ep") or 1,
-        virtual_stages=_whole(row, "vpp"),
-        microbatch_size=_whole(row, "micro_batch"),
-        zero_stage=int(zero) if zero.isdigit() else 1,
-        recompute=recompute,
-    )
-    said = row["sequence_parallel"]
-    is_cut = said == "yes" or (not said and not row["id"].startswith(WITHOUT_SEQUENCE_PARALLELISM))
-    return PublishedRun(
-        id=row["id"],
-        family=family(row["id"]),
-        chip=chip,
-        num_chips=_given(row, "chips"),
-        model=model,
-        parallel=parallel,
-        is_sequence_parallel=is_cut,
-        is_attention_fused=not row["id"].startswith(KEEPS_SCORES),
-        metric=row["metric_name"],
-        published=published,
-        step_time_s=seconds,
-    )
-
-
-def read_runs(path: Path) -> tuple[list[PublishedRun], list[Dropped]]:
-    """All rows: those that can be predicted, and the others with their reasons.
+def read_rows(path: Path) -> list[PublishedRun | PublishedFigure | Dropped]:
+    """All rows in the order of the table; one bad cell costs its row, not the table.
 
     Raises:
         RecordError: when there is no such table, or it lacks a column.
     """
-    try:
-        with path.open(encoding="utf-8", newline="") as file:
-            reader = csv.DictReader(file)
-            missing = [name for name in COLUMNS if name not in (reader.fieldnames or ())]
-            if missing:
-                raise RecordError(
-                    f"{path}: no column {', '.join(missing)}. "
-                    "`configs/validation/published_runs.csv` shows what a table has."
-                )
-            read = _once([_read_or_drop(row, line) for line, row in enumerate(reader, start=2)])
-    except FileNotFoundError:
-        raise RecordError(f"{path}: no such file. Give a table as data=FILE.csv.") from None
-    except UnicodeDecodeError as error:
-        raise RecordError(f"{path}: not a text in UTF-8 ({error.reason}).") from None
+    seen: set[str] = set()
+    read: list[PublishedRun | PublishedFigure | Dropped] = []
+    for row in rows(path):
+        found = read_run(row)
+        if row["id"] in seen and not isinstance(found, Dropped):
+            found = Dropped(id=row["id"], reason="a row above has its id")
+        seen.add(row["id"])
+        read.append(found)
+    return read
+
+
+def read_runs(path: Path) -> tuple[list[PublishedRun], list[Dropped]]:
+    """Rows whose metric follows from a step, and those that cannot be predicted.
+
+    Raises:
+        RecordError: as `read_rows`.
+    """
+    read = read_rows(path)
     runs = [run for run in read if isinstance(run, PublishedRun)]
     return runs, [run for run in read if isinstance(run, Dropped)]
 
 
-def _read_or_drop(row: Row, line: int) -> PublishedRun | Dropped:
-    """One bad cell costs its row, not the table."""
-    named = {key: value or "" for key, value in row.items() if isinstance(key, str)}
-    named["id"] = named["id"] or f"line {line}"
+def read_run(row: Row) -> PublishedRun | PublishedFigure | Dropped:
+    """What a row publishes, or why it cannot be predicted."""
     try:
-        return read_run(named)
+        published = float(row["metric_value"])
+        if not (math.isfinite(published) and published > 0):
+            raise UnusableRowError(f"metric_value {row['metric_value']} is not above zero")
+        filled = with_recipe(row, generation(row))
+        if row["metric_name"] in STEP_METRICS:
+            return _run(filled, published)
+        return PublishedFigure(
+            id=row["id"],
+            family=family(row["id"]),
+            metric=row["metric_name"],
+            published=published,
+            row=filled,
+        )
+    except UnusableRowError as error:
+        return Dropped(id=row["id"], reason=str(error))
     except (ValueError, ZeroDivisionError) as error:
-        return Dropped(id=named["id"], reason=f"a number cannot be read: {error}")
+        return Dropped(id=row["id"], reason=f"a number cannot be read: {error}")
 
 
-def _once(read: list[PublishedRun | Dropped]) -> list[PublishedRun | Dropped]:
-    """The same with rows dropped whose id an earlier one has."""
-    seen: set[str] = set()
-    kept: list[PublishedRun | Dropped] = []
-    for row in read:
-        is_again = row.id in seen and isinstance(row, PublishedRun)
-        seen.add(row.id)
-        kept.append(Dropped(id=row.id, reason="a row above has its id") if is_again else row)
-    return kept
+def _run(row: Row, published: float) -> PublishedRun:
+    if "(cumulative)" in row["notes"] and ABLATIONS_LEFT_OUT.search(row["notes"]):
+        raise UnusableRowError("an ablation without the overlap that the model takes for given")
+    config = configuration(row)
+    metric = row["metric_name"]
+    work = Work(
+        row=row,
+        chip=config.chip,
+        num_chips=config.num_chips,
+        model=config.model,
+        parallel=config.parallel,
+    )
+    scale = STEP_METRICS[metric](work)
+    check(work, scale.step_time_s(published))
+    source = family(row["id"])
+    if metric in END_TO_END:
+        source = f"{source} {END_TO_END[metric]}"
+    return PublishedRun(
+        **{name: getattr(config, name) for name in Configuration.__dataclass_fields__},
+        id=row["id"],
+        family=source,
+        metric=metric,
+        published=published,
+        scale=scale,
+    )
+
+
+def configuration(row: Row) -> Configuration:
+    """The chip, model and plan of a row.
+
+    Raises:
+        UnusableRowError: when one of them is not given and follows from nothing else.
+    """
+    chip = chip_titled(row["chip"])
+    if chip is None:
+        raise UnusableRowError(f"chip {row['chip']} has no data sheet in configs/chip")
+    dtype, linear_dtype = types(row)
+    model = model_of(row)
+    required(row, "chips", "seq_len", "global_batch_seqs")
+    software = generation(row)
+    said = row["sequence_parallel"]
+    is_cut = said == "yes" or (not said and software not in WITHOUT_SEQUENCE_PARALLELISM)
+    return Configuration(
+        software=software,
+        chip=chip,
+        num_chips=given(row, "chips"),
+        model=model,
+        parallel=_parallel(row, dtype, linear_dtype, software),
+        is_sequence_parallel=is_cut,
+        is_attention_fused=software not in KEEPS_SCORES,
+        are_weights_trained=not ADAPTERS.search(
+            f"{row['source_locator']} {row['notes']} {row['model']}"
+        ),
+    )
+
+
+def _parallel(row: Row, dtype: str, linear_dtype: str, software: str) -> ParallelSpec:
+    """The plan, as far as it is told; a degree that is not is None and searched."""
+    length, sequences = given(row, "seq_len"), given(row, "global_batch_seqs")
+    chips, tensor, pipeline = given(row, "chips"), whole(row, "tp"), whole(row, "pp")
+    shared = math.prod(whole(row, column) or 1 for column in ("tp", "pp", "cp"))
+    if chips % shared:
+        raise UnusableRowError(f"tp x pp x cp is {shared}, which does not divide the {chips} chips")
+    data = None if tensor is None or pipeline is None else _data_degree(row, chips // shared)
+    zero, word = row["zero"][:1], row["recompute"].lower()
+    recompute = next((what for begin, what in RECOMPUTE if word.startswith(begin)), "none")
+    is_searched = tensor is None or pipeline is None
+    return ParallelSpec(
+        global_batch_tokens=sequences * length,
+        sequence_length=length,
+        dtype=dtype,
+        linear_dtype=linear_dtype,
+        tensor=tensor,
+        pipeline=pipeline,
+        data=data,
+        context=whole(row, "cp") or 1,
+        expert=whole(row, "ep") or 1,
+        virtual_stages=whole(row, "vpp") or (1 if pipeline == 1 else None),
+        microbatch_size=_microbatch(row, software, data, pipeline, sequences),
+        zero_stage=int(zero) if zero.isdigit() else 1,
+        recompute=None if is_searched and not row["recompute"] else recompute,
+    )
+
+
+def _data_degree(row: Row, left: int) -> int | None:
+    """The row's, or what its chips leave where a part of it is written as another axis."""
+    stated = whole(row, "dp")
+    if stated is None and row["zero"][:1] != "3":
+        return None
+    return left
+
+
+def _microbatch(
+    row: Row, software: str, data: int | None, pipeline: int | None, sequences: int
+) -> int | None:
+    """Sequences of a microbatch: the row's, unless it writes those of a replica there."""
+    if software not in WITHOUT_ACCUMULATION or data is None:
+        return whole(row, "micro_batch")
+    replica, microbatches = sequences // data, pipeline or 1
+    if replica < microbatches or replica % microbatches:
+        return whole(row, "micro_batch")
+    # A pipeline takes as many microbatches as it has stages (torchtitan,
+    # experimental.pipeline_parallel_microbatches).
+    return replica // microbatches

@@ -69,6 +69,10 @@ def _op(model: ModelSpec, experts: Experts | None) -> tuple[str, str]:
     }
     if experts is not None:
         found[f"{experts.routing} routing"] = True
+        found["experts of another width"] = experts.latent_width > 0
+        found["a state space"] = model.state_space is not None
+    else:
+        found["attention alone"] = model.ffn == 0
     features = frozenset(name for name, is_there in found.items() if is_there)
     if features not in _OPS:
         told = ", ".join(sorted(features)) or "a plain network"

@@ -25,6 +25,39 @@ class LatentAttention:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class StateSpace:
+    """Mamba-2 in place of the attention of layers (arXiv 2405.21060 sections 6 and 7).
+
+    Layers with experts have it; where a hybrid has layers of attention alone, they are its dense
+    layers, with a feed-forward network of width 0.
+    """
+
+    num_heads: int
+    head_dim: int
+    state: int
+    """Width of the state of each channel."""
+    num_groups: int
+    """Groups of heads that share their input and output maps of the state."""
+    convolution: int = 4
+    """Tokens that the depthwise convolution before it sees."""
+
+    @property
+    def width(self) -> int:
+        """Channels of all heads."""
+        return self.num_heads * self.head_dim
+
+    @property
+    def convolved(self) -> int:
+        """Channels that are convolved: the input, and the maps of each group."""
+        return self.width + 2 * self.num_groups * self.state
+
+    @property
+    def projected(self) -> int:
+        """Columns of the projection in: what is convolved, a gate and a step size per head."""
+        return self.convolved + self.width + self.num_heads
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Experts:
     """A mixture of experts in place of the dense feed-forward network."""
 
@@ -36,6 +69,9 @@ class Experts:
     """The first layers, which keep a dense feed-forward network."""
     routing: str = "softmax"
     """How experts are chosen: a variant of the op `moe_route`."""
+    latent_width: int = 0
+    """Width to which tokens are projected before they are sent to experts and work there; 0 is
+    that of the model (LatentMoE, NVIDIA Nemotron 3 Super)."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -68,6 +104,14 @@ class ModelSpec:
     """An RMSNorm over each query and key head, as in Qwen3."""
     num_learned_positions: int = 0
     """Rows of a learned position table; 0 means rotary positions."""
+    state_space: StateSpace | None = None
+    """What layers with experts have in place of attention."""
+    num_prediction_modules: int = 0
+    """Tokens predicted beyond the next one in training: for each, a projection of two states to
+    one, a layer of the last kind with attention, and the output head again (DeepSeek-V3, arXiv
+    2412.19437 section 2.2)."""
+    is_prediction_shared: bool = False
+    """The modules are one and the same, called again for each token."""
 
     @property
     def num_moe_layers(self) -> int:
@@ -124,6 +168,23 @@ class ModelSpec:
         )
 
     @property
+    def state_space_matrix_parameters(self) -> int:
+        """Weights of the projections of one state space block."""
+        space = self.state_space
+        return 0 if space is None else self.hidden * (space.projected + space.width)
+
+    def mixer_parameters(self, has_experts: bool) -> int:
+        """Matrix weights of what mixes the tokens of a layer, attention or a state space."""
+        if has_experts and self.state_space is not None:
+            return self.state_space_matrix_parameters
+        return self.attention_matrix_parameters
+
+    @property
+    def num_attention_layers(self) -> int:
+        """Layers with attention."""
+        return self.num_layers if self.state_space is None else self.num_dense_layers
+
+    @property
     def dense_ffn_matrix_parameters(self) -> int:
         """Weights of the matrices of one dense feed-forward network."""
         return (3 if self.is_ffn_gated else 2) * self.hidden * self.ffn
@@ -133,19 +194,46 @@ class ModelSpec:
         """Weights of one expert."""
         if self.experts is None:
             return 0
-        return (3 if self.is_ffn_gated else 2) * self.hidden * self.experts.expert_ffn
+        return (3 if self.is_ffn_gated else 2) * self.expert_hidden * self.experts.expert_ffn
+
+    @property
+    def expert_hidden(self) -> int:
+        """Width of the tokens that experts are sent."""
+        return self.hidden if self.experts is None else self.experts.latent_width or self.hidden
+
+    @property
+    def router_parameters(self) -> int:
+        """Weights that every chip has whole: the router, and projections to the experts' width."""
+        if self.experts is None:
+            return 0
+        count = self.hidden * self.experts.num_experts
+        if self.experts.latent_width:
+            count += 2 * self.hidden * self.experts.latent_width
+        return count
 
     @property
     def shared_ffn_matrix_parameters(self) -> int:
         """Weights of the router and the shared experts of one layer with experts."""
         if self.experts is None:
             return 0
-        router = self.hidden * self.experts.num_experts
-        return router + self.experts.num_shared_experts * self.expert_parameters
+        one = (3 if self.is_ffn_gated else 2) * self.hidden * self.experts.expert_ffn
+        return self.router_parameters + self.experts.num_shared_experts * one
+
+    def vector_parameters(self, has_experts: bool) -> int:
+        """Norm weights and biases of one layer; routing biases of DeepSeek-V3 are not trained."""
+        if has_experts and self.state_space is not None:
+            # Two norms, one over the channels, the convolution with its bias; per head the decay,
+            # the skip and the step's bias.
+            space = self.state_space
+            convolution = (space.convolution + 1) * space.convolved
+            return 2 * self.hidden + space.width + convolution + 3 * space.num_heads
+        if not has_experts and not self.ffn:
+            return self.hidden * (2 if self.has_bias else 1)
+        return self.vector_parameters_per_layer
 
     @property
     def vector_parameters_per_layer(self) -> int:
-        """Norm weights and biases of one layer; routing biases of DeepSeek-V3 are not trained."""
+        """Norm weights and biases of a layer with attention and a feed-forward network."""
         count = 2 * self.hidden * (2 if self.has_bias else 1)
         if self.has_qk_norm:
             count += 2 * self.head_dim
@@ -174,7 +262,7 @@ class ModelSpec:
 
     def layer_parameters(self, has_experts: bool) -> int:
         """All weights of one layer, every expert included."""
-        count = self.attention_matrix_parameters + self.vector_parameters_per_layer
+        count = self.mixer_parameters(has_experts) + self.vector_parameters(has_experts)
         if not has_experts:
             return count + self.dense_ffn_matrix_parameters
         assert self.experts is not None, "a layer has experts only in a model that has some"
@@ -183,7 +271,7 @@ class ModelSpec:
 
     @property
     def num_parameters(self) -> int:
-        """All weights."""
+        """All weights but those of prediction modules, which are not counted when published."""
         layers = self.num_dense_layers * self.layer_parameters(has_experts=False)
         if self.num_moe_layers:
             layers += self.num_moe_layers * self.layer_parameters(has_experts=True)
@@ -197,6 +285,37 @@ class ModelSpec:
             return self.num_parameters
         idle = self.experts.num_experts - self.experts.num_experts_per_token
         return self.num_parameters - self.num_moe_layers * idle * self.expert_parameters
+
+    @property
+    def active_expert_parameters(self) -> int:
+        """Weights of one layer's router and experts that work on one token; 0 without experts."""
+        if self.experts is None:
+            return 0
+        active = self.experts.num_experts_per_token * self.expert_parameters
+        return self.shared_ffn_matrix_parameters + active
+
+    @property
+    def scan_flops_per_token(self) -> float:
+        """Forward FLOPs of a state space block beside its projections.
+
+        Source: Megatron-LM megatron/training/training.py, num_floating_point_operations: 7 for
+        each channel and each of its states.
+        """
+        space = self.state_space
+        return 0.0 if space is None else 7.0 * space.width * space.state
+
+    @property
+    def prediction_parameters(self) -> int:
+        """Weights of the modules that predict further tokens; the output head is the model's."""
+        if not self.num_prediction_modules:
+            return 0
+        one = self.attention_matrix_parameters + self.vector_parameters_per_layer
+        # The projection, a norm of each of its two halves, and a norm before the head.
+        one += 2 * self.hidden**2 + 3 * self.hidden
+        one += self.shared_ffn_matrix_parameters or self.dense_ffn_matrix_parameters
+        if self.experts is not None:
+            one += self.experts.num_experts * self.expert_parameters
+        return one if self.is_prediction_shared else self.num_prediction_modules * one
 
     def attention_flops_per_token(
         self, sequence_length: int, count: CausalCount = CausalCount.CAUSAL
@@ -215,13 +334,24 @@ class ModelSpec:
         Source: Narayanan et al. (SC21, arXiv 2104.04473) section 5.1, with grouped heads, gated
         networks, experts and latent attention counted by their own matrices.
         """
-        matrices = self.num_layers * self.attention_matrix_parameters
-        matrices += self.num_dense_layers * self.dense_ffn_matrix_parameters
+        mixers = self.num_moe_layers * self.mixer_parameters(has_experts=True)
+        mixers += self.num_dense_layers * self.mixer_parameters(has_experts=False)
+        matrices = mixers + self.num_dense_layers * self.dense_ffn_matrix_parameters
         if self.experts is not None:
-            active = self.experts.num_experts_per_token * self.expert_parameters
-            matrices += self.num_moe_layers * (self.shared_ffn_matrix_parameters + active)
+            matrices += self.num_moe_layers * self.active_expert_parameters
         matrices += self.vocab * self.hidden
-        attention = self.num_layers * self.attention_flops_per_token(sequence_length, count)
+        attention = self.num_attention_layers * self.attention_flops_per_token(
+            sequence_length, count
+        )
+        attention += (self.num_layers - self.num_attention_layers) * self.scan_flops_per_token
+        if self.num_prediction_modules:
+            again = self.attention_matrix_parameters + 2 * self.hidden**2
+            again += self.vocab * self.hidden
+            again += self.active_expert_parameters or self.dense_ffn_matrix_parameters
+            matrices += self.num_prediction_modules * again
+            attention += self.num_prediction_modules * self.attention_flops_per_token(
+                sequence_length, count
+            )
         return 2.0 * matrices + attention
 
     def model_flops_per_token(

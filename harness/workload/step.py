@@ -14,7 +14,7 @@ from dataclasses import dataclass, replace
 from enum import StrEnum
 
 from harness.errors import PlanError
-from harness.workload.model import ModelSpec
+from harness.workload.model import ModelSpec, StateSpace
 from kernels.op import Cost, Mode, Problem, problem
 
 
@@ -163,7 +163,7 @@ class _Layer:
         return self.item("gemm", role, M=rows, N=columns, K=depth)
 
     def linear(self, role: str, rows: int, columns: int, depth: int) -> list[WorkItem]:
-        """The product with a weight of the layer, in 8 bits where the shard says so.
+        """The product with a weight of the layer, in 8 or 4 bits where the shard says so.
 
         Then its input is quantized first. Weights are quantized once for all microbatches, which
         is left out; head, router and attention core keep the type of the model.
@@ -199,7 +199,8 @@ class _Layer:
         experts = self.model.experts
         assert experts is not None
         top_k, num_experts = experts.num_experts_per_token, experts.num_experts
-        return self.item(op, role, T=self.own_tokens, K=top_k, E=num_experts, H=self.model.hidden)
+        hidden = self.model.expert_hidden
+        return self.item(op, role, T=self.own_tokens, K=top_k, E=num_experts, H=hidden)
 
     def activation(self, role: str, rows: int, width: int) -> WorkItem:
         if self.model.is_ffn_gated:
@@ -215,6 +216,39 @@ class _Layer:
 
     def residual(self, role: str) -> WorkItem:
         return self.item("add", role, N=self.own_tokens * self.model.hidden)
+
+    def mixer(self, kind: LayerKind) -> list[WorkItem]:
+        """What mixes the tokens of a layer of that kind."""
+        if kind is LayerKind.MOE and self.model.state_space is not None:
+            return self._state_space(self.model.state_space)
+        return self.attention()
+
+    def _state_space(self, space: StateSpace) -> list[WorkItem]:
+        """A Mamba-2 block; its scan is given as a product and copies with the same work.
+
+        The convolution and the gate read and write their channels; in decoding so is the state.
+
+        Source: Dao and Gu (arXiv 2405.21060) sections 6 and 7; FLOPs as
+        `ModelSpec.scan_flops_per_token`.
+        """
+        tensor, tokens = self.shard.tensor, self.tokens
+        width, heads = space.width // tensor, max(1, space.num_heads // tensor)
+        convolved = width + 2 * max(1, space.num_groups // tensor) * space.state
+        items = [
+            self.norm("state space norm", self.own_tokens, self.model.hidden),
+            *self.linear("state space in", tokens, convolved + width + heads, self.model.hidden),
+            self.copied("state space convolution", tokens * convolved),
+            self.gemm("state space scan, heads as one", tokens, 7 * width // 2, space.state),
+        ]
+        if self.phase is Phase.DECODE:
+            items.append(self.copied("state space state", tokens * width * space.state))
+        return [
+            *items,
+            self.copied("state space gate", 1.5 * tokens * width),
+            self.norm("state space inner norm", tokens, width),
+            *self.linear("state space out", tokens, self.model.hidden, width),
+            self.residual("state space residual"),
+        ]
 
     def attention(self) -> list[WorkItem]:
         if self.model.latent_attention is not None:
@@ -373,6 +407,8 @@ class _Layer:
 
     def feed_forward(self, kind: LayerKind) -> list[WorkItem]:
         model, tensor = self.model, self.shard.tensor
+        if kind is LayerKind.DENSE and not model.ffn:
+            return []
         items = [self.norm("mlp norm", self.own_tokens, model.hidden)]
         if kind is LayerKind.DENSE:
             items += self._network("mlp", self.tokens, model.ffn // tensor, model.hidden)
@@ -383,6 +419,7 @@ class _Layer:
     def _mixture(self) -> list[WorkItem]:
         experts, hidden = self.model.experts, self.model.hidden
         assert experts is not None
+        inner = self.model.expert_hidden
         top_k = experts.num_experts_per_token
         sent = self.own_tokens * top_k
         # Tokens that the chips of one expert group route at once. In decoding few tokens may
@@ -402,16 +439,35 @@ class _Layer:
                 E=experts.num_experts,
                 K=top_k,
             ),
+            *self._latent_projection("expert latent down", inner, hidden),
             self.moved("moe_permute", "expert dispatch"),
-            *self.experts_linear("expert gate up", sent, local, gated * width, hidden),
+            *self.experts_linear("expert gate up", sent, local, gated * width, inner),
             self.activation("expert", sent, width),
-            *self.experts_linear("expert down", sent, local, hidden, width),
+            *self.experts_linear("expert down", sent, local, inner, width),
             self.moved("moe_unpermute", "expert combine"),
+            *self._latent_projection("expert latent up", hidden, inner),
         ]
         if experts.num_shared_experts:
             width = experts.num_shared_experts * experts.expert_ffn // self.shard.tensor
             items += self._network("shared expert", self.tokens, width, hidden)
         return items
+
+    def _latent_projection(self, role: str, columns: int, depth: int) -> list[WorkItem]:
+        """Between the width of the model and that of its experts, where the two differ."""
+        return [] if columns == depth else self.linear(role, self.own_tokens, columns, depth)
+
+    def prediction(self) -> list[WorkItem]:
+        """What a module that predicts a further token does in training."""
+        model = self.model
+        kind = LayerKind.MOE if model.experts is not None else LayerKind.DENSE
+        return [
+            self.norm("prediction state norm", self.own_tokens, model.hidden),
+            self.norm("prediction token norm", self.own_tokens, model.hidden),
+            *self.linear("prediction projection", self.own_tokens, model.hidden, 2 * model.hidden),
+            *self.attention(),
+            *self.feed_forward(kind),
+            *self.head(),
+        ]
 
     def head(self) -> list[WorkItem]:
         """The output matrix and, in training, the loss; the vocabulary is cut by tensor."""
@@ -497,7 +553,7 @@ def layer_work(
 ) -> tuple[WorkItem, ...]:
     """One layer of one microbatch on one chip; in training with its backward pass."""
     layer = _Layer(model=model, shard=shard, phase=phase)
-    forward = (*layer.attention(), *layer.feed_forward(kind))
+    forward = (*layer.mixer(kind), *layer.feed_forward(kind))
     if phase is not Phase.TRAINING:
         return forward
     gradients = backward(forward)
@@ -514,8 +570,14 @@ def _is_of_weights(item: WorkItem) -> bool:
 def head_work(
     model: ModelSpec, shard: Shard, phase: Phase = Phase.TRAINING
 ) -> tuple[WorkItem, ...]:
-    """The output head and loss of one microbatch, on a chip of the last stage."""
-    forward = tuple(_Layer(model=model, shard=shard, phase=phase).head())
+    """The output head and loss of one microbatch, on a chip of the last stage.
+
+    In training with the modules that predict further tokens, which are on that stage too.
+    """
+    layer = _Layer(model=model, shard=shard, phase=phase)
+    forward = tuple(layer.head())
+    if phase is Phase.TRAINING and model.num_prediction_modules:
+        forward += merged(layer.prediction() * model.num_prediction_modules)
     return (*forward, *backward(forward)) if phase is Phase.TRAINING else forward
 
 
@@ -541,23 +603,36 @@ def layer_parameters_per_chip(model: ModelSpec, shard: Shard, kind: LayerKind) -
     """
     tensor = shard.tensor
     latent = model.latent_attention
-    whole = model.vector_parameters_per_layer
-    cut = model.attention_matrix_parameters
-    if latent is not None:
+    has_experts = kind is LayerKind.MOE
+    whole = model.vector_parameters(has_experts)
+    cut = model.mixer_parameters(has_experts)
+    if has_experts and model.state_space is not None:
+        pass  # All of its projections are cut by heads.
+    elif latent is not None:
         down = model.hidden * (latent.q_lora_rank + latent.kv_lora_rank + latent.qk_rope_head_dim)
         whole, cut = whole + down, cut - down
     elif tensor > model.num_kv_heads:
         # Fewer key-value heads than chips: each chip still holds one.
         kv = 2 * model.hidden * model.head_dim
         cut += kv * (tensor - model.num_kv_heads)
-    if kind is LayerKind.DENSE:
+    if not has_experts:
         return whole + (cut + model.dense_ffn_matrix_parameters) // tensor, 0
     experts = model.experts
     assert experts is not None
-    router = model.hidden * experts.num_experts
+    router = model.router_parameters
     shared = model.shared_ffn_matrix_parameters - router
     own = experts.num_experts // shard.expert * model.expert_parameters
     return whole + router + (cut + shared) // tensor, own
+
+
+def prediction_parameters_per_chip(model: ModelSpec, shard: Shard) -> tuple[int, int]:
+    """Weights of all prediction modules on one chip, as `layer_parameters_per_chip`."""
+    plain = replace(model, state_space=None)
+    kind = LayerKind.DENSE if model.experts is None else LayerKind.MOE
+    layer = layer_parameters_per_chip(plain, shard, kind)
+    projection = 2 * model.hidden**2 + 3 * model.hidden
+    modules = 1 if model.is_prediction_shared else model.num_prediction_modules
+    return modules * (layer[0] + projection), modules * layer[1]
 
 
 def phase_problems(model: ModelSpec, shard: Shard, phase: Phase) -> tuple[WorkItem, ...]:

@@ -11,9 +11,9 @@ from harness.extrapolate.project import (
     SLOWER_THAN_MODEL_DENSE,
     SLOWER_THAN_MODEL_MOE,
 )
-from harness.validation.predict import Prediction, predict_all
-from harness.validation.render import markdown
-from harness.validation.rows import Dropped, read_runs
+from harness.validation.outcome import Outcome, validate
+from harness.validation.predict import Prediction
+from harness.validation.render import figures_markdown, markdown
 from harness.validation.summary import by_family, held_out_coverage, held_out_intervals
 
 DOCS = Path(__file__).parents[2] / "docs" / "extrapolation.md"
@@ -22,19 +22,28 @@ DOCS = Path(__file__).parents[2] / "docs" / "extrapolation.md"
 # digits. A change that makes the model better lowers a figure here and in the docs.
 REACHED = {
     "deepseekv3": 0.495,
-    "dgxc": 0.104,
+    "dgxc": 0.105,
+    "ironwood": 0.186,
+    "korthikanti-mfu": 0.063,
     "korthikanti-t5": 0.064,
     "llama3": 0.088,
     "llmfoundry": 0.211,
-    "mbridge": 0.231,
+    "maxtext-a3": 0.301,
+    "maxtext-tier": 0.148,
+    "maxtext-v5e": 0.297,
+    "mbridge": 0.261,
+    "megascale": 0.056,
     "megatron-2020": 0.121,
     "megatron-h100": 0.099,
     "megatron-sc21-t1": 0.114,
     "megatron-sc21-t2": 0.327,
-    "mlperf": 0.090,
+    "mlperf": 0.094,
+    "mlperf time to train": 0.126,
     "mtnlg": 0.242,
-    "nemo2407": 0.073,
-    "simumax": 0.440,
+    "nemo2407": 0.079,
+    "palm": 0.165,
+    "simumax": 0.417,
+    "torchtitan": 0.333,
     "vtrain-multi": 0.160,
     "vtrain-single": 0.329,
 }
@@ -43,15 +52,13 @@ FUSED_DENSE = ("dgxc", "llama3", "megatron-h100")
 
 
 @pytest.fixture(scope="module")
-def outcome() -> tuple[list[Prediction], list[Dropped]]:
-    runs, unread = read_runs(PUBLISHED_RUNS)
-    predictions, unpredicted = predict_all(runs)
-    return predictions, [*unread, *unpredicted]
+def outcome() -> Outcome:
+    return validate(PUBLISHED_RUNS)
 
 
 @pytest.fixture(scope="module")
-def predictions(outcome: tuple[list[Prediction], list[Dropped]]) -> list[Prediction]:
-    return outcome[0]
+def predictions(outcome: Outcome) -> list[Prediction]:
+    return outcome.steps
 
 
 def dense_h100(predictions: list[Prediction]) -> list[Prediction]:
@@ -139,7 +146,7 @@ def test_published_runs_fit_the_memory_they_ran_in_but_for_a_few(
         for p in predictions
         if p.run.chip.name in checked and not p.run.parallel.linear_dtype
     ]
-    assert sum(share > 1 for share in shares) <= 20
+    assert sum(share > 1 for share in shares) <= 22
     assert max(p.memory_share for p in dense_h100(predictions)) < 1.08
 
 
@@ -167,16 +174,23 @@ def test_every_source_has_its_coverage_by_the_others(predictions: list[Predictio
     assert sum(held_out.values()) / len(held_out) > 0.7
 
 
-def test_dropped_rows_have_their_reason(
-    outcome: tuple[list[Prediction], list[Dropped]],
+def test_nine_rows_of_ten_are_predicted_and_the_others_have_their_reason(
+    outcome: Outcome,
 ) -> None:
-    predictions, dropped = outcome
-    assert len(predictions) + len(dropped) == 845
-    assert len(predictions) >= 600
-    assert all(row.reason for row in dropped)
+    assert outcome.num_rows == 845
+    assert outcome.num_predicted >= 0.9 * outcome.num_rows
+    assert all(row.reason for row in outcome.dropped)
 
 
-def test_the_table_in_the_docs_is_the_one_that_is_reached(predictions: list[Prediction]) -> None:
+def test_peak_memory_is_within_the_spread_that_is_stated(outcome: Outcome) -> None:
+    memory = [f for f in outcome.figures if f.metric == "peak_memory_gib"]
+    assert len(memory) == 22
+    assert sum(f.is_inside_deciles for f in memory) >= 0.8 * len(memory)
+    assert all(abs(f.metric_error) < 0.2 for f in memory)
+
+
+def test_the_table_in_the_docs_is_the_one_that_is_reached(outcome: Outcome) -> None:
     text = DOCS.read_text(encoding="utf-8")
-    missing = [line for line in markdown(predictions).splitlines() if line not in text]
+    lines = [*markdown(outcome.steps).splitlines(), *figures_markdown(outcome.figures).splitlines()]
+    missing = [line for line in lines if line not in text]
     assert not missing

@@ -35,7 +35,13 @@ from harness.extrapolate.shard_table import SIZE_BYTES, activation_bytes_per_tok
 from harness.extrapolate.step import StepModel
 from harness.projection import PlanChoice
 from harness.workload.model import ModelSpec
-from harness.workload.step import LayerKind, Shard, layer_parameters_per_chip, optimizer_work
+from harness.workload.step import (
+    LayerKind,
+    Shard,
+    layer_parameters_per_chip,
+    optimizer_work,
+    prediction_parameters_per_chip,
+)
 
 
 def stages(model: ModelSpec, plan: PlanChoice) -> tuple[StageKind, ...]:
@@ -56,6 +62,9 @@ def parameters(model: ModelSpec, shard: Shard, stage: StageKind) -> tuple[float,
     if stage.is_last:
         head = model.head_parameters if stage.is_first else model.vocab * model.hidden
         shared += head / shard.tensor + model.final_norm_parameters
+        if model.num_prediction_modules:
+            further = prediction_parameters_per_chip(model, shard)
+            shared, experts = shared + further[0], experts + further[1]
     return shared, experts
 
 

@@ -84,7 +84,9 @@ def test_stages_hold_every_parameter_once(name: str, virtual_stages: int) -> Non
     )
     # A tied table is on the first and on the last stage.
     again = model.vocab * model.hidden if model.is_embedding_tied else 0
-    assert held.tolist() == [model.num_parameters + again * (p > 1) for p in plans.pipeline]
+    assert held.tolist() == [
+        model.num_parameters + model.prediction_parameters + again * (p > 1) for p in plans.pipeline
+    ]
 
 
 @given(

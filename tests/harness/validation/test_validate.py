@@ -8,8 +8,9 @@ import pytest
 
 from harness.cli.main import main
 from harness.config.build import PUBLISHED_RUNS
+from harness.validation.cells import COLUMNS
 from harness.validation.clusters import chip_titled, cluster_of
-from harness.validation.rows import COLUMNS, PublishedRun, read_run
+from harness.validation.rows import PublishedRun, read_run
 
 RUN = "llama3-t4-002"
 
@@ -97,7 +98,8 @@ def test_a_bad_cell_costs_its_row_and_says_why(
     tmp_path: Path,
     capsys: pytest.CaptureFixture[str],
 ) -> None:
-    bad = published() | {"id": "bad-1", cell: value}
+    # No public model has this name, so that its sizes must be told.
+    bad = published() | {"id": "bad-1", "model": "own-400b", cell: value}
     found = validated(table(tmp_path / "runs.csv", bad, published()), capsys)
     assert found["used"] == 1
     (dropped,) = found["dropped"]
@@ -183,7 +185,7 @@ def test_a_chip_is_joined_as_its_data_sheet_says() -> None:
 
 
 def test_a_network_that_no_data_sheet_tells_is_not_guessed() -> None:
-    chip = chip_titled("TPU-v5e")
+    chip = chip_titled("TPU-v5p")
     assert chip is not None
-    assert cluster_of(chip, 256) is not None
-    assert cluster_of(chip, 512) is None
+    assert cluster_of(chip, 8960) is not None
+    assert cluster_of(chip, 17920) is None

@@ -19,7 +19,30 @@ from harness.workload.step import (
 from kernels import registry
 from kernels.op import Problem
 
-WITHOUT_A_LAYER = ("deepseek_v2-moe", "gpt_oss_120b-moe")
+WITHOUT_A_LAYER = (
+    "deepseek_v2-moe",
+    "gemma4_26b_a4b-moe",
+    "gpt_oss_120b-moe",
+    "gpt_oss_20b-moe",
+    "deepseek_v2_lite-moe",
+    "deepseek_v2_lite-dense",
+    "grok_1-moe",
+    "llama4_maverick-moe",
+    "llama4_scout-moe",
+    "mixtral_8x22b-moe",
+    "mixtral_8x7b-moe",
+    "nemotron3_22b-dense",
+    "nemotron3_5_lightning-dense",
+    "nemotron3_5_lightning-moe",
+    "nemotron3_8b-dense",
+    "nemotron3_nano_30b_a3b-dense",
+    "nemotron3_nano_30b_a3b-moe",
+    "nemotron3_super_120b_a12b-dense",
+    "nemotron3_super_120b_a12b-moe",
+    "nemotron4_15b-dense",
+    "nemotron4_340b-dense",
+    "starcoder2_15b-dense",
+)
 """Kinds that no op is a whole layer of; they are measured by their ops alone."""
 LAYERS = [
     pytest.param(name, kind, id=f"{name}-{kind}")
@@ -71,6 +94,8 @@ def test_a_layer_has_the_matrix_flops_of_its_ops(
     name: str, kind: LayerKind, phase: Phase, shard: Shard
 ) -> None:
     model = load_model(name)
+    if model.num_heads % shard.tensor:
+        pytest.skip("the shard does not divide its heads")
     whole = layer_problem(model, shard, kind, phase)
     expected = flops(work(model, shard, kind, phase), is_matrix)
     assert flops(parts(whole), is_matrix) == expected
