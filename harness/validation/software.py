@@ -16,6 +16,7 @@ GENERATIONS = (
     (r"vTrain|SC21|2104\.04473|Megatron-Turing|2201\.11990|mt-nlg", "megatron_2021"),
     (r"2205\.05198|Korthikanti", "megatron_2022"),
     (r"MLPerf Training.*(?:Google|TPU)|MLPerf Training v3.*TPU", "paxml"),
+    (r"Habana|Gaudi", "gaudi"),
     (r"MLPerf Training v3\.0", "mlperf_3_0"),
     (r"MLPerf Training v3\.1", "mlperf_3_1"),
     (r"MLPerf Training v4\.0", "mlperf_4_0"),
