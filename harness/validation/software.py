@@ -17,6 +17,7 @@ GENERATIONS = (
     (r"vTrain|SC21|2104\.04473", "megatron_2021"),
     (r"2205\.05198|Korthikanti|Frontier|2312\.12705", "megatron_2022"),
     (r"MLPerf Training.*(?:Google|TPU)|MLPerf Training v3.*TPU", "paxml"),
+    (r"Habana|Gaudi", "gaudi"),
     (r"MLPerf Training v3\.0", "mlperf_2023"),
     (r"MLPerf Training v(?:3\.1|4)", "mlperf_2024"),
     (r"MLPerf Training v[5-9]", "mlperf_2025"),

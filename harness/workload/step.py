@@ -86,6 +86,7 @@ def check_shard(model: ModelSpec, shard: Shard, key: str = "shard") -> None:
     for axis, size, what in (
         ("tensor", model.num_heads, "query heads"),
         ("tensor", model.ffn, "columns of the feed-forward network"),
+        ("tensor", model.state_space.num_heads if model.state_space else 0, "state space heads"),
         ("tensor", model.experts.expert_ffn if model.experts else 0, "columns of an expert"),
         ("expert", model.experts.num_experts if model.experts else 1, "experts"),
         ("context", shard.sequence_length, "tokens of a sequence"),

@@ -100,6 +100,7 @@ def test_a_type_without_a_rate_is_named() -> None:
         ({"source": "Korthikanti et al. 2205.05198 Table 5"}, "megatron_2022"),
         ({"source": "MLPerf Training v5.0 closed, Nebius"}, "mlperf_5_0"),
         ({"source": "MLPerf Training v4.0 closed, Google"}, "paxml"),
+        ({"source": "MLPerf Training v3.1 closed, Intel-HabanaLabs"}, "gaudi"),
         ({"source": "NVIDIA dgxc-benchmarking 24.11.1 recipe"}, "nemo_2411"),
         (
             {"source": "dgxc-benchmarking 24.11.1", "source_locator": "paxml/README.md"},

@@ -4,7 +4,8 @@ from dataclasses import replace
 
 import pytest
 
-from harness.config.specs import load_chip, load_model
+from harness.config.specs import load_chip, load_model, model_spec
+from harness.errors import ConfigError, PlanError
 from harness.extrapolate.lookup import Lookup
 from harness.workload.cost import FP4_BYTES, step_cost
 from harness.workload.model import CausalCount, ModelSpec
@@ -13,6 +14,7 @@ from harness.workload.step import (
     LayerKind,
     Phase,
     Shard,
+    check_shard,
     head_work,
     layer_parameters_per_chip,
     layer_work,
@@ -121,6 +123,14 @@ def test_a_tensor_group_shares_the_scan(nano: ModelSpec) -> None:
     assert scan(1) == 4 * scan(4)
 
 
+def test_a_tensor_group_that_cuts_a_state_space_head_is_refused(nano: ModelSpec) -> None:
+    space = nano.state_space
+    assert space is not None
+    odd = replace(nano, state_space=replace(space, num_heads=6))
+    with pytest.raises(PlanError, match="4 does not divide the 6 state space heads"):
+        check_shard(odd, Shard(tensor=4))
+
+
 def test_experts_of_another_width_are_sent_narrower_tokens() -> None:
     model = load_model("nemotron3_super_120b_a12b")
     items = layer_work(model, Shard(), LayerKind.MOE)
@@ -188,3 +198,21 @@ def test_routing_has_a_time_on_a_chip_without_a_rate_of_its_type() -> None:
     lookup = Lookup(load_chip("tpu_v7x"), step_cost)
     routed = problem("moe_route", "fp32", Mode.FORWARD, "sigmoid_groups", T=4096, E=256, K=8)
     assert 0 < lookup.time(routed).seconds < 1e-3
+
+
+def test_a_state_space_without_experts_is_refused() -> None:
+    data = {
+        "name": "m",
+        "title": "M",
+        "num_layers": 2,
+        "hidden": 64,
+        "num_heads": 4,
+        "num_kv_heads": 4,
+        "head_dim": 16,
+        "ffn": 128,
+        "vocab": 512,
+        "source": "a test",
+        "state_space": {"num_heads": 4, "head_dim": 16, "state": 16, "num_groups": 1},
+    }
+    with pytest.raises(ConfigError, match=r"model.state_space: only layers with experts"):
+        model_spec(data)
