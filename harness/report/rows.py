@@ -135,7 +135,8 @@ def projection_facts(projection: Projection) -> tuple[tuple[str, str], ...]:
 def search_facts(search: SearchSummary) -> tuple[tuple[str, str], ...]:
     """What there was to choose from and what holds the best plan back, as names and values."""
     tied = search.num_tied_kinds
-    ties = f"{tied} other kind{'s' if tied != 1 else ''} of plan within {100 * TIE:g} %"
+    kinds = f"{tied} other kind{'s' if tied != 1 else ''} of plan within {100 * TIE:g} %"
+    ties = kinds if tied else "no tie"
     held_back = []
     if search.largest_part:
         share = percent_text(search.largest_part_share)
@@ -146,7 +147,7 @@ def search_facts(search: SearchSummary) -> tuple[tuple[str, str], ...]:
         (
             "plans",
             f"{search.num_enumerated:,}, of which {search.num_fitting:,} fit the memory "
-            f"({percent_text(search.share_dropped_by_memory)} do not); {ties if tied else 'no tie'}",
+            f"({percent_text(search.share_dropped_by_memory)} do not); {ties}",
         ),
         ("held back by", "; ".join(held_back)),
     )
