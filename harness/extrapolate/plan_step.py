@@ -150,8 +150,8 @@ def _slowest(timed: TimedPlans) -> _Slowest:
     most = np.array(-np.inf)
     total = num_dense = num_moe = is_first = is_last = np.array(0.0)
     for stage in timed.counts.stages.kinds():
-        seconds = stage.num_dense * dense_s + stage.num_moe * moe_s
-        seconds += stage.is_first * embedding + stage.is_last * (head + gathered)
+        of_ends = stage.is_first * embedding + stage.is_last * (head + gathered)
+        seconds = stage.num_dense * dense_s + stage.num_moe * moe_s + of_ends
         total = total + stage.count * seconds
         is_slower = seconds > most
         most = np.where(is_slower, seconds, most)
@@ -163,8 +163,9 @@ def _slowest(timed: TimedPlans) -> _Slowest:
         num_dense * layers.of_plans(of_dense) + num_moe * layers.of_plans(of_moe)
         for of_dense, of_moe in zip(layers.dense, layers.moe, strict=True)
     )
-    compute += is_first * embedding + is_last * head
-    tensor += is_last * gathered
+    # Not in place: only some of them may have draws.
+    compute = compute + is_first * embedding + is_last * head
+    tensor = tensor + is_last * gathered
     return _Slowest(parts=(compute, recompute, tensor, *others), seconds=most, sum_s=total)
 
 
