@@ -156,8 +156,8 @@ def _slowest(timed: TimedPlans) -> _Slowest:
     most = np.array(-np.inf)
     total = num_dense = num_moe = is_first = is_last = np.array(0.0)
     for stage in timed.counts.stages.kinds():
-        seconds = stage.num_dense * dense_s + stage.num_moe * moe_s
-        seconds += stage.is_first * embedding + stage.is_last * (head + gathered)
+        of_ends = stage.is_first * embedding + stage.is_last * (head + gathered)
+        seconds = stage.num_dense * dense_s + stage.num_moe * moe_s + of_ends
         total = total + stage.count * seconds
         is_slower = seconds > most
         most = np.where(is_slower, seconds, most)
@@ -169,8 +169,9 @@ def _slowest(timed: TimedPlans) -> _Slowest:
         num_dense * layers.of_plans(of_dense) + num_moe * layers.of_plans(of_moe)
         for of_dense, of_moe in zip(layers.dense, layers.moe, strict=True)
     )
-    compute += is_first * embedding + is_last * head
-    tensor += is_last * gathered
+    # Not in place: only some of them may have draws.
+    compute = compute + is_first * embedding + is_last * head
+    tensor = tensor + is_last * gathered
     return _Slowest(parts=(compute, recompute, tensor, *others), seconds=most, sum_s=total)
 
 
@@ -263,6 +264,20 @@ def step_time(steps: StepModel, plan: PlanChoice) -> StepTime:
     )
 
 
+def fullest_stage(steps: StepModel, plan: PlanChoice) -> tuple[float, float]:
+    """Parameters per chip of the stage that holds most: shared ones, and those of experts."""
+    counts = PlanCounts.of(steps.model, PlanTable.of(plan), steps.one_chip)
+    held = fullest_parameters(counts)
+    return held.shared.item(), held.experts.item()
+
+
+def optimizer_item(steps: StepModel, plan: PlanChoice) -> WorkItem:
+    """The update of the parameters whose moments are on the fullest chip."""
+    (num_updated,) = timed_plan(steps, plan).num_updated
+    (item,) = optimizer_work(int(num_updated), steps.dtype)
+    return item
+
+
 def work_of(steps: StepModel, plan: PlanChoice) -> tuple[tuple[WorkItem, float, Source], ...]:
     """Each piece of one microbatch's compute and of the optimizer on a chip, longest first.
 
@@ -279,8 +294,7 @@ def work_of(steps: StepModel, plan: PlanChoice) -> tuple[tuple[WorkItem, float, 
             items += [(item, layers) for item in layer_work(model, shard, kind)]
     for item in (*embedding_work(model, shard), *head_work(model, shard)):
         items.append((item, 1 / plan.pipeline))
-    (num_updated,) = timed_plan(steps, plan).num_updated
-    items += [(item, 1.0) for item in optimizer_work(int(num_updated), steps.dtype)]
+    items.append((optimizer_item(steps, plan), 1.0))
     found: list[tuple[WorkItem, float, Source]] = []
     for item, times in items:
         time = steps.lookup.time(item.problem)
