@@ -14,7 +14,7 @@ from harness.errors import NothingMeasured
 from harness.validation.calibrate import calibrate
 from harness.validation.calibration_tables import write_calibration
 from harness.validation.outcome import validate
-from harness.validation.predict import Prediction, Predictor, step_seconds
+from harness.validation.predict import Predictor, seconds_of_plans
 from harness.validation.render import as_data, figures_markdown, markdown, view
 from harness.validation.rows import read_runs
 
@@ -46,10 +46,16 @@ def _calibrate(data_file: Path, folder: Path) -> int:
     held_out = held_out_families()
     chosen = [run for run in runs if run.family not in held_out]
     predictor = Predictor(shipped_calibration())
-    usable = [run for run in chosen if isinstance(predictor.predict(run), Prediction)]
+    predicted, _ = predictor.predict_all(chosen)
+    usable = [one.run for one in predicted]
+    plans = {one.id: one.step.plan for one in predicted}
     console = Console(highlight=False, markup=False, stderr=True)
     with console.status(f"calibrating on {len(usable)} runs ..."):
-        fit = calibrate(usable, step_seconds, shipped_calibration())
+        fit = calibrate(
+            usable,
+            lambda some, tried: seconds_of_plans(some, plans, tried),
+            shipped_calibration(),
+        )
     folder.mkdir(parents=True, exist_ok=True)
     write_calibration(folder, fit)
     left = f"{len(runs) - len(chosen)} held out" if held_out else "none held out"

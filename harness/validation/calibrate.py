@@ -46,8 +46,8 @@ POOLED_RUNS = 8
 """As many runs of all software are counted beside those of one, so that few runs have no narrow
 interval; assumed."""
 
-Predict = Callable[[PublishedRun, Calibration], float]
-"""The step time of a run, in seconds."""
+Predict = Callable[[Sequence[PublishedRun], Calibration], Sequence[float]]
+"""The step time of each run under a calibration, in seconds."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -99,8 +99,8 @@ class _Problem:
     def predicted(self, logs: Array, which: Iterable[int] | None = None) -> Array:
         """Logarithms of the step times of those runs, or of all."""
         calibration = _calibration(self.keys, logs)
-        chosen = range(len(self.runs)) if which is None else which
-        return np.array([math.log(self.predict(self.runs[i], calibration)) for i in chosen])
+        chosen = self.runs if which is None else [self.runs[i] for i in which]
+        return np.log(np.asarray(self.predict(chosen, calibration), dtype=np.float64))
 
     def residuals(self, logs: Array) -> Array:
         """Of the runs in NOISE, then of the constants in their sigma."""

@@ -25,6 +25,7 @@ def chip_titled(title: str) -> ChipSpec | None:
     return next((chip for chip in chips if chip.title.casefold() == wanted), None)
 
 
+@cache
 def cluster_of(chip: ChipSpec, num_chips: int) -> ClusterSpec | None:
     """So many of that chip, joined as its source says, or else as its data sheet does.
 

@@ -1,6 +1,7 @@
 """The least work of a problem of a step, those in 4 bits included, which no op computes yet."""
 
 from dataclasses import replace
+from functools import lru_cache
 
 from kernels import registry
 from kernels.op import Cost, Problem
@@ -12,6 +13,7 @@ Source: NVIDIA, Pretraining Large Language Models with NVFP4 (arXiv 2509.25149) 
 """
 
 
+@lru_cache(maxsize=65536)
 def step_cost(problem: Problem) -> Cost:
     """As its op counts it; operands in 4 bits have the bytes of NVFP4.
 

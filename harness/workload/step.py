@@ -12,6 +12,7 @@ import math
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, replace
 from enum import StrEnum
+from functools import lru_cache
 
 from harness.errors import PlanError
 from harness.workload.model import ModelSpec, StateSpace
@@ -549,6 +550,12 @@ def backward(items: Iterable[WorkItem]) -> tuple[WorkItem, ...]:
     return tuple(found)
 
 
+KEPT_LISTS = 8192
+"""Lists of work that are kept: a search asks for the same few hundred, a calibration for some
+thousand, again and again."""
+
+
+@lru_cache(maxsize=KEPT_LISTS)
 def layer_work(
     model: ModelSpec, shard: Shard, kind: LayerKind, phase: Phase = Phase.TRAINING
 ) -> tuple[WorkItem, ...]:
@@ -568,6 +575,7 @@ def _is_of_weights(item: WorkItem) -> bool:
     return item.problem.mode is Mode.WGRAD or item.role.endswith(FOR_WEIGHTS)
 
 
+@lru_cache(maxsize=KEPT_LISTS)
 def head_work(
     model: ModelSpec, shard: Shard, phase: Phase = Phase.TRAINING
 ) -> tuple[WorkItem, ...]:
@@ -582,6 +590,7 @@ def head_work(
     return (*forward, *backward(forward)) if phase is Phase.TRAINING else forward
 
 
+@lru_cache(maxsize=KEPT_LISTS)
 def embedding_work(
     model: ModelSpec, shard: Shard, phase: Phase = Phase.TRAINING
 ) -> tuple[WorkItem, ...]:

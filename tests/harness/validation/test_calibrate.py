@@ -1,6 +1,7 @@
 """Constants are found again from runs that were made with known ones."""
 
 import math
+from collections.abc import Sequence
 from dataclasses import replace
 
 import numpy as np
@@ -10,6 +11,7 @@ from harness.config.specs import load_chip, load_model
 from harness.extrapolate.calibration import NONE, Calibration
 from harness.extrapolate.constants import PRIOR, Constants
 from harness.validation.calibrate import Fit, calibrate
+from harness.validation.metrics import Scale
 from harness.validation.rows import PublishedRun
 from harness.workload.plan import ParallelSpec
 
@@ -33,7 +35,7 @@ def run(work_s: float, *, seconds: float, software: str = "known") -> PublishedR
         is_attention_fused=True,
         metric="step_time_s",
         published=seconds,
-        step_time_s=seconds,
+        scale=Scale(factor=1.0, is_rate=False),
     )
 
 
@@ -43,8 +45,8 @@ def model_s(run: PublishedRun, constants: Constants) -> float:
     )
 
 
-def predict(run: PublishedRun, calibration: Calibration) -> float:
-    return model_s(run, calibration.constants(run.chip.name, run.software))
+def predict(runs: Sequence[PublishedRun], calibration: Calibration) -> list[float]:
+    return [model_s(run, calibration.constants(run.chip.name, run.software)) for run in runs]
 
 
 def published(software: str = "known", noise: float = 0.0) -> list[PublishedRun]:
@@ -53,7 +55,7 @@ def published(software: str = "known", noise: float = 0.0) -> list[PublishedRun]
     for work_s in WORK_S:
         made = run(work_s, seconds=1.0, software=software)
         seconds = model_s(made, TRUE) * math.exp(noise * rng.standard_normal())
-        found.append(replace(made, published=seconds, step_time_s=seconds))
+        found.append(replace(made, published=seconds))
     return found
 
 
@@ -81,7 +83,7 @@ def test_software_that_no_run_is_of_keeps_its_priors() -> None:
 
 def test_one_run_that_nothing_explains_moves_the_constants_little() -> None:
     runs = published()
-    odd = replace(runs[0], step_time_s=3 * runs[0].step_time_s)
+    odd = replace(runs[0], published=3 * runs[0].published)
     found = constants(calibrate([odd, *runs[1:]], predict))
     assert found.matrix_share == pytest.approx(TRUE.matrix_share, rel=0.05)
 
@@ -97,7 +99,10 @@ def test_the_interval_of_a_constant_holds_the_truth_and_narrows_with_runs() -> N
 def test_errors_of_runs_left_out_are_larger_than_of_those_that_were_fitted() -> None:
     runs = published(noise=0.05)
     fit = calibrate(runs, predict)
-    fitted = [math.log(predict(one, fit.calibration) / one.step_time_s) for one in runs]
+    fitted = [
+        math.log(seconds / one.step_time_s)
+        for one, seconds in zip(runs, predict(runs, fit.calibration), strict=True)
+    ]
     assert np.std(fit.left_out) > np.std(fitted)
 
 
