@@ -263,6 +263,20 @@ def step_time(steps: StepModel, plan: PlanChoice) -> StepTime:
     )
 
 
+def fullest_stage(steps: StepModel, plan: PlanChoice) -> tuple[float, float]:
+    """Parameters per chip of the stage that holds most: shared ones, and those of experts."""
+    counts = PlanCounts.of(steps.model, PlanTable.of(plan), steps.one_chip)
+    held = fullest_parameters(counts)
+    return held.shared.item(), held.experts.item()
+
+
+def optimizer_item(steps: StepModel, plan: PlanChoice) -> WorkItem:
+    """The update of the parameters whose moments are on the fullest chip."""
+    (num_updated,) = timed_plan(steps, plan).num_updated
+    (item,) = optimizer_work(int(num_updated), steps.dtype)
+    return item
+
+
 def work_of(steps: StepModel, plan: PlanChoice) -> tuple[tuple[WorkItem, float, Source], ...]:
     """Each piece of one microbatch's compute and of the optimizer on a chip, longest first.
 
@@ -279,8 +293,7 @@ def work_of(steps: StepModel, plan: PlanChoice) -> tuple[tuple[WorkItem, float, 
             items += [(item, layers) for item in layer_work(model, shard, kind)]
     for item in (*embedding_work(model, shard), *head_work(model, shard)):
         items.append((item, 1 / plan.pipeline))
-    (num_updated,) = timed_plan(steps, plan).num_updated
-    items += [(item, 1.0) for item in optimizer_work(int(num_updated), steps.dtype)]
+    items.append((optimizer_item(steps, plan), 1.0))
     found: list[tuple[WorkItem, float, Source]] = []
     for item, times in items:
         time = steps.lookup.time(item.problem)

@@ -15,15 +15,12 @@ from harness.extrapolate.pipeline import most_layers
 from harness.extrapolate.plan_step import StepTime, TimedPlans, step_time, step_times
 from harness.extrapolate.plans import Floats, Ints, PlanTable
 from harness.extrapolate.step import StepModel
-from harness.projection import Alternative, PlanChoice, SearchSummary
+from harness.projection import TIE, Alternative, PlanChoice, SearchSummary
 from harness.units import GIBI
 from harness.workload.model import ModelSpec
 from harness.workload.plan import ParallelSpec
 from harness.workload.step import check_shard
 
-TIE = 0.01
-"""Plans within this share of the best are equal as far as the model can tell: one plan on two
-clouds differed by 1.6 % (MLPerf Training v3.1, GPT-3 on 10,752 H100)."""
 MAX_ALTERNATIVES = 4
 RANKED = 10_000
 """So many of the fastest plans are ranked, for one of each kind; a kind has some hundred."""

@@ -3,7 +3,7 @@
 from collections.abc import Callable, Sequence
 
 from harness.environment import Environment
-from harness.projection import Interval, Projection, ScalePoint, SearchSummary
+from harness.projection import TIE, Interval, Projection, ScalePoint, SearchSummary
 from harness.record import SHORT_RESOLUTIONS, Record, protocol_values
 from harness.results import NOISY_HALF_WIDTH, ResultRow, Roofs, disturbed_text, sheet_share
 from harness.roofline import Roof
@@ -135,7 +135,8 @@ def projection_facts(projection: Projection) -> tuple[tuple[str, str], ...]:
 def search_facts(search: SearchSummary) -> tuple[tuple[str, str], ...]:
     """What there was to choose from and what holds the best plan back, as names and values."""
     tied = search.num_tied_kinds
-    ties = f"{tied} other kind{'s' if tied != 1 else ''} of plan within 1 %" if tied else "no tie"
+    kinds = f"{tied} other kind{'s' if tied != 1 else ''} of plan within {100 * TIE:g} %"
+    ties = kinds if tied else "no tie"
     held_back = []
     if search.largest_part:
         share = percent_text(search.largest_part_share)

@@ -12,7 +12,13 @@ from harness.config.specs import load_chip, load_cluster, load_model, load_paral
 from harness.extrapolate.lookup import Lookup
 from harness.extrapolate.memory import PlanCounts, memory_by_stage, total_bytes
 from harness.extrapolate.optimizer_time import optimizer_curve
-from harness.extrapolate.plan_step import TimedPlans, step_time, step_times
+from harness.extrapolate.plan_step import (
+    TimedPlans,
+    fullest_stage,
+    optimizer_item,
+    step_time,
+    step_times,
+)
 from harness.extrapolate.plans import RECOMPUTES, PlanTable
 from harness.extrapolate.rates import Rate
 from harness.extrapolate.step import StepModel
@@ -98,6 +104,15 @@ def test_a_plan_among_others_is_as_it_is_alone(model: str, data: st.DataObject) 
 def replace_rates(timed: TimedPlans, contention: Rate, growth: Rate) -> TimedPlans:
     rates = dataclasses.replace(timed.rates, contention=contention, growth_per_doubling=growth)
     return dataclasses.replace(timed, rates=rates)
+
+
+def test_the_optimizer_updates_a_chips_share_of_the_fullest_stage() -> None:
+    steps = steps_of("deepseek_v3")
+    plan = PlanChoice(tensor=2, pipeline=8, data=64, expert=8, zero_stage=1)
+    held = fullest_stage(steps, plan)
+    assert held == pytest.approx(scalar_plan.fullest(steps, plan))
+    (expected,) = optimizer_work(int(scalar_plan.shared_out(plan, *held)), steps.dtype)
+    assert optimizer_item(steps, plan) == expected
 
 
 def test_draws_of_the_rates_are_rows_of_the_result() -> None:
