@@ -5,6 +5,17 @@ from dataclasses import dataclass
 from functools import lru_cache
 from typing import NamedTuple
 
+from harness.extrapolate.schedule import (
+    Placement,
+    idle_s,
+    microbatches_held,
+    schedule_code,
+    schedule_of,
+)
+
+PLAIN = "1f1b"
+"""The schedule of a plan that says nothing else; interleaved where a device has several chunks."""
+
 
 class Busy(NamedTuple):
     """Seconds in which a stage works on one microbatch, by reason."""
@@ -37,27 +48,37 @@ class StageTimes:
     slowest_s: float
     sum_s: float
     """Of all stages, through which the first microbatch must go."""
+    forward_share: float = 1 / 3
+    """Share of the forward."""
+    weight_share: float = 1 / 3
+    """Share of the backward for the weights; the rest is that for the input. A product's three
+    passes take about as long; recomputation counts with the input."""
 
 
 def bubble_s(
-    stages: StageTimes, *, pipeline: int, virtual_stages: int, num_microbatches: int
+    stages: StageTimes,
+    *,
+    pipeline: int,
+    virtual_stages: int,
+    num_microbatches: int,
+    schedule: str = PLAIN,
 ) -> float:
-    """Idle time of the slowest stage in a 1F1B schedule, interleaved when stages are virtual.
+    """Idle time of the slowest stage; of many plans at once: `schedule.idle_s`.
 
-    1F1B takes (m - 1) max T + sum T, so it idles sum T - max T; with v chunks per stage the fill
-    and the drain are v times shorter. Fewer microbatches than stages leave each chunk but the
-    last waiting for the first microbatch to come round: (v - 1)/v (p - m) T. Any m >= p is
-    scheduled without a gap, in rounds of p to 2p - 1 microbatches.
-
-    Source: Narayanan et al. (SC21, arXiv 2104.04473) section 2.2, (p - 1)/(v m) of the ideal
-    time; rounds of any length: Llama 3 (arXiv 2407.21783) section 3.3.2.
+    1F1B takes (m - 1) max T + sum T, so it idles sum T - max T.
     """
-    if pipeline == 1:
-        return 0.0
-    fill = (stages.sum_s - stages.slowest_s) / virtual_stages
-    missing = max(0, pipeline - num_microbatches)
-    waiting = (virtual_stages - 1) / virtual_stages * missing * stages.slowest_s
-    return fill + waiting
+    return float(
+        idle_s(
+            schedule_code(schedule),
+            pipeline=pipeline,
+            virtual_stages=virtual_stages,
+            num_microbatches=num_microbatches,
+            slowest_s=stages.slowest_s,
+            sum_s=stages.sum_s,
+            forward_share=stages.forward_share,
+            weight_share=stages.weight_share,
+        )
+    )
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -73,6 +94,9 @@ class StageKind:
     """It has the embedding."""
     is_last: bool
     """It has the output head."""
+    microbatch_share: float = 1.0
+    """Each of its layers works on this share of the microbatches: a half where others do the rest,
+    as of DualPipe."""
 
     @property
     def num_layers(self) -> int:
@@ -100,18 +124,31 @@ def most_layers(num_layers: int, pipeline: int) -> int:
 
 @lru_cache(maxsize=4096)
 def stage_kinds(
-    num_layers: int, num_dense: int, pipeline: int, virtual_stages: int
+    num_layers: int, num_dense: int, pipeline: int, virtual_stages: int, schedule: str = PLAIN
 ) -> tuple[StageKind, ...]:
-    """The stages of a pipeline by kind, from the first to the last.
+    """The stages of a pipeline by kind, from the first to the last, as its schedule places them.
 
     The dense layers of a model with experts are its first: they fill the first chunk of each
     stage in turn, then the second, until none is left.
     """
-    layers = stage_layers(num_layers, pipeline)
-    dense = _leading(num_dense, layers, virtual_stages)
+    placement = schedule_of(schedule, virtual_stages).placement
+    if placement is Placement.IN_TURN:
+        layers = stage_layers(num_layers, pipeline)
+        dense = _leading(num_dense, layers, virtual_stages)
+        held = [(s == 0, s == pipeline - 1, n, layers[s] - n) for s, n in enumerate(dense)]
+    else:
+        num_stages = pipeline * virtual_stages
+        layers = stage_layers(num_layers, num_stages)
+        dense = _leading(num_dense, layers, 1)
+        held = []
+        for stage in range(pipeline):
+            mirrored = num_stages - 1 - stage
+            of_dense = dense[stage] + dense[mirrored]
+            is_end = 0 in (stage, mirrored)
+            rest = layers[stage] + layers[mirrored] - of_dense
+            held.append((is_end, is_end, of_dense, rest))
     counts: dict[tuple[bool, bool, int, int], list[int]] = {}
-    for stage, (length, of_dense) in enumerate(zip(layers, dense, strict=True)):
-        key = (stage == 0, stage == pipeline - 1, of_dense, length - of_dense)
+    for stage, key in enumerate(held):
         counts.setdefault(key, []).append(stage)
     return tuple(
         StageKind(
@@ -121,6 +158,7 @@ def stage_kinds(
             num_moe=of_moe,
             is_first=is_first,
             is_last=is_last,
+            microbatch_share=0.5 if placement is Placement.BOTH_WAYS else 1.0,
         )
         for (is_first, is_last, of_dense, of_moe), stages in counts.items()
     )
@@ -146,22 +184,23 @@ def _leading(num_dense: int, layers: Sequence[int], virtual_stages: int) -> list
 
 
 def layers_in_flight(
-    layers: int, *, pipeline: int, virtual_stages: int, num_microbatches: int, stage: int = 0
+    layers: int,
+    *,
+    pipeline: int,
+    virtual_stages: int,
+    num_microbatches: int,
+    stage: int = 0,
+    schedule: str = PLAIN,
 ) -> float:
     """Layers times microbatches whose activations a stage holds at once.
 
-    Stage i of 1F1B holds min(m, p - i) microbatches. Interleaved, it has done
-    2 (p - i - 1) + (v - 1) n chunks forward, n the length of a round, before its first backward.
-
-    Source: Korthikanti et al. (MLSys 2023, arXiv 2205.05198) section 4.2: the first stage holds
-    L/p layers of p microbatches, times 1 + (p - 1)/(p v) when interleaved; the other stages as in
-    Megatron-LM, megatron/core/pipeline_parallel/schedules.py, get_pp_rank_microbatches.
+    Of many plans at once: `schedule.microbatches_held`.
     """
-    behind = pipeline - stage - 1
-    if virtual_stages == 1:
-        return float(layers * min(num_microbatches, behind + 1))
-    length = num_microbatches
-    if num_microbatches >= pipeline:
-        length = -(-num_microbatches // (num_microbatches // pipeline))
-    chunks = 2 * behind + (virtual_stages - 1) * length + 1
-    return layers * min(chunks / virtual_stages, float(num_microbatches))
+    held = microbatches_held(
+        schedule_code(schedule),
+        pipeline=pipeline,
+        virtual_stages=virtual_stages,
+        num_microbatches=num_microbatches,
+        position=stage,
+    )
+    return layers * float(held)
