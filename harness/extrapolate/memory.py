@@ -13,8 +13,9 @@ import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
-from harness.extrapolate.pipeline import StageKind, layers_in_flight, stage_kinds
+from harness.extrapolate.pipeline import PLAIN, StageKind, layers_in_flight, stage_kinds
 from harness.extrapolate.priors import CONTEXT_BYTES, FRAGMENTATION
+from harness.extrapolate.schedule import schedule_of
 from harness.projection import PlanChoice
 from harness.workload.model import ModelSpec
 from harness.workload.step import LayerKind, Shard, layer_parameters_per_chip
@@ -61,11 +62,14 @@ def shard_of(plan: PlanChoice, sequence_length: int, dtype: str) -> Shard:
     )
 
 
-def stages_of(model: ModelSpec, pipeline: int, virtual_stages: int) -> tuple[StageKind, ...]:
+def stages_of(
+    model: ModelSpec, pipeline: int, virtual_stages: int, schedule: str = PLAIN
+) -> tuple[StageKind, ...]:
     """The stages of the model's pipeline, by kind."""
-    # Chunks matter only where the leading layers are unlike the others.
-    chunks = virtual_stages if model.num_moe_layers and model.num_dense_layers else 1
-    return stage_kinds(model.num_layers, model.num_dense_layers, pipeline, chunks)
+    # Chunks in turn matter only where the leading layers are unlike the others.
+    is_mixed = model.num_moe_layers and model.num_dense_layers
+    chunks = virtual_stages if is_mixed or schedule != PLAIN else 1
+    return stage_kinds(model.num_layers, model.num_dense_layers, pipeline, chunks, schedule)
 
 
 def stage_parameters(
@@ -136,7 +140,7 @@ def memory_by_stage(
 ) -> Iterator[tuple[StageKind, MemoryUse]]:
     """Bytes per chip of each kind of stage, at its fullest position."""
     shard = shard_of(plan, sequence_length, dtype)
-    stages = stages_of(model, plan.pipeline, plan.virtual_stages)
+    stages = stages_of(model, plan.pipeline, plan.virtual_stages, plan.schedule)
     held = stage_parameters(model, shard, stages)
     size = SIZE_BYTES[dtype]
     tokens = shard.microbatch_size * shard.sequence_length / plan.context
@@ -175,7 +179,8 @@ def _stage(
 ) -> MemoryUse:
     """Bytes of one stage; `layers` are the activations of a dense layer and of one with experts."""
     size = SIZE_BYTES[shard.dtype]
-    chips = plan.data * plan.context
+    schedule = schedule_of(plan.schedule, plan.virtual_stages)
+    chips = plan.data * plan.context * schedule.parameter_copies
     expert_chips = max(1.0, chips * plan.tensor / plan.expert)
 
     def kept_parameters(least_stage: int) -> float:
@@ -201,6 +206,7 @@ def _stage(
         virtual_stages=plan.virtual_stages,
         num_microbatches=plan.num_microbatches,
         stage=stage.position,
+        schedule=plan.schedule,
     )
     dense, moe = layers
     kept, working = stage.num_dense * dense + stage.num_moe * moe, 0.0
@@ -208,7 +214,7 @@ def _stage(
         # Each layer keeps its input; the one that is computed again has all the rest.
         kept = num_layers * size * model.hidden * tokens / plan.tensor
         working = max(dense if stage.num_dense else 0.0, moe if stage.num_moe else 0.0)
-    activations = kept * in_flight + working
+    activations = kept * stage.microbatch_share * in_flight + working
     logits = 0.0
     if stage.is_last:
         logits = tokens * model.vocab / plan.tensor * (LOSS_BYTES + size)

@@ -40,6 +40,17 @@ class Busy(NamedTuple):
         """That often."""
         return Busy(*(count * a for a in self))
 
+    def hiding_experts(self, contention: float) -> "Busy":
+        """With the exchange of experts behind the computation of another microbatch.
+
+        What is longer than the computation shows; a second of what is hidden takes `contention`
+        seconds from the computation.
+        """
+        hidden = min(self.expert, self.compute + self.recompute)
+        return self._replace(
+            expert=self.expert - hidden, contention=self.contention + contention * hidden
+        )
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class StageTimes:

@@ -12,10 +12,12 @@ from dataclasses import dataclass, replace
 
 from harness.errors import PlanError
 from harness.extrapolate.memory import MemoryUse, memory_use
-from harness.extrapolate.pipeline import most_layers
+from harness.extrapolate.pipeline import PLAIN, most_layers
+from harness.extrapolate.schedule import Placement, ScheduleName, schedule_of
 from harness.extrapolate.step import StepModel, StepTime
 from harness.projection import PlanChoice
 from harness.units import GIBI
+from harness.workload.model import ModelSpec
 from harness.workload.plan import ParallelSpec
 from harness.workload.step import check_shard
 
@@ -100,6 +102,7 @@ class Candidate:
     num_microbatches: int
     virtual_stages: int
     recompute: str
+    schedule: str = PLAIN
 
     @property
     def sequences(self) -> int:
@@ -119,6 +122,7 @@ class Candidate:
             num_microbatches=self.num_microbatches,
             zero_stage=zero_stage,
             recompute=self.recompute,
+            schedule=self.schedule,
         )
 
 
@@ -133,16 +137,76 @@ def candidates(steps: StepModel, parallel: ParallelSpec, num_chips: int) -> Iter
     """Every plan worth a look for at most so many chips, fixed degrees kept."""
     recomputes = ("none", "full") if parallel.recompute is None else (parallel.recompute,)
     for tensor, context, expert, pipeline, most_data in _degrees(steps, parallel, num_chips):
-        layers = most_layers(steps.model.num_layers, pipeline)
-        virtual = _divisors(layers, layers) if pipeline > 1 else [1]
         for size in _only(parallel.microbatch_size, MICROBATCH_SIZES):
             counts = batches(parallel.global_batch_sequences, size, most_data, parallel.data)
             for data, m in counts:
-                for chunks in _only(parallel.virtual_stages, virtual):
+                for chunks in chunk_counts(parallel, steps.model.num_layers, pipeline, m):
                     for recompute in recomputes:
                         yield Candidate(
-                            tensor, context, expert, pipeline, data, size, m, chunks, recompute
+                            tensor,
+                            context,
+                            expert,
+                            pipeline,
+                            data,
+                            size,
+                            m,
+                            chunks,
+                            recompute,
+                            plan_schedule(parallel),
                         )
+
+
+def plan_schedule(parallel: ParallelSpec) -> str:
+    """What plans call the schedule that is asked for: interleaving shows in their chunks."""
+    if parallel.schedule in (None, ScheduleName.INTERLEAVED):
+        return PLAIN
+    return parallel.schedule
+
+
+def chunk_counts(
+    parallel: ParallelSpec, num_layers: int, pipeline: int, num_microbatches: int
+) -> Sequence[int]:
+    """Virtual stages per chip to try; none where the schedule that is asked for is not legal."""
+    layers = most_layers(num_layers, pipeline)
+    options = _divisors(layers, layers) if pipeline > 1 else [1]
+    if parallel.schedule is None:
+        return _only(parallel.virtual_stages, options)
+    schedule = schedule_of(parallel.schedule)
+    if schedule.most_chunks == schedule.least_chunks:
+        options = [schedule.least_chunks]
+    return tuple(
+        chunks
+        for chunks in _only(parallel.virtual_stages, options)
+        if pipeline * chunks <= num_layers
+        and not schedule.fault(
+            pipeline=pipeline, virtual_stages=chunks, num_microbatches=num_microbatches
+        )
+    )
+
+
+def check_schedule(parallel: ParallelSpec, model: ModelSpec) -> None:
+    """Refuse a schedule that the fixed degrees rule out.
+
+    Raises:
+        PlanError: with what the schedule needs and the nearest that has it.
+    """
+    if parallel.schedule is None:
+        return
+    schedule = schedule_of(parallel.schedule)
+    pipeline = parallel.pipeline or max(2, schedule.least_pipeline)
+    chunks = parallel.virtual_stages or schedule.least_chunks
+    m = 2 * schedule.microbatches_per_device * pipeline + 2
+    if parallel.data is not None and parallel.microbatch_size is not None:
+        replicas_sequences = parallel.data * parallel.microbatch_size
+        m = max(1, round(parallel.global_batch_sequences / replicas_sequences))
+    fault = schedule.fault(pipeline=pipeline, virtual_stages=chunks, num_microbatches=m)
+    if not fault and pipeline * chunks > model.num_layers:
+        fault = (
+            f"{schedule.name} cuts {model.name} into {pipeline * chunks} stages, but it has only "
+            f"{model.num_layers} layers. Set parallel.pipeline={model.num_layers // chunks} or less"
+        )
+    if fault:
+        raise PlanError(f"parallel.schedule: {fault}.")
 
 
 def _degrees(
@@ -204,7 +268,10 @@ def check_fixed(steps: StepModel, parallel: ParallelSpec, num_chips: int) -> Non
         )
     layers = most_layers(model.num_layers, first.pipeline)
     chunks = parallel.virtual_stages or 1
-    if parallel.pipeline is not None and layers % chunks:
+    # Chunks of a pipeline that goes there and back may differ by a layer, as stages may.
+    is_folded = schedule_of(parallel.schedule or PLAIN).placement is Placement.THERE_AND_BACK
+    check_schedule(parallel, model)
+    if parallel.pipeline is not None and layers % chunks and not is_folded:
         fits = max(_divisors(layers, chunks))
         raise PlanError(
             f"parallel.virtual_stages: {chunks} does not divide the {layers} layers of a stage "
@@ -282,7 +349,9 @@ def memory_error(
     if leanest is None:
         return PlanError(
             f"parallel: no plan of {num_chips} chips cuts {steps.model.name} evenly with the "
-            "degrees that are fixed. Set some of them to null, which searches them."
+            "degrees that are fixed"
+            + (f" and has a batch that {parallel.schedule} allows" if parallel.schedule else "")
+            + ". Set some of them to null, which searches them."
         )
     total, _, plan, use = leanest
     parts = " + ".join(f"{name} {part / GIBI:.1f}" for name, part in use.parts if part > 0)

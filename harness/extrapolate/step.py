@@ -34,6 +34,7 @@ from harness.extrapolate.priors import (
     HOST_S_PER_LAYER,
     HOST_S_PER_STEP,
 )
+from harness.extrapolate.schedule import schedule_of
 from harness.projection import PlanChoice, Source, StepPart
 from harness.workload.model import ModelSpec
 from harness.workload.plan import ParallelSpec
@@ -108,13 +109,20 @@ class Pipelined(Protocol):
     def num_microbatches(self) -> int: ...  # noqa: D102
     @property
     def recompute(self) -> str: ...  # noqa: D102
+    @property
+    def schedule(self) -> str: ...  # noqa: D102
 
 
 def _stage_times(stages: Sequence[tuple[StageKind, Busy]]) -> tuple[StageTimes, Busy]:
     """The slowest stage and the sum over all."""
     slowest = max((busy for _, busy in stages), key=lambda busy: busy.total)
     total = sum(stage.count * busy.total for stage, busy in stages)
-    return StageTimes(slowest_s=slowest.total, sum_s=total), slowest
+    # What is computed again comes before the backward for the input.
+    once = 1 - slowest.recompute / slowest.total
+    times = StageTimes(
+        slowest_s=slowest.total, sum_s=total, forward_share=once / 3, weight_share=once / 3
+    )
+    return times, slowest
 
 
 @dataclass(slots=True)
@@ -132,8 +140,8 @@ class StepModel:
     is_attention_fused: bool = True
     _layers: dict[tuple[Shard, LayerKind, str], LayerTime] = field(default_factory=dict)
     _ends: dict[Shard, tuple[WorkTime, WorkTime]] = field(default_factory=dict)
-    _stage_times: dict[tuple[int, int, int, int, str, tuple[StageKind, ...]], StageTimes] = field(
-        default_factory=dict
+    _stage_times: dict[tuple[int, int, int, int, str, str, tuple[StageKind, ...]], StageTimes] = (
+        field(default_factory=dict)
     )
 
     @classmethod
@@ -226,7 +234,7 @@ class StepModel:
 
     def stage_kinds(self, plan: Pipelined) -> tuple[StageKind, ...]:
         """The stages of the plan's pipeline."""
-        return stages_of(self.model, plan.pipeline, plan.virtual_stages)
+        return stages_of(self.model, plan.pipeline, plan.virtual_stages, plan.schedule)
 
     def busy(self, shard: Shard, stage: StageKind, recompute: str) -> Busy:
         """One microbatch on a stage of that kind."""
@@ -243,10 +251,16 @@ class StepModel:
         return busy
 
     def stages(
-        self, shard: Shard, kinds: Sequence[StageKind], recompute: str
+        self, shard: Shard, kinds: Sequence[StageKind], plan: Pipelined
     ) -> list[tuple[StageKind, Busy]]:
         """One microbatch on each kind of stage."""
-        return [(stage, self.busy(shard, stage, recompute)) for stage in kinds]
+        found = [
+            (stage, self.busy(shard, stage, plan.recompute).times(stage.microbatch_share))
+            for stage in kinds
+        ]
+        if schedule_of(plan.schedule, plan.virtual_stages).hides_expert_exchange:
+            found = [(stage, busy.hiding_experts(CONTENTION.value)) for stage, busy in found]
+        return found
 
     def fullest(self, plan: PlanChoice) -> StageParameters:
         """Parameters per chip of the stage that holds most."""
@@ -262,6 +276,7 @@ class StepModel:
             plan.context,
             plan.microbatch_size,
             plan.recompute,
+            plan.schedule,
             kinds,
         )
         known = self._stage_times.get(key)
@@ -276,25 +291,27 @@ class StepModel:
                 linear_dtype=self.linear_dtype,
                 is_attention_fused=self.is_attention_fused,
             )
-            stages = self.stages(shard, kinds, plan.recompute)
+            stages = self.stages(shard, kinds, plan)
             known = self._stage_times[key] = _stage_times(stages)[0]
         return plan.num_microbatches * known.slowest_s + bubble_s(
             known,
             pipeline=plan.pipeline,
             virtual_stages=plan.virtual_stages,
             num_microbatches=plan.num_microbatches,
+            schedule=plan.schedule,
         )
 
     def step(self, plan: PlanChoice) -> StepTime:
         """The step of a plan, part by part."""
         shard = self.shard(plan)
-        times, slowest = _stage_times(self.stages(shard, self.stage_kinds(plan), plan.recompute))
+        times, slowest = _stage_times(self.stages(shard, self.stage_kinds(plan), plan))
         m = plan.num_microbatches
         bubble = bubble_s(
             times,
             pipeline=plan.pipeline,
             virtual_stages=plan.virtual_stages,
             num_microbatches=m,
+            schedule=plan.schedule,
         )
         groups = data_groups(self.cluster, plan)
         message_bytes = activation_bytes(self.model, shard) / plan.tensor
@@ -373,7 +390,8 @@ class StepModel:
         held = self.fullest(plan)
         chips = expert_chips = 1.0
         if plan.zero_stage >= 1:
-            chips = float(plan.data * plan.context)
+            copies = schedule_of(plan.schedule, plan.virtual_stages).parameter_copies
+            chips = float(plan.data * plan.context * copies)
             expert_chips = max(1.0, chips * plan.tensor / plan.expert)
         (item,) = optimizer_work(int(held.shared / chips + held.experts / expert_chips), self.dtype)
         return item
