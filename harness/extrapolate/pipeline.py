@@ -5,13 +5,7 @@ from dataclasses import dataclass
 from functools import lru_cache
 from typing import NamedTuple
 
-from harness.extrapolate.schedule import (
-    Placement,
-    idle_s,
-    microbatches_held,
-    schedule_code,
-    schedule_of,
-)
+from harness.extrapolate.schedule import Filling, Placement, schedule_of
 
 PLAIN = "1f1b"
 """The schedule of a plan that says nothing else; interleaved where a device has several chunks."""
@@ -78,18 +72,18 @@ def bubble_s(
 
     1F1B takes (m - 1) max T + sum T, so it idles sum T - max T.
     """
-    return float(
-        idle_s(
-            schedule_code(schedule),
-            pipeline=pipeline,
-            virtual_stages=virtual_stages,
-            num_microbatches=num_microbatches,
-            slowest_s=stages.slowest_s,
-            sum_s=stages.sum_s,
-            forward_share=stages.forward_share,
-            weight_share=stages.weight_share,
-        )
+    if pipeline == 1:
+        return 0.0
+    filling = Filling(
+        pipeline=pipeline,
+        virtual_stages=virtual_stages,
+        num_microbatches=num_microbatches,
+        slowest_s=stages.slowest_s,
+        others_s=stages.sum_s - stages.slowest_s,
+        forward=stages.forward_share,
+        weight=stages.weight_share,
     )
+    return float(schedule_of(schedule).idle_s(filling))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -207,11 +201,5 @@ def layers_in_flight(
 
     Of many plans at once: `schedule.microbatches_held`.
     """
-    held = microbatches_held(
-        schedule_code(schedule),
-        pipeline=pipeline,
-        virtual_stages=virtual_stages,
-        num_microbatches=num_microbatches,
-        position=stage,
-    )
+    held = schedule_of(schedule).held(pipeline, virtual_stages, num_microbatches, stage)
     return layers * float(held)
