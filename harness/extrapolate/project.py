@@ -18,6 +18,7 @@ from harness.extrapolate.priors import (
     GROWTH_PER_DOUBLING,
     MATRIX_SHARE_OF_BEST,
 )
+from harness.extrapolate.schedule import schedule_of
 from harness.extrapolate.search import Found, best_plan, check_fixed, memory_error
 from harness.extrapolate.step import StepModel, StepTime
 from harness.projection import Interval, OpShare, PlanChoice, Projection, ScalePoint, Source
@@ -326,8 +327,20 @@ def assumptions(context: _Context, headline: ScalePoint, chip: ChipSpec) -> tupl
         "goodput, not in the step.",
         "Gradients are reduced in 16 bits and summed in fp32; Adam keeps fp32 moments.",
     ]
+    schedule = schedule_of(plan.schedule, plan.virtual_stages)
+    if schedule.is_skewed:
+        found.append(
+            f"{schedule.title} lets each stage go on to its optimizer when its own work is done; "
+            "a barrier over all stages, as for the norm of all gradients, adds up to "
+            f"{plan.pipeline - 1} forward passes of a stage."
+        )
     if steps.model.experts is not None:
-        found.append("Tokens are spread evenly over the experts, and nothing hides their exchange.")
+        hidden = (
+            f"{schedule.title} hides their exchange behind the computation of another microbatch"
+            if schedule.hides_expert_exchange
+            else "nothing hides their exchange"
+        )
+        found.append(f"Tokens are spread evenly over the experts, and {hidden}.")
     if plan.context > 1:
         found.append("The chips of a sequence share its query-key pairs evenly.")
     return tuple(found)
