@@ -127,34 +127,77 @@ def most_layers(num_layers: int, pipeline: int) -> int:
     return -(-num_layers // pipeline)
 
 
+class ModelStage(NamedTuple):
+    """The layers between two cuts of a model: all of a chip's, or one of its chunks."""
+
+    num_dense: int
+    num_moe: int
+
+
+def model_stages(
+    num_layers: int, num_dense: int, pipeline: int, virtual_stages: int, schedule: str = PLAIN
+) -> tuple[ModelStage, ...]:
+    """The stages along the model, as a schedule cuts it; `stages_of_chip` says who has which.
+
+    Chunks in turn are cut from the layers of their chip, which has a layer less in its first chunk
+    if it has one less, the last chip in its last. The dense layers of a model with experts are its
+    first.
+    """
+    placement = schedule_of(schedule, virtual_stages).placement
+    if placement is Placement.IN_TURN:
+        layers = _chunks_in_turn(stage_layers(num_layers, pipeline), virtual_stages)
+    else:
+        layers = stage_layers(num_layers, pipeline * virtual_stages)
+    left, found = num_dense, []
+    for length in layers:
+        dense = min(length, left)
+        left -= dense
+        found.append(ModelStage(dense, length - dense))
+    return tuple(found)
+
+
+def _chunks_in_turn(layers: Sequence[int], virtual_stages: int) -> tuple[int, ...]:
+    """Layers of each chunk along the model, from those of each chip."""
+    chunk = most_layers(max(layers), virtual_stages)
+    unused, found = list(layers), []
+    for turn in range(virtual_stages):
+        for chip, length in enumerate(layers):
+            is_short = length < max(layers) and turn == 0 and chip != len(layers) - 1
+            size = min(chunk - is_short, unused[chip])
+            unused[chip] -= size
+            found.append(size)
+    return tuple(found)
+
+
+def stages_of_chip(chip: int, pipeline: int, virtual_stages: int, schedule: str) -> tuple[int, ...]:
+    """Which stages along the model a chip of the pipeline has."""
+    num_stages = pipeline * virtual_stages
+    if schedule_of(schedule, virtual_stages).placement is Placement.IN_TURN:
+        return tuple(range(chip, num_stages, pipeline))
+    return chip, num_stages - 1 - chip
+
+
 @lru_cache(maxsize=4096)
 def stage_kinds(
     num_layers: int, num_dense: int, pipeline: int, virtual_stages: int, schedule: str = PLAIN
 ) -> tuple[StageKind, ...]:
     """The stages of a pipeline by kind, from the first to the last, as its schedule places them.
 
-    The dense layers of a model with experts are its first: they fill the first chunk of each
-    stage in turn, then the second, until none is left.
+    The dense layers of a model with experts are its first: in chunks they fill the first one of
+    each stage in turn, then the second, until none is left.
     """
-    placement = schedule_of(schedule, virtual_stages).placement
-    if placement is Placement.IN_TURN:
-        layers = stage_layers(num_layers, pipeline)
-        dense = _leading(num_dense, layers, virtual_stages)
-        held = [(s == 0, s == pipeline - 1, n, layers[s] - n) for s, n in enumerate(dense)]
-    else:
-        num_stages = pipeline * virtual_stages
-        layers = stage_layers(num_layers, num_stages)
-        dense = _leading(num_dense, layers, 1)
-        held = []
-        for stage in range(pipeline):
-            mirrored = num_stages - 1 - stage
-            of_dense = dense[stage] + dense[mirrored]
-            is_end = 0 in (stage, mirrored)
-            rest = layers[stage] + layers[mirrored] - of_dense
-            held.append((is_end, is_end, of_dense, rest))
+    along = model_stages(num_layers, num_dense, pipeline, virtual_stages, schedule)
     counts: dict[tuple[bool, bool, int, int], list[int]] = {}
-    for stage, key in enumerate(held):
-        counts.setdefault(key, []).append(stage)
+    for chip in range(pipeline):
+        held = stages_of_chip(chip, pipeline, virtual_stages, schedule)
+        key = (
+            0 in held,
+            len(along) - 1 in held,
+            sum(along[stage].num_dense for stage in held),
+            sum(along[stage].num_moe for stage in held),
+        )
+        counts.setdefault(key, []).append(chip)
+    is_shared = schedule_of(schedule, virtual_stages).placement is Placement.BOTH_WAYS
     return tuple(
         StageKind(
             position=stages[0],
@@ -163,29 +206,10 @@ def stage_kinds(
             num_moe=of_moe,
             is_first=is_first,
             is_last=is_last,
-            microbatch_share=0.5 if placement is Placement.BOTH_WAYS else 1.0,
+            microbatch_share=0.5 if is_shared else 1.0,
         )
         for (is_first, is_last, of_dense, of_moe), stages in counts.items()
     )
-
-
-def _leading(num_dense: int, layers: Sequence[int], virtual_stages: int) -> list[int]:
-    """How many of the model's first layers each stage holds, its layers cut into chunks.
-
-    A stage with a layer less has it less in its first chunk, the last stage in its last.
-    """
-    chunk = most_layers(max(layers), virtual_stages)
-    dense = [0] * len(layers)
-    left, unused = num_dense, list(layers)
-    for turn in range(virtual_stages):
-        for stage, length in enumerate(layers):
-            is_short = length < max(layers) and turn == 0 and stage != len(layers) - 1
-            size = min(chunk - is_short, unused[stage])
-            taken = min(size, left)
-            dense[stage] += taken
-            unused[stage] -= size
-            left -= taken
-    return dense
 
 
 def layers_in_flight(

@@ -197,7 +197,7 @@ def _idle_v(at: Filling) -> Numbers:
     drain = at.others_s * b - _above(ahead - at.pipeline) * at.slowest_s * w
     fewer = _least(2 * at.pipeline - 1 - ahead, at.pipeline - 1) * at.slowest_s
     uneven = (at.others_s * (b - f) + fewer * (f + b - w)) / 2
-    return _longest(drain + at.missing * at.slowest_s * f, uneven)
+    return _above(_longest(drain + at.missing * at.slowest_s * f, uneven))
 
 
 def _idle_both_ways(at: Filling, inward: Numbers) -> Numbers:
