@@ -20,6 +20,7 @@ from harness.extrapolate.priors import (
 )
 from harness.extrapolate.schedule import schedule_of
 from harness.extrapolate.search import Found, best_plan, check_fixed, memory_error
+from harness.extrapolate.simulated_plan import layer_seconds, simulated_pipeline_s
 from harness.extrapolate.step import StepModel, StepTime
 from harness.projection import Interval, OpShare, PlanChoice, Projection, ScalePoint, Source
 from harness.record import Record
@@ -33,6 +34,8 @@ CONFIDENCE = 0.9
 CHIP_OF_THE_RUN = "this"
 """What a cluster writes for its chip when it is made of whatever was measured."""
 SMALLEST_CLUSTER = 8
+MOST_SIMULATED_PIECES = 200_000
+"""Pipelines of more are not run piece by piece; so many take half a second."""
 
 FASTER_THAN_MODEL = 0.05
 """ln of predicted over published step time that 95 % of the dense bf16 runs on H100 stay within;
@@ -225,7 +228,7 @@ def project(
         hfu=_utilization(context, found.plan, tokens_per_s, hardware=True),
         interval_confidence=CONFIDENCE,
         interval_basis=_interval_basis(model, cluster.num_chips),
-        assumptions=assumptions(context, headline, chip),
+        assumptions=(*assumptions(context, headline, chip), *_simulated(context.steps, found.step)),
         num_plans_considered=found.num_considered,
         run_ids=tuple(sorted({record.run_id for record in records})),
     )
@@ -289,6 +292,23 @@ def _without_peak(context: _Context, headline: ScalePoint) -> str:
     tokens_per_s = headline.tokens_per_second.value
     share = _flops_per_s_per_chip(context, headline.plan, tokens_per_s) / roof
     return f"{text}; model FLOPs are {share:.1%} of the measured {dtype} matrix roof."
+
+
+def _simulated(steps: StepModel, step: StepTime) -> tuple[str, ...]:
+    """What the headline's pipeline takes when it is run piece by piece, beside the formula."""
+    plan = step.plan
+    pieces = 3 * plan.pipeline * plan.virtual_stages * plan.num_microbatches
+    if plan.pipeline == 1 or pieces > MOST_SIMULATED_PIECES:
+        return ()
+    ran_s = simulated_pipeline_s(steps.model, plan, layer_seconds(steps, plan))
+    bubble_s = sum(part.seconds for part in step.parts if part.name == "pipeline bubble")
+    formula_s = plan.num_microbatches * step.microbatch_s + bubble_s
+    title = schedule_of(plan.schedule, plan.virtual_stages).title
+    return (
+        f"The bubble of {title} follows from a formula: microbatches and bubble take "
+        f"{duration(formula_s)}, and {duration(ran_s)} when they are simulated piece by piece "
+        f"({formula_s / ran_s - 1:+.1%}).",
+    )
 
 
 def assumptions(context: _Context, headline: ScalePoint, chip: ChipSpec) -> tuple[str, ...]:

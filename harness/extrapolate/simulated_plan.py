@@ -2,12 +2,16 @@
 
 from dataclasses import dataclass
 
-from harness.extrapolate.pipeline import model_stages
+from harness.extrapolate.exchange import head_exchange_s
+from harness.extrapolate.pipeline import Busy, model_stages
+from harness.extrapolate.priors import CONTENTION
 from harness.extrapolate.schedule import schedule_of
 from harness.extrapolate.schedule_simulator import StagePasses, simulate
+from harness.extrapolate.step import StepModel
 from harness.extrapolate.work_order import work_order
 from harness.projection import PlanChoice
 from harness.workload.model import ModelSpec
+from harness.workload.step import LayerKind
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -26,6 +30,31 @@ class LayerSeconds:
     """Of all of them, the forward."""
     weight_share: float = 1 / 3
     """Of all of them, the backward for the weights."""
+
+
+def layer_seconds(steps: StepModel, plan: PlanChoice) -> LayerSeconds:
+    """The times of the step model, for the chips of a plan."""
+    shard, model = steps.shard(plan), steps.model
+    hides = schedule_of(plan.schedule, plan.virtual_stages).hides_expert_exchange
+    busy = {LayerKind.DENSE: Busy(), LayerKind.MOE: Busy()}
+    counts = {LayerKind.DENSE: model.num_dense_layers, LayerKind.MOE: model.num_moe_layers}
+    for kind, count in counts.items():
+        if count:
+            of_layer = steps.layer(shard, kind, plan.recompute).busy
+            busy[kind] = of_layer.hiding_experts(CONTENTION.value) if hides else of_layer
+    embedding, head = steps.ends(shard)
+    gathered = head_exchange_s(model, steps.cluster, shard)
+    # What is computed again comes before the backward for the input.
+    most = busy[max(counts, key=lambda kind: counts[kind])]
+    once = 1 - most.recompute / most.total
+    return LayerSeconds(
+        dense=busy[LayerKind.DENSE].total,
+        moe=busy[LayerKind.MOE].total,
+        embedding=embedding.forward_s + embedding.backward_s,
+        head=head.forward_s + head.backward_s + gathered,
+        forward_share=once / 3,
+        weight_share=once / 3,
+    )
 
 
 def simulated_pipeline_s(

@@ -33,7 +33,7 @@ def projected(
     strict: bool = False,
     chip: ChipSpec | None = None,
     device_memory_bytes: float | None = None,
-    **parallel: int | str,
+    **parallel: int | str | None,
 ) -> Projection:
     spec = load_cluster(cluster)
     if num_chips is not None:
@@ -393,3 +393,16 @@ def test_a_skewed_schedule_says_what_a_barrier_would_add() -> None:
 def test_a_plan_written_before_there_were_schedules_still_reads() -> None:
     old = '{"tensor":8,"pipeline":16,"data":64,"virtual_stages":8}'
     assert from_json(PlanChoice, old).schedule == "1f1b"
+
+
+@pytest.mark.parametrize("schedule", [None, "1f1b", "zb_h1", "zbv", "dualpipe"])
+def test_the_pipeline_is_run_piece_by_piece_as_a_check(schedule: str | None) -> None:
+    found = projected("llama3_70b", num_chips=512, pipeline=8, tensor=8, schedule=schedule)
+    (said,) = (text for text in found.assumptions if "simulated piece by piece" in text)
+    off = float(said.split("(")[-1].split("%")[0])
+    assert abs(off) < 5
+
+
+def test_without_a_pipeline_there_is_nothing_to_run() -> None:
+    found = projected("llama3_8b", num_chips=64, pipeline=1)
+    assert not any("piece by piece" in text for text in found.assumptions)
