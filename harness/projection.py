@@ -44,6 +44,8 @@ class PlanChoice:
     num_microbatches: int = 1
     zero_stage: int = 1
     recompute: str = "none"
+    schedule: str = "1f1b"
+    """Of the pipeline; `1f1b` with several virtual stages is the interleaved one."""
 
     @property
     def num_chips(self) -> int:
@@ -60,6 +62,8 @@ class PlanChoice:
             parts.append(f"EP{self.expert}")
         if self.virtual_stages > 1:
             parts.append(f"VP{self.virtual_stages}")
+        if self.schedule != "1f1b":
+            parts.append(self.schedule)
         parts.append(f"ZeRO-{self.zero_stage}")
         parts.append(f"{self.num_microbatches}x microbatch {self.microbatch_size}")
         if self.recompute != "none":

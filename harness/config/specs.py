@@ -24,6 +24,7 @@ from harness.extrapolate.cluster import (
     NetworkTier,
     Reliability,
 )
+from harness.extrapolate.schedule import NAMES as SCHEDULE_NAMES
 from harness.extrapolate.topology import TOPOLOGIES
 from harness.units import GIBI, GIGA, KILO, MEBI, TERA
 from harness.workload.model import Experts, LatentAttention, ModelSpec, StateSpace
@@ -511,6 +512,8 @@ def parallel_spec(data: Mapping[str, object], key: str = "parallel") -> Parallel
     reader.text("name", "")
     recompute = reader.choice("recompute", RECOMPUTE) if data.get("recompute") is not None else None
     reader.used.add("recompute")
+    schedule = reader.choice("schedule", SCHEDULE_NAMES) if data.get("schedule") else None
+    reader.used.add("schedule")
     zero_stage = reader.optional_count("zero_stage", least=0)
     if zero_stage is not None and zero_stage > 3:
         raise ConfigError(f"{key}.zero_stage: {zero_stage} is not 0, 1, 2 or 3. Set it to 1.")
@@ -528,6 +531,7 @@ def parallel_spec(data: Mapping[str, object], key: str = "parallel") -> Parallel
         microbatch_size=reader.optional_count("microbatch_size"),
         zero_stage=zero_stage,
         recompute=recompute,
+        schedule=schedule,
         max_tensor=reader.optional_count("max_tensor"),
         source=reader.text("source", ""),
     )

@@ -12,8 +12,10 @@ from functools import lru_cache
 import numpy as np
 
 from harness.extrapolate.cluster import ClusterSpec
-from harness.extrapolate.pipeline import most_layers
+from harness.extrapolate.distinct import distinct
+from harness.extrapolate.pipeline import PLAIN, most_layers
 from harness.extrapolate.plans import RECOMPUTES, Ints, PlanTable
+from harness.extrapolate.schedule import ScheduleName, schedule_code, schedule_of
 from harness.workload.model import ModelSpec
 from harness.workload.plan import ParallelSpec
 
@@ -118,7 +120,8 @@ def legal_plans(
     tensor, context, expert, pipeline, size, data, m, chunks, code, zero = _joined(
         columns, columns[3], options
     )
-    return PlanTable(
+    schedule = np.full(len(tensor), schedule_code(plan_schedule(parallel)))
+    plans = PlanTable(
         tensor=tensor,
         pipeline=pipeline,
         data=data,
@@ -129,21 +132,52 @@ def legal_plans(
         num_microbatches=m,
         zero_stage=zero,
         recompute=code,
+        schedule=schedule,
     )
+    return plans if parallel.schedule is None else _allowed(plans, parallel.schedule)
+
+
+def plan_schedule(parallel: ParallelSpec) -> str:
+    """What plans call the schedule that is asked for: interleaving shows in their chunks."""
+    if parallel.schedule in (None, ScheduleName.INTERLEAVED):
+        return PLAIN
+    return parallel.schedule
+
+
+def _allowed(plans: PlanTable, name: str) -> PlanTable:
+    """The plans that a schedule can have."""
+    columns = (plans.pipeline, plans.virtual_stages, plans.num_microbatches)
+    alike = distinct(*columns)
+    is_allowed = [
+        not schedule_of(name).fault(pipeline=int(p), virtual_stages=int(v), num_microbatches=int(m))
+        for p, v, m in zip(*(column[alike.first] for column in columns), strict=True)
+    ]
+    return plans.rows(np.array(is_allowed, dtype=np.bool_)[alike.group])
+
+
+def _chunks(model: ModelSpec, parallel: ParallelSpec, pipeline: int) -> list[int]:
+    """Virtual stages per chip to try, of the schedule that is asked for."""
+    layers = most_layers(model.num_layers, pipeline)
+    options = divisors(layers, layers) if pipeline > 1 else [1]
+    if parallel.schedule is None:
+        return list(_only(parallel.virtual_stages, options))
+    schedule = schedule_of(parallel.schedule)
+    if schedule.most_chunks == schedule.least_chunks:
+        options = [schedule.least_chunks]
+    chosen = _only(parallel.virtual_stages, options)
+    return [chunks for chunks in chosen if pipeline * chunks <= model.num_layers]
 
 
 def _options(
     model: ModelSpec, parallel: ParallelSpec, pipeline: int
 ) -> tuple[tuple[int, int, int], ...]:
     """Virtual stages, recomputation code and ZeRO stage to try with so many stages."""
-    layers = most_layers(model.num_layers, pipeline)
-    virtual = divisors(layers, layers) if pipeline > 1 else [1]
     codes = range(len(RECOMPUTES))
     if parallel.recompute is not None:
         codes = range(place := RECOMPUTES.index(parallel.recompute), place + 1)
     return tuple(
         (chunks, code, zero)
-        for chunks in _only(parallel.virtual_stages, virtual)
+        for chunks in _chunks(model, parallel, pipeline)
         for code in codes
         for zero in zero_stages(parallel, pipeline)
     )

@@ -15,9 +15,9 @@ from typing import NamedTuple
 
 import numpy as np
 
-from harness.extrapolate.array_bridge import layers_in_flight
 from harness.extrapolate.plans import RECOMPUTES, Bools, Floats, Ints, PlanTable
 from harness.extrapolate.rates import PRIOR_RATES, PlanRates
+from harness.extrapolate.schedule import SCHEDULES, microbatches_held
 from harness.extrapolate.shard_table import SIZE_BYTES, ShardTable
 from harness.extrapolate.stage_table import StageColumns, StageTable
 from harness.projection import PlanChoice
@@ -29,6 +29,8 @@ OPTIMIZER_BYTES = 12
 LOSS_BYTES = 4
 """Of a logit, beside its own type: the loss is taken in fp32."""
 FULL = RECOMPUTES.index("full")
+PARAMETER_COPIES = np.array([schedule.parameter_copies for schedule in SCHEDULES])
+"""Devices that hold the same stage, by the code of the schedule."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -58,7 +60,8 @@ class StageParameters(NamedTuple):
 
     def shared_out(self, plans: PlanTable) -> Floats:
         """A chip's share of them when the data-parallel group splits them up."""
-        chips = plans.data * plans.context
+        copies: Ints = PARAMETER_COPIES.take(plans.schedule)
+        chips = plans.data * plans.context * copies
         expert_chips = np.maximum(1.0, chips * plans.tensor / plans.expert)
         return self.shared / chips + self.experts / expert_chips
 
@@ -162,11 +165,12 @@ def stage_bytes(
         weights += np.where(zero == 3, gathered, 0.0)
         share = np.where(zero == 2, whole_gradient_share(plans, num_layers), zero < 2)
         gradients = GRADIENT_BYTES * (share * whole + (1 - share) * own)
-        in_flight = layers_in_flight(
+        in_flight = stage.microbatch_share * microbatches_held(
+            plans.schedule,
             pipeline=pipeline,
             virtual_stages=virtual_stages,
             num_microbatches=num_microbatches,
-            stage=stage.position,
+            position=stage.position,
         )
         # Recomputed in full, each layer keeps its input; the one computed again has all the rest.
         kept = np.where(is_full, num_layers * inputs, stage.num_dense * dense + stage.num_moe * moe)

@@ -5,6 +5,11 @@ from dataclasses import dataclass
 from functools import lru_cache
 from typing import NamedTuple
 
+from harness.extrapolate.schedule import Filling, Placement, schedule_of
+
+PLAIN = "1f1b"
+"""The schedule of a plan that says nothing else; interleaved where a device has several chunks."""
+
 
 class Busy(NamedTuple):
     """Seconds in which a stage works on one microbatch, by reason."""
@@ -31,6 +36,17 @@ class Busy(NamedTuple):
         """That often."""
         return Busy(*(count * a for a in self))
 
+    def hiding_experts(self, contention: float) -> "Busy":
+        """With the exchange of experts behind the computation of another microbatch.
+
+        What is longer than the computation shows; a second of what is hidden takes `contention`
+        seconds from the computation.
+        """
+        hidden = min(self.expert, self.compute + self.recompute)
+        return self._replace(
+            expert=self.expert - hidden, contention=self.contention + contention * hidden
+        )
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class StageTimes:
@@ -39,27 +55,37 @@ class StageTimes:
     slowest_s: float
     sum_s: float
     """Of all stages, through which the first microbatch must go."""
+    forward_share: float = 1 / 3
+    """Share of the forward."""
+    weight_share: float = 1 / 3
+    """Share of the backward for the weights; the rest is that for the input. A product's three
+    passes take about as long; recomputation counts with the input."""
 
 
 def bubble_s(
-    stages: StageTimes, *, pipeline: int, virtual_stages: int, num_microbatches: int
+    stages: StageTimes,
+    *,
+    pipeline: int,
+    virtual_stages: int,
+    num_microbatches: int,
+    schedule: str = PLAIN,
 ) -> float:
-    """Idle time of the slowest stage in a 1F1B schedule, interleaved when stages are virtual.
+    """Idle time of the slowest stage; of many plans at once: `schedule.idle_s`.
 
-    1F1B takes (m - 1) max T + sum T, so it idles sum T - max T; with v chunks per stage the fill
-    and the drain are v times shorter. Fewer microbatches than stages leave each chunk but the
-    last waiting for the first microbatch to come round: (v - 1)/v (p - m) T. Any m >= p is
-    scheduled without a gap, in rounds of p to 2p - 1 microbatches.
-
-    Source: Narayanan et al. (SC21, arXiv 2104.04473) section 2.2, (p - 1)/(v m) of the ideal
-    time; rounds of any length: Llama 3 (arXiv 2407.21783) section 3.3.2.
+    1F1B takes (m - 1) max T + sum T, so it idles sum T - max T.
     """
     if pipeline == 1:
         return 0.0
-    fill = (stages.sum_s - stages.slowest_s) / virtual_stages
-    missing = max(0, pipeline - num_microbatches)
-    waiting = (virtual_stages - 1) / virtual_stages * missing * stages.slowest_s
-    return fill + waiting
+    filling = Filling(
+        pipeline=pipeline,
+        virtual_stages=virtual_stages,
+        num_microbatches=num_microbatches,
+        slowest_s=stages.slowest_s,
+        others_s=stages.sum_s - stages.slowest_s,
+        forward=stages.forward_share,
+        weight=stages.weight_share,
+    )
+    return float(schedule_of(schedule).idle_s(filling))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -75,6 +101,9 @@ class StageKind:
     """It has the embedding."""
     is_last: bool
     """It has the output head."""
+    microbatch_share: float = 1.0
+    """Each of its layers works on this share of the microbatches: a half where others do the rest,
+    as of DualPipe."""
 
     @property
     def num_layers(self) -> int:
@@ -100,21 +129,77 @@ def most_layers(num_layers: int, pipeline: int) -> int:
     return -(-num_layers // pipeline)
 
 
+class ModelStage(NamedTuple):
+    """The layers between two cuts of a model: all of a chip's, or one of its chunks."""
+
+    num_dense: int
+    num_moe: int
+
+
+def model_stages(
+    num_layers: int, num_dense: int, pipeline: int, virtual_stages: int, schedule: str = PLAIN
+) -> tuple[ModelStage, ...]:
+    """The stages along the model, as a schedule cuts it; `stages_of_chip` says who has which.
+
+    Chunks in turn are cut from the layers of their chip, which has a layer less in its first chunk
+    if it has one less, the last chip in its last. The dense layers of a model with experts are its
+    first.
+    """
+    placement = schedule_of(schedule, virtual_stages).placement
+    if placement is Placement.IN_TURN:
+        layers = _chunks_in_turn(stage_layers(num_layers, pipeline), virtual_stages)
+    else:
+        layers = stage_layers(num_layers, pipeline * virtual_stages)
+    left, found = num_dense, []
+    for length in layers:
+        dense = min(length, left)
+        left -= dense
+        found.append(ModelStage(dense, length - dense))
+    return tuple(found)
+
+
+def _chunks_in_turn(layers: Sequence[int], virtual_stages: int) -> tuple[int, ...]:
+    """Layers of each chunk along the model, from those of each chip."""
+    chunk = most_layers(max(layers), virtual_stages)
+    unused, found = list(layers), []
+    for turn in range(virtual_stages):
+        for chip, length in enumerate(layers):
+            is_short = length < max(layers) and turn == 0 and chip != len(layers) - 1
+            size = min(chunk - is_short, unused[chip])
+            unused[chip] -= size
+            found.append(size)
+    return tuple(found)
+
+
+def stages_of_chip(chip: int, pipeline: int, virtual_stages: int, schedule: str) -> tuple[int, ...]:
+    """Which stages along the model a chip of the pipeline has."""
+    num_stages = pipeline * virtual_stages
+    if schedule_of(schedule, virtual_stages).placement is Placement.IN_TURN:
+        return tuple(range(chip, num_stages, pipeline))
+    return chip, num_stages - 1 - chip
+
+
 @lru_cache(maxsize=4096)
 def stage_kinds(
-    num_layers: int, num_dense: int, pipeline: int, virtual_stages: int
+    num_layers: int, num_dense: int, pipeline: int, virtual_stages: int, schedule: str = PLAIN
 ) -> tuple[StageKind, ...]:
-    """The stages of a pipeline by kind, from the first to the last.
+    """The stages of a pipeline by kind, from the first to the last, as its schedule places them.
 
-    The dense layers of a model with experts are its first: they fill the first chunk of each
-    stage in turn, then the second, until none is left.
+    The dense layers of a model with experts are its first: in chunks they fill the first one of
+    each stage in turn, then the second, until none is left.
     """
-    layers = stage_layers(num_layers, pipeline)
-    dense = _leading(num_dense, layers, virtual_stages)
+    along = model_stages(num_layers, num_dense, pipeline, virtual_stages, schedule)
     counts: dict[tuple[bool, bool, int, int], list[int]] = {}
-    for stage, (length, of_dense) in enumerate(zip(layers, dense, strict=True)):
-        key = (stage == 0, stage == pipeline - 1, of_dense, length - of_dense)
-        counts.setdefault(key, []).append(stage)
+    for chip in range(pipeline):
+        held = stages_of_chip(chip, pipeline, virtual_stages, schedule)
+        key = (
+            0 in held,
+            len(along) - 1 in held,
+            sum(along[stage].num_dense for stage in held),
+            sum(along[stage].num_moe for stage in held),
+        )
+        counts.setdefault(key, []).append(chip)
+    is_shared = schedule_of(schedule, virtual_stages).placement is Placement.BOTH_WAYS
     return tuple(
         StageKind(
             position=stages[0],
@@ -123,47 +208,24 @@ def stage_kinds(
             num_moe=of_moe,
             is_first=is_first,
             is_last=is_last,
+            microbatch_share=0.5 if is_shared else 1.0,
         )
         for (is_first, is_last, of_dense, of_moe), stages in counts.items()
     )
 
 
-def _leading(num_dense: int, layers: Sequence[int], virtual_stages: int) -> list[int]:
-    """How many of the model's first layers each stage holds, its layers cut into chunks.
-
-    A stage with a layer less has it less in its first chunk, the last stage in its last.
-    """
-    chunk = most_layers(max(layers), virtual_stages)
-    dense = [0] * len(layers)
-    left, unused = num_dense, list(layers)
-    for turn in range(virtual_stages):
-        for stage, length in enumerate(layers):
-            is_short = length < max(layers) and turn == 0 and stage != len(layers) - 1
-            size = min(chunk - is_short, unused[stage])
-            taken = min(size, left)
-            dense[stage] += taken
-            unused[stage] -= size
-            left -= taken
-    return dense
-
-
 def layers_in_flight(
-    layers: int, *, pipeline: int, virtual_stages: int, num_microbatches: int, stage: int = 0
+    layers: int,
+    *,
+    pipeline: int,
+    virtual_stages: int,
+    num_microbatches: int,
+    stage: int = 0,
+    schedule: str = PLAIN,
 ) -> float:
     """Layers times microbatches whose activations a stage holds at once.
 
-    Stage i of 1F1B holds min(m, p - i) microbatches. Interleaved, it has done
-    2 (p - i - 1) + (v - 1) n chunks forward, n the length of a round, before its first backward.
-
-    Source: Korthikanti et al. (MLSys 2023, arXiv 2205.05198) section 4.2: the first stage holds
-    L/p layers of p microbatches, times 1 + (p - 1)/(p v) when interleaved; the other stages as in
-    Megatron-LM, megatron/core/pipeline_parallel/schedules.py, get_pp_rank_microbatches.
+    Of many plans at once: `schedule.microbatches_held`.
     """
-    behind = pipeline - stage - 1
-    if virtual_stages == 1:
-        return float(layers * min(num_microbatches, behind + 1))
-    length = num_microbatches
-    if num_microbatches >= pipeline:
-        length = -(-num_microbatches // (num_microbatches // pipeline))
-    chunks = 2 * behind + (virtual_stages - 1) * length + 1
-    return layers * min(chunks / virtual_stages, float(num_microbatches))
+    held = schedule_of(schedule).held(pipeline, virtual_stages, num_microbatches, stage)
+    return layers * float(held)

@@ -16,12 +16,12 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from harness.extrapolate.array_bridge import bubble_s
 from harness.extrapolate.cluster import ClusterSpec
 from harness.extrapolate.distinct import distinct
 from harness.extrapolate.layer_table import LayerTable
 from harness.extrapolate.memory import PlanCounts, fullest_parameters
 from harness.extrapolate.optimizer_time import OptimizerCurve, optimizer_curve
+from harness.extrapolate.pipeline import Busy
 from harness.extrapolate.plan_exchange import (
     StateExchange,
     data_exchange,
@@ -31,6 +31,7 @@ from harness.extrapolate.plan_exchange import (
 )
 from harness.extrapolate.plans import Bools, Floats, Ints, PlanTable
 from harness.extrapolate.rates import PlanRates
+from harness.extrapolate.schedule import SCHEDULES, idle_s
 from harness.extrapolate.step import StepModel
 from harness.projection import PlanChoice, Source, StepPart
 from harness.workload.step import (
@@ -41,6 +42,9 @@ from harness.workload.step import (
     layer_work,
     optimizer_work,
 )
+
+HIDES_EXPERTS = np.array([schedule.hides_expert_exchange for schedule in SCHEDULES], dtype=float)
+"""1 where a schedule hides the exchange of experts, by its code."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -149,30 +153,52 @@ class _Slowest:
 
 
 def _slowest(timed: TimedPlans) -> _Slowest:
-    layers = timed.layers
+    layers, plans, rates = timed.layers, timed.counts.plans, timed.rates
     dense_s, moe_s = layers.of_plans(layers.dense_s), layers.of_plans(layers.moe_s)
+    dense = dict(zip(Busy._fields, layers.dense, strict=True))
+    moe = dict(zip(Busy._fields, layers.moe, strict=True))
     embedding, head = layers.of_plans(layers.embedding_s), layers.of_plans(layers.head_s)
     gathered = layers.of_plans(layers.head_exchange_s)
+    # What the schedule hides of the exchange of experts: all that the computation is longer than.
+    hides = HIDES_EXPERTS.take(plans.schedule)
+    beside = layers.of_plans(dense["compute"] + dense["recompute"])
+    beside_moe = layers.of_plans(moe["compute"] + moe["recompute"])
+    sent = layers.of_plans(moe["expert"])
     most = np.array(-np.inf)
-    total = num_dense = num_moe = is_first = is_last = np.array(0.0)
+    total = num_dense = num_moe = is_first = is_last = hidden = np.array(0.0)
     for stage in timed.counts.stages.kinds():
-        of_ends = stage.is_first * embedding + stage.is_last * (head + gathered)
+        share = stage.microbatch_share
+        of_ends = stage.is_first * embedding + stage.is_last * head
         seconds = stage.num_dense * dense_s + stage.num_moe * moe_s + of_ends
+        seconds = seconds + stage.is_last * gathered
+        computing = stage.num_dense * beside + stage.num_moe * beside_moe + of_ends
+        behind = hides * share * np.minimum(stage.num_moe * sent, computing)
+        seconds = share * seconds + (rates.contention - 1) * behind
         total = total + stage.count * seconds
         is_slower = seconds > most
         most = np.where(is_slower, seconds, most)
-        num_dense = np.where(is_slower, stage.num_dense, num_dense)
-        num_moe = np.where(is_slower, stage.num_moe, num_moe)
-        is_first = np.where(is_slower, stage.is_first, is_first)
-        is_last = np.where(is_slower, stage.is_last, is_last)
-    compute, recompute, tensor, *others = (
+        num_dense = np.where(is_slower, share * stage.num_dense, num_dense)
+        num_moe = np.where(is_slower, share * stage.num_moe, num_moe)
+        is_first = np.where(is_slower, share * stage.is_first, is_first)
+        is_last = np.where(is_slower, share * stage.is_last, is_last)
+        hidden = np.where(is_slower, behind, hidden)
+    compute, recompute, tensor, context, expert, contention, launch = (
         num_dense * layers.of_plans(of_dense) + num_moe * layers.of_plans(of_moe)
         for of_dense, of_moe in zip(layers.dense, layers.moe, strict=True)
     )
-    # Not in place: only some of them may have draws.
-    compute = compute + is_first * embedding + is_last * head
-    tensor = tensor + is_last * gathered
-    return _Slowest(parts=(compute, recompute, tensor, *others), seconds=most, sum_s=total)
+    return _Slowest(
+        parts=(
+            compute + is_first * embedding + is_last * head,
+            recompute,
+            tensor + is_last * gathered,
+            context,
+            expert - hidden,
+            contention + rates.contention * hidden,
+            launch,
+        ),
+        seconds=most,
+        sum_s=total,
+    )
 
 
 def step_times(timed: TimedPlans) -> StepTimes:
@@ -180,12 +206,17 @@ def step_times(timed: TimedPlans) -> StepTimes:
     plans, rates, slowest = timed.counts.plans, timed.rates, _slowest(timed)
     compute, recompute, tensor, context, expert, contention, launch = slowest.parts
     m = plans.num_microbatches.astype(np.float64)
-    bubble = bubble_s(
-        slowest.seconds,
-        slowest.sum_s,
+    # What is computed again comes before the backward for the input.
+    once = 1 - recompute / slowest.seconds
+    bubble = idle_s(
+        plans.schedule,
         pipeline=plans.pipeline,
         virtual_stages=plans.virtual_stages,
         num_microbatches=m,
+        slowest_s=slowest.seconds,
+        sum_s=slowest.sum_s,
+        forward_share=once / 3,
+        weight_share=once / 3,
     )
     messages_s = pipeline_exchange_s(plans, timed.message_s, slowest.seconds)
     data = data_exchange(

@@ -7,6 +7,7 @@ from typing import TypeAlias
 import numpy as np
 from numpy.typing import NDArray
 
+from harness.extrapolate.schedule import NAMES as SCHEDULES
 from harness.projection import PlanChoice
 
 Ints: TypeAlias = NDArray[np.int64]
@@ -15,6 +16,8 @@ Bools: TypeAlias = NDArray[np.bool_]
 
 RECOMPUTES = ("none", "selective", "full")
 """What is computed again backward; a plan's code is the place in this list."""
+CODED = {"recompute": RECOMPUTES, "schedule": SCHEDULES}
+"""Columns of words, by their codes."""
 CHUNK_ROWS = 8192
 """Rows evaluated at a time: the dozens of columns in between then stay in a core's cache. On an AMD
 EPYC with 1 MiB of second-level cache the 102,888 plans of Llama-3.1 405B take 76 ms in chunks of
@@ -36,6 +39,8 @@ class PlanTable:
     zero_stage: Ints
     recompute: Ints
     """Codes, places in RECOMPUTES."""
+    schedule: Ints
+    """Codes, places in `schedule.NAMES`."""
 
     @classmethod
     def of(cls, *plans: PlanChoice) -> "PlanTable":
@@ -43,8 +48,8 @@ class PlanTable:
         columns = {}
         for column in fields(cls):
             values = [getattr(plan, column.name) for plan in plans]
-            if column.name == "recompute":
-                values = [RECOMPUTES.index(value) for value in values]
+            if column.name in CODED:
+                values = [CODED[column.name].index(value) for value in values]
             columns[column.name] = np.array(values, dtype=np.int64)
         return cls(**columns)
 
@@ -60,8 +65,8 @@ class PlanTable:
     def plan(self, row: int) -> PlanChoice:
         """One row."""
         values = {column.name: int(getattr(self, column.name)[row]) for column in fields(self)}
-        code = values.pop("recompute")
-        return PlanChoice(**values, recompute=RECOMPUTES[code])
+        recompute, schedule = (names[values.pop(name)] for name, names in CODED.items())
+        return PlanChoice(**values, recompute=recompute, schedule=schedule)
 
     def chunks(self, num_rows: int = CHUNK_ROWS) -> Iterator[slice]:
         """Consecutive rows, so many at a time."""

@@ -15,7 +15,9 @@ from harness.extrapolate.goodput import (
 from harness.extrapolate.lookup import CostFunction, Lookup
 from harness.extrapolate.plan_step import work_of
 from harness.extrapolate.priors import BEST_SHARE_OF_PEAK
+from harness.extrapolate.schedule import schedule_of
 from harness.extrapolate.search import Found, best_plan, check_fixed, memory_error
+from harness.extrapolate.simulated_plan import layer_seconds, simulated_pipeline_s
 from harness.extrapolate.step import StepModel
 from harness.extrapolate.uncertainty import (
     CHECKED_CHIPS,
@@ -37,6 +39,8 @@ CONFIDENCE = 0.8
 CHIP_OF_THE_RUN = "this"
 """What a cluster writes for its chip when it is made of whatever was measured."""
 SMALLEST_CLUSTER = 8
+MOST_SIMULATED_PIECES = 200_000
+"""Pipelines of more are not run piece by piece; so many take half a second."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -199,7 +203,7 @@ def project(
         interval_confidence=CONFIDENCE,
         interval_basis=_interval_basis(context, cluster.num_chips),
         causes=context.uncertainty(found.plan).causes,
-        assumptions=assumptions(context, headline, chip),
+        assumptions=(*assumptions(context, headline, chip), *_simulated(context.steps, found.step)),
         num_plans_considered=found.summary.num_enumerated,
         search=found.summary,
         run_ids=tuple(sorted({record.run_id for record in records})),
@@ -266,6 +270,23 @@ def _without_peak(context: _Context, headline: ScalePoint) -> str:
     return f"{text}; model FLOPs are {share:.1%} of the measured {dtype} matrix roof."
 
 
+def _simulated(steps: StepModel, step: StepTime) -> tuple[str, ...]:
+    """What the headline's pipeline takes when it is run piece by piece, beside the formula."""
+    plan = step.plan
+    pieces = 3 * plan.pipeline * plan.virtual_stages * plan.num_microbatches
+    if plan.pipeline == 1 or pieces > MOST_SIMULATED_PIECES:
+        return ()
+    ran_s = simulated_pipeline_s(steps.model, plan, layer_seconds(steps, plan))
+    bubble_s = sum(part.seconds for part in step.parts if part.name == "pipeline bubble")
+    formula_s = plan.num_microbatches * step.microbatch_s + bubble_s
+    title = schedule_of(plan.schedule, plan.virtual_stages).title
+    return (
+        f"The bubble of {title} follows from a formula: microbatches and bubble take "
+        f"{duration(formula_s)}, and {duration(ran_s)} when they are simulated piece by piece "
+        f"({formula_s / ran_s - 1:+.1%}).",
+    )
+
+
 def assumptions(context: _Context, headline: ScalePoint, chip: ChipSpec) -> tuple[str, ...]:
     """Everything the projection takes on trust, one sentence each."""
     plan = headline.plan
@@ -302,8 +323,20 @@ def assumptions(context: _Context, headline: ScalePoint, chip: ChipSpec) -> tupl
         "goodput, not in the step.",
         "Gradients are reduced in 16 bits and summed in fp32; Adam keeps fp32 moments.",
     ]
+    schedule = schedule_of(plan.schedule, plan.virtual_stages)
+    if schedule.is_skewed:
+        found.append(
+            f"{schedule.title} lets each stage go on to its optimizer when its own work is done; "
+            "a barrier over all stages, as for the norm of all gradients, adds up to "
+            f"{plan.pipeline - 1} forward passes of a stage."
+        )
     if steps.model.experts is not None:
-        found.append("Tokens are spread evenly over the experts, and nothing hides their exchange.")
+        hidden = (
+            f"{schedule.title} hides their exchange behind the computation of another microbatch"
+            if schedule.hides_expert_exchange
+            else "nothing hides their exchange"
+        )
+        found.append(f"Tokens are spread evenly over the experts, and {hidden}.")
     if plan.context > 1:
         found.append("The chips of a sequence share its query-key pairs evenly.")
     return tuple(found)

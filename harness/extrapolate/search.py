@@ -11,9 +11,10 @@ import numpy as np
 from harness.errors import PlanError
 from harness.extrapolate.legal_plans import divisors, experts_fit, fills_domains, legal_plans
 from harness.extrapolate.memory import MemoryUse, PlanCounts, memory_use, total_bytes
-from harness.extrapolate.pipeline import most_layers
+from harness.extrapolate.pipeline import PLAIN, most_layers
 from harness.extrapolate.plan_step import StepTime, TimedPlans, step_time, step_times
 from harness.extrapolate.plans import Floats, Ints, PlanTable
+from harness.extrapolate.schedule import Placement, schedule_of
 from harness.extrapolate.step import StepModel
 from harness.projection import TIE, Alternative, PlanChoice, SearchSummary
 from harness.units import GIBI
@@ -83,7 +84,10 @@ def check_fixed(steps: StepModel, parallel: ParallelSpec, num_chips: int) -> Non
         )
     layers = most_layers(model.num_layers, first.pipeline)
     chunks = parallel.virtual_stages or 1
-    if parallel.pipeline is not None and layers % chunks:
+    # Chunks of a pipeline that goes there and back may differ by a layer, as stages may.
+    is_folded = schedule_of(parallel.schedule or PLAIN).placement is Placement.THERE_AND_BACK
+    check_schedule(parallel, model)
+    if parallel.pipeline is not None and layers % chunks and not is_folded:
         fits = max(divisors(layers, chunks))
         raise PlanError(
             f"parallel.virtual_stages: {chunks} does not divide the {layers} layers of a stage "
@@ -119,6 +123,31 @@ def check_fixed(steps: StepModel, parallel: ParallelSpec, num_chips: int) -> Non
                 f"{least * parallel.sequence_length} or more."
             )
     _check_experts(model, parallel)
+
+
+def check_schedule(parallel: ParallelSpec, model: ModelSpec) -> None:
+    """Refuse a schedule that the fixed degrees rule out.
+
+    Raises:
+        PlanError: with what the schedule needs and the nearest that has it.
+    """
+    if parallel.schedule is None:
+        return
+    schedule = schedule_of(parallel.schedule)
+    pipeline = parallel.pipeline or max(2, schedule.least_pipeline)
+    chunks = parallel.virtual_stages or schedule.least_chunks
+    m = 2 * schedule.microbatches_per_device * pipeline + 2
+    if parallel.data is not None and parallel.microbatch_size is not None:
+        replicas_sequences = parallel.data * parallel.microbatch_size
+        m = max(1, round(parallel.global_batch_sequences / replicas_sequences))
+    fault = schedule.fault(pipeline=pipeline, virtual_stages=chunks, num_microbatches=m)
+    if not fault and pipeline * chunks > model.num_layers:
+        fault = (
+            f"{schedule.name} cuts {model.name} into {pipeline * chunks} stages, but it has only "
+            f"{model.num_layers} layers. Set parallel.pipeline={model.num_layers // chunks} or less"
+        )
+    if fault:
+        raise PlanError(f"parallel.schedule: {fault}.")
 
 
 def _check_experts(model: ModelSpec, parallel: ParallelSpec) -> None:
@@ -234,7 +263,9 @@ def memory_error(
     if not len(plans):
         return PlanError(
             f"parallel: no plan of {num_chips} chips cuts {steps.model.name} evenly with the "
-            "degrees that are fixed. Set some of them to null, which searches them."
+            "degrees that are fixed"
+            + (f" and has a batch that {parallel.schedule} allows" if parallel.schedule else "")
+            + ". Set some of them to null, which searches them."
         )
     counts = PlanCounts.of(steps.model, plans, steps.one_chip)
     plan = plans.plan(int(np.argmin(fullest_bytes(counts))))

@@ -6,8 +6,9 @@ from dataclasses import dataclass
 import numpy as np
 
 from harness.extrapolate.distinct import distinct
-from harness.extrapolate.pipeline import StageKind, stage_kinds
+from harness.extrapolate.pipeline import PLAIN, StageKind, stage_kinds
 from harness.extrapolate.plans import Bools, Floats, Ints, PlanTable
+from harness.extrapolate.schedule import NAMES, schedule_code
 from harness.workload.model import ModelSpec
 
 
@@ -24,6 +25,8 @@ class StageColumns:
     """1 where it has the embedding, else 0."""
     is_last: Floats
     """1 where it has the output head, else 0."""
+    microbatch_share: Floats
+    """Each of its layers works on this share of the microbatches."""
 
     @property
     def num_layers(self) -> Floats:
@@ -43,20 +46,24 @@ class StageTable:
     """
 
     layouts: Floats
-    """By kind, column and layout; shape (K, 6, L)."""
+    """By kind, column and layout; shape (K, 7, L)."""
     layout: Ints
     """The layout of each plan, shape (N,)."""
 
     @classmethod
     def of(cls, model: ModelSpec, plans: PlanTable) -> "StageTable":
         """The stages of those plans of the model."""
-        # Chunks matter only where the leading layers are unlike the others.
+        # Chunks in turn matter only where the leading layers are unlike the others.
         is_mixed = bool(model.num_moe_layers and model.num_dense_layers)
-        chunks = plans.virtual_stages if is_mixed else np.ones_like(plans.virtual_stages)
-        alike = distinct(plans.pipeline, chunks)
+        matters = (plans.schedule != schedule_code(PLAIN)) | is_mixed
+        chunks = np.where(matters, plans.virtual_stages, 1)
+        columns = (plans.pipeline, chunks, plans.schedule)
+        alike = distinct(*columns)
         found = [
-            stage_kinds(model.num_layers, model.num_dense_layers, int(p), int(v))
-            for p, v in zip(plans.pipeline[alike.first], chunks[alike.first], strict=True)
+            stage_kinds(
+                model.num_layers, model.num_dense_layers, int(p), int(v), NAMES[int(schedule)]
+            )
+            for p, v, schedule in zip(*(column[alike.first] for column in columns), strict=True)
         ]
         num_kinds = max((len(kinds) for kinds in found), default=0)
         layouts = np.array([_padded(kinds, num_kinds) for kinds in found], dtype=np.float64)

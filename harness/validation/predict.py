@@ -205,4 +205,5 @@ def plan_of(run: Configuration) -> PlanChoice | None:
         num_microbatches=max(1, round(parallel.global_batch_sequences / (data * size))),
         zero_stage=parallel.zero_stage if parallel.zero_stage is not None else 1,
         recompute=parallel.recompute or "none",
+        schedule=parallel.schedule or "1f1b",
     )

@@ -26,6 +26,8 @@ class ParallelSpec:
     """What the data-parallel group shares: 0 nothing, 1 optimizer, 2 gradients, 3 weights."""
     recompute: str | None = None
     """What is computed again backward: `none`, `selective` (attention core) or `full`."""
+    schedule: str | None = None
+    """Order of work in the pipeline; None is 1F1B, interleaved or not, whichever is faster."""
     max_tensor: int | None = None
     """Most chips of a tensor group when searched, inside a scale-up domain; None is 16."""
     software: str = ""

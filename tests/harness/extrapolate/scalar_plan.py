@@ -31,6 +31,7 @@ from harness.extrapolate.priors import (
     FRAGMENTATION,
     GRADIENT_BYTES_ON_WIRE,
 )
+from harness.extrapolate.schedule import schedule_of
 from harness.extrapolate.shard_table import SIZE_BYTES, activation_bytes_per_token
 from harness.extrapolate.step import StepModel
 from harness.projection import PlanChoice
@@ -45,8 +46,9 @@ from harness.workload.step import (
 
 
 def stages(model: ModelSpec, plan: PlanChoice) -> tuple[StageKind, ...]:
-    chunks = plan.virtual_stages if model.num_moe_layers and model.num_dense_layers else 1
-    return stage_kinds(model.num_layers, model.num_dense_layers, plan.pipeline, chunks)
+    return stage_kinds(
+        model.num_layers, model.num_dense_layers, plan.pipeline, plan.virtual_stages, plan.schedule
+    )
 
 
 def parameters(model: ModelSpec, shard: Shard, stage: StageKind) -> tuple[float, float]:
@@ -74,7 +76,7 @@ def fullest(steps: StepModel, plan: PlanChoice) -> tuple[float, float]:
 
 
 def shared_out(plan: PlanChoice, shared: float, experts: float) -> float:
-    chips = plan.data * plan.context
+    chips = plan.data * plan.context * schedule_of(plan.schedule).parameter_copies
     return shared / chips + experts / max(1.0, chips * plan.tensor / plan.expert)
 
 
@@ -106,7 +108,9 @@ def memory(model: ModelSpec, plan: PlanChoice, shard: Shard) -> Iterator[dict[st
             virtual_stages=plan.virtual_stages,
             num_microbatches=plan.num_microbatches,
             stage=stage.position,
+            schedule=plan.schedule,
         )
+        in_flight *= stage.microbatch_share
         counts = (stage.num_dense, stage.num_moe)
         kept, working = sum(n * one for n, one in zip(counts, per_layer, strict=True)), 0.0
         if plan.recompute == "full":
@@ -137,6 +141,9 @@ def busy(steps: StepModel, plan: PlanChoice, stage: StageKind) -> Busy:
     for kind, count in ((LayerKind.DENSE, stage.num_dense), (LayerKind.MOE, stage.num_moe)):
         if count:
             found = found.plus(steps.layer(shard, kind, plan.recompute).busy.times(count))
+    found = found.times(stage.microbatch_share)
+    if schedule_of(plan.schedule).hides_expert_exchange:
+        found = found.hiding_experts(CONTENTION.value)
     return found
 
 
@@ -157,8 +164,13 @@ def step(steps: StepModel, plan: PlanChoice) -> dict[str, float]:
     found = [(stage, busy(steps, plan, stage)) for stage in stages(model, plan)]
     slowest = max((one for _, one in found), key=lambda one: one.total)
     microbatch_s = slowest.total
+    # What is computed again comes before the backward for the input.
+    third = (1 - slowest.recompute / microbatch_s) / 3
     times = StageTimes(
-        slowest_s=microbatch_s, sum_s=sum(stage.count * one.total for stage, one in found)
+        slowest_s=microbatch_s,
+        sum_s=sum(stage.count * one.total for stage, one in found),
+        forward_share=third,
+        weight_share=third,
     )
     shared_group, expert_group, stride = groups(steps, plan)
     message = 0.0
@@ -192,7 +204,11 @@ def step(steps: StepModel, plan: PlanChoice) -> dict[str, float]:
         "contention with hidden communication": m * slowest.contention + CONTENTION.value * hidden,
         "waiting for the host": m * slowest.launch,
         "pipeline bubble": bubble_s(
-            times, pipeline=plan.pipeline, virtual_stages=v, num_microbatches=m
+            times,
+            pipeline=plan.pipeline,
+            virtual_stages=v,
+            num_microbatches=m,
+            schedule=plan.schedule,
         ),
         "exposed pipeline communication": message,
         "exposed data-parallel communication": exposed,

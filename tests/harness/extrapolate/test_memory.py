@@ -148,3 +148,29 @@ def test_a_stage_of_one_chunk_keeps_its_gradients_whole_under_zero_2() -> None:
     ]
     assert kept[1]["gradients"] == kept[0]["gradients"]
     assert kept[2]["gradients"] < 0.5 * kept[0]["gradients"]
+
+
+def test_dualpipe_keeps_weights_and_gradients_twice_and_moments_once() -> None:
+    model = load_model("llama3_70b")
+    degrees = {"tensor": 8, "pipeline": 8, "data": 16, "num_microbatches": 32}
+    once = dict(memory_use(model, plan(**degrees), 8192, "bf16").parts)
+    twice = dict(memory_use(model, plan(**degrees, schedule="dualpipe"), 8192, "bf16").parts)
+    # The fullest stage is another: the ends, with both tables, are on one chip.
+    ends = 2 * (model.embedding_parameters + model.head_parameters) / 8
+    assert twice["weights"] == pytest.approx(2 * once["weights"] + ends, rel=0.1)
+    assert twice["gradients"] == pytest.approx(2 * twice["weights"])
+    assert twice["optimizer"] == pytest.approx(12 / 16 / 2 * twice["weights"] / 2)
+
+
+def test_a_schedule_that_runs_ahead_holds_more_activations() -> None:
+    model = load_model("llama3_70b")
+    degrees = {"tensor": 8, "pipeline": 8, "data": 16, "num_microbatches": 32}
+    held = {
+        name: dict(memory_use(model, plan(**degrees, schedule=name), 8192, "bf16").parts)[
+            "activations"
+        ]
+        for name in ("gpipe", "1f1b", "zb_h1", "zb_h2")
+    }
+    assert held["gpipe"] == pytest.approx(4 * held["1f1b"])
+    assert held["zb_h1"] == held["1f1b"]
+    assert held["zb_h2"] == pytest.approx(15 / 8 * held["1f1b"])

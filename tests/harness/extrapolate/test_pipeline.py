@@ -3,6 +3,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from harness.extrapolate.pipeline import (
+    Busy,
     StageTimes,
     bubble_s,
     layers_in_flight,
@@ -92,3 +93,26 @@ def test_the_last_of_interleaved_stages_still_holds_most_of_a_round() -> None:
 def test_interleaving_holds_more() -> None:
     held = layers_in_flight(8, pipeline=16, virtual_stages=8, num_microbatches=64)
     assert held == pytest.approx(128 * (1 + 15 / (16 * 8)))
+
+
+def test_a_pipeline_there_and_back_has_both_ends_on_its_first_stage() -> None:
+    # 126 layers in 32 chunks of 4 but for the last and the first, which share a stage.
+    stages = stage_kinds(126, 126, 16, 2, "zbv")
+    found = [(s.position, s.count, s.num_layers, s.is_first, s.is_last) for s in stages]
+    assert found == [(0, 1, 6, True, True), (1, 15, 8, False, False)]
+
+
+def test_stages_of_dualpipe_have_their_mirror_image_and_half_of_the_microbatches() -> None:
+    stages = stage_kinds(61, 3, 16, 1, "dualpipe")
+    assert sum(stage.count for stage in stages) == 16
+    assert sum(stage.count * stage.num_layers for stage in stages) == 2 * 61
+    assert sum(stage.count * stage.num_dense for stage in stages) == 2 * 3
+    assert {stage.microbatch_share for stage in stages} == {0.5}
+    ends = [stage for stage in stages if stage.is_first]
+    assert [(stage.count, stage.is_last) for stage in ends] == [(2, True)]
+
+
+def test_an_exchange_longer_than_the_computation_shows_in_part() -> None:
+    busy = Busy(compute=2.0, recompute=1.0, expert=5.0, contention=0.5).hiding_experts(0.1)
+    assert busy.expert == 2.0
+    assert busy.contention == pytest.approx(0.5 + 0.3)

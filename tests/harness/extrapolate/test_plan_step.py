@@ -21,6 +21,7 @@ from harness.extrapolate.plan_step import (
 )
 from harness.extrapolate.plans import RECOMPUTES, PlanTable
 from harness.extrapolate.rates import Rate
+from harness.extrapolate.schedule import NAMES, schedule_of
 from harness.extrapolate.step import StepModel
 from harness.projection import PlanChoice
 from harness.workload.step import optimizer_work
@@ -44,17 +45,24 @@ def steps_of(model: str, cluster: str = "h100_100k") -> StepModel:
 def plans(draw: st.DrawFn, model: str) -> PlanChoice:
     spec = load_model(model)
     expert = draw(st.sampled_from([1, 2, 8, 16])) if spec.experts else 1
+    schedule = draw(st.sampled_from(["1f1b", *NAMES]))
+    is_plain = schedule in ("1f1b", "interleaved")
+    chunks = draw(st.sampled_from([1, 2, 3, 8])) if is_plain else schedule_of(schedule).least_chunks
+    pipeline = draw(st.integers(1, 20))
+    if not is_plain:
+        pipeline = 2 * pipeline
     return PlanChoice(
         tensor=draw(st.sampled_from([1, 2, 4])),
-        pipeline=draw(st.integers(1, 20)),
+        pipeline=pipeline,
         data=draw(st.integers(1, 900)),
         expert=expert,
         context=draw(st.sampled_from([1, 2])),
-        virtual_stages=draw(st.sampled_from([1, 2, 3, 8])),
+        virtual_stages=chunks,
         microbatch_size=draw(st.sampled_from([1, 2])),
         num_microbatches=draw(st.integers(1, 70)),
         zero_stage=draw(st.integers(0, 3)),
         recompute=draw(st.sampled_from(RECOMPUTES)),
+        schedule="1f1b" if is_plain else schedule,
     )
 
 
@@ -101,6 +109,11 @@ def test_a_plan_among_others_is_as_it_is_alone(model: str, data: st.DataObject) 
     assert total_bytes(counts) == pytest.approx(most, rel=EXACT)
 
 
+def replace_rates(timed: TimedPlans, contention: Rate, growth: Rate) -> TimedPlans:
+    rates = dataclasses.replace(timed.rates, contention=contention, growth_per_doubling=growth)
+    return dataclasses.replace(timed, rates=rates)
+
+
 def test_the_optimizer_updates_a_chips_share_of_the_fullest_stage() -> None:
     steps = steps_of("deepseek_v3")
     plan = PlanChoice(tensor=2, pipeline=8, data=64, expert=8, zero_stage=1)
@@ -108,11 +121,6 @@ def test_the_optimizer_updates_a_chips_share_of_the_fullest_stage() -> None:
     assert held == pytest.approx(scalar_plan.fullest(steps, plan))
     (expected,) = optimizer_work(int(scalar_plan.shared_out(plan, *held)), steps.dtype)
     assert optimizer_item(steps, plan) == expected
-
-
-def replace_rates(timed: TimedPlans, contention: Rate, growth: Rate) -> TimedPlans:
-    rates = dataclasses.replace(timed.rates, contention=contention, growth_per_doubling=growth)
-    return dataclasses.replace(timed, rates=rates)
 
 
 def test_draws_of_the_rates_are_rows_of_the_result() -> None:

@@ -12,7 +12,7 @@ from harness.extrapolate.memory import memory_by_stage
 from harness.extrapolate.plan_step import work_of
 from harness.extrapolate.project import cluster_sizes, project
 from harness.extrapolate.step import StepModel
-from harness.projection import Projection, Source
+from harness.projection import PlanChoice, Projection, Source
 from harness.record import Record
 from harness.units import GIBI
 from kernels import registry
@@ -30,7 +30,7 @@ def projected(
     strict: bool = False,
     chip: ChipSpec | None = None,
     device_memory_bytes: float | None = None,
-    **parallel: int | str,
+    **parallel: int | str | None,
 ) -> Projection:
     spec = load_cluster(cluster)
     if num_chips is not None:
@@ -299,3 +299,78 @@ def test_assumptions_name_the_batch_the_failures_and_the_network(headline: Proje
 def test_one_chip_can_be_projected() -> None:
     found = projected("llama3_8b", num_chips=1, chip=load_chip("mi355x"))
     assert found.headline.plan.num_chips == 1
+
+
+@pytest.mark.parametrize("schedule", ["zb_h1", "zb_h2", "zbv", "dualpipe", "dualpipe_v"])
+def test_a_schedule_that_is_asked_for_is_in_the_plan(schedule: str) -> None:
+    found = projected("llama3_70b", num_chips=512, pipeline=8, tensor=8, schedule=schedule)
+    assert found.headline.plan.schedule == schedule
+    assert f" {schedule} " in found.headline.plan.label
+    assert all(point.plan.schedule == schedule for point in found.scaling)
+
+
+def test_1f1b_and_interleaved_are_told_apart_by_their_chunks() -> None:
+    fixed = {"num_chips": 512, "pipeline": 8, "tensor": 8}
+    plain = projected("llama3_70b", schedule="1f1b", **fixed).headline.plan
+    interleaved = projected("llama3_70b", schedule="interleaved", **fixed).headline.plan
+    assert (plain.schedule, plain.virtual_stages) == ("1f1b", 1)
+    assert interleaved.schedule == "1f1b"
+    assert interleaved.virtual_stages > 1
+
+
+def test_no_schedule_asked_for_is_the_faster_of_1f1b_and_interleaved() -> None:
+    fixed = {"num_chips": 512, "pipeline": 8, "tensor": 8}
+    both = projected("llama3_70b", **fixed).headline.step_time_s.value
+    found = [
+        projected("llama3_70b", schedule=name, **fixed).headline.step_time_s.value
+        for name in ("1f1b", "interleaved")
+    ]
+    assert both == pytest.approx(min(found))
+
+
+@pytest.mark.parametrize(
+    ("fixed", "words"),
+    [
+        ({"schedule": "dualpipe", "pipeline": 7}, r"even pipeline, not 7\. Set .*pipeline=8"),
+        ({"schedule": "1f1b", "virtual_stages": 2}, r"parallel\.schedule=interleaved"),
+        ({"schedule": "zbv", "pipeline": 80}, r"160 stages, .* 126 layers\. Set .*pipeline=63"),
+        (
+            {
+                "schedule": "dualpipe",
+                "pipeline": 16,
+                "data": 128,
+                "microbatch_size": 1,
+                "global_batch_tokens": 2**20,
+            },
+            r"at least 32 microbatches, not 1\. Set",
+        ),
+    ],
+)
+def test_a_schedule_that_the_fixed_degrees_rule_out_is_refused(
+    fixed: dict[str, object], words: str
+) -> None:
+    with pytest.raises(PlanError, match=r"^parallel\.schedule: .*" + words):
+        projected(**fixed)
+
+
+def test_a_skewed_schedule_says_what_a_barrier_would_add() -> None:
+    found = projected("llama3_70b", num_chips=512, pipeline=8, tensor=8, schedule="zbv")
+    assert any("adds up to 7 forward passes" in text for text in found.assumptions)
+
+
+def test_a_plan_written_before_there_were_schedules_still_reads() -> None:
+    old = '{"tensor":8,"pipeline":16,"data":64,"virtual_stages":8}'
+    assert from_json(PlanChoice, old).schedule == "1f1b"
+
+
+@pytest.mark.parametrize("schedule", [None, "1f1b", "zb_h1", "zbv", "dualpipe"])
+def test_the_pipeline_is_run_piece_by_piece_as_a_check(schedule: str | None) -> None:
+    found = projected("llama3_70b", num_chips=512, pipeline=8, tensor=8, schedule=schedule)
+    (said,) = (text for text in found.assumptions if "simulated piece by piece" in text)
+    off = float(said.split("(")[-1].split("%")[0])
+    assert abs(off) < 5
+
+
+def test_without_a_pipeline_there_is_nothing_to_run() -> None:
+    found = projected("llama3_8b", num_chips=64, pipeline=1)
+    assert not any("piece by piece" in text for text in found.assumptions)

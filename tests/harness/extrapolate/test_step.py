@@ -124,3 +124,39 @@ def test_the_work_of_a_plan_adds_up_to_its_compute() -> None:
     parts = {part.name: part.seconds for part in step_time(steps, plan).parts}
     listed = sum(seconds for _, seconds, _ in work_of(steps, plan))
     assert listed == pytest.approx(parts["compute"] + parts["optimizer"])
+
+
+def test_a_zero_bubble_schedule_idles_for_a_third_of_1f1b() -> None:
+    steps = steps_of("gpt3_175b")
+    plan = PlanChoice(tensor=8, pipeline=16, data=1, num_microbatches=64)
+    parts = {
+        name: {part.name: part.seconds for part in step_time(steps, replaced).parts}
+        for name in ("1f1b", "zb_h1")
+        for replaced in [dataclasses.replace(plan, schedule=name)]
+    }
+    ratio = parts["zb_h1"]["pipeline bubble"] / parts["1f1b"]["pipeline bubble"]
+    assert ratio == pytest.approx(1 / 3)
+    assert parts["zb_h1"]["compute"] == parts["1f1b"]["compute"]
+
+
+def test_recomputation_leaves_less_of_the_backward_to_put_off() -> None:
+    steps = steps_of("gpt3_175b")
+    plan = PlanChoice(tensor=8, pipeline=16, data=1, num_microbatches=64, schedule="zb_h2")
+    bubbles = []
+    for recompute in ("none", "full"):
+        step = step_time(steps, dataclasses.replace(plan, recompute=recompute))
+        parts = {part.name: part.seconds for part in step.parts}
+        bubbles.append(parts.get("pipeline bubble", 0.0) / step.microbatch_s)
+    assert bubbles[1] > bubbles[0] + 1
+
+
+def test_dualpipe_hides_the_exchange_of_experts() -> None:
+    steps = steps_of("deepseek_v3")
+    plan = PlanChoice(tensor=1, pipeline=16, data=128, expert=64, num_microbatches=120)
+    shown = {}
+    for name in ("1f1b", "dualpipe"):
+        step = step_time(steps, dataclasses.replace(plan, schedule=name))
+        parts = {part.name: part.seconds for part in step.parts}
+        shown[name] = parts.get("exposed expert-parallel communication", 0.0)
+        assert parts["compute"] > 0
+    assert shown["dualpipe"] < shown["1f1b"]
