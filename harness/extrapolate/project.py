@@ -13,7 +13,7 @@ from harness.extrapolate.goodput import (
     interruption_interval_s,
 )
 from harness.extrapolate.lookup import CostFunction, Lookup
-from harness.extrapolate.plan_step import work_of
+from harness.extrapolate.plan_step import StepTime, work_of
 from harness.extrapolate.priors import BEST_SHARE_OF_PEAK
 from harness.extrapolate.schedule import schedule_of
 from harness.extrapolate.search import Found, best_plan, check_fixed, memory_error
