@@ -151,6 +151,23 @@ class _Reader:
         reader.finish()
         return tuple((dtype, value * scale) for dtype, value in found if value is not None)
 
+    def counts(self, name: str) -> tuple[int, ...]:
+        """Whole numbers of at least one; none when absent or null."""
+        value = self._take(name)
+        if value is None:
+            return ()
+        is_list = isinstance(value, Sequence) and not isinstance(value, str)
+        items: Sequence[object] = value if is_list else ()  # type: ignore[assignment]
+        found = [item for item in items if isinstance(item, int) and not isinstance(item, bool)]
+        if not is_list or len(found) < len(items) or any(item < 1 for item in found):
+            raise self._error(
+                name,
+                value,
+                "a list of whole numbers of at least 1",
+                f"Write {self.key}.{name}=[7,8,8,7], or null.",
+            )
+        return tuple(found)
+
     def texts(self, name: str) -> tuple[str, ...]:
         value = self._take(name)
         if value is None:
@@ -427,6 +444,7 @@ def parallel_spec(data: Mapping[str, object], key: str = "parallel") -> Parallel
         zero_stage=zero_stage,
         recompute=recompute,
         schedule=schedule,
+        layers_per_stage=reader.counts("layers_per_stage"),
         max_tensor=reader.optional_count("max_tensor"),
         source=reader.text("source", ""),
     )

@@ -63,13 +63,20 @@ def shard_of(plan: PlanChoice, sequence_length: int, dtype: str) -> Shard:
 
 
 def stages_of(
-    model: ModelSpec, pipeline: int, virtual_stages: int, schedule: str = PLAIN
+    model: ModelSpec,
+    pipeline: int,
+    virtual_stages: int,
+    schedule: str = PLAIN,
+    layers_per_stage: tuple[int, ...] = (),
 ) -> tuple[StageKind, ...]:
     """The stages of the model's pipeline, by kind."""
     # Chunks in turn matter only where the leading layers are unlike the others.
     is_mixed = model.num_moe_layers and model.num_dense_layers
-    chunks = virtual_stages if is_mixed or schedule != PLAIN else 1
-    return stage_kinds(model.num_layers, model.num_dense_layers, pipeline, chunks, schedule)
+    has_chunks = is_mixed or schedule != PLAIN or layers_per_stage
+    chunks = virtual_stages if has_chunks else 1
+    return stage_kinds(
+        model.num_layers, model.num_dense_layers, pipeline, chunks, schedule, layers_per_stage
+    )
 
 
 def stage_parameters(
@@ -140,7 +147,9 @@ def memory_by_stage(
 ) -> Iterator[tuple[StageKind, MemoryUse]]:
     """Bytes per chip of each kind of stage, at its fullest position."""
     shard = shard_of(plan, sequence_length, dtype)
-    stages = stages_of(model, plan.pipeline, plan.virtual_stages, plan.schedule)
+    stages = stages_of(
+        model, plan.pipeline, plan.virtual_stages, plan.schedule, plan.layers_per_stage
+    )
     held = stage_parameters(model, shard, stages)
     size = SIZE_BYTES[dtype]
     tokens = shard.microbatch_size * shard.sequence_length / plan.context

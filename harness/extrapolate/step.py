@@ -111,6 +111,8 @@ class Pipelined(Protocol):
     def recompute(self) -> str: ...  # noqa: D102
     @property
     def schedule(self) -> str: ...  # noqa: D102
+    @property
+    def layers_per_stage(self) -> tuple[int, ...]: ...  # noqa: D102
 
 
 def _stage_times(stages: Sequence[tuple[StageKind, Busy]]) -> tuple[StageTimes, Busy]:
@@ -234,7 +236,9 @@ class StepModel:
 
     def stage_kinds(self, plan: Pipelined) -> tuple[StageKind, ...]:
         """The stages of the plan's pipeline."""
-        return stages_of(self.model, plan.pipeline, plan.virtual_stages, plan.schedule)
+        return stages_of(
+            self.model, plan.pipeline, plan.virtual_stages, plan.schedule, plan.layers_per_stage
+        )
 
     def busy(self, shard: Shard, stage: StageKind, recompute: str) -> Busy:
         """One microbatch on a stage of that kind."""

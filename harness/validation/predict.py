@@ -142,5 +142,6 @@ def _fixed_step(steps: StepModel, parallel: ParallelSpec, data: int) -> StepTime
             zero_stage=parallel.zero_stage if parallel.zero_stage is not None else 1,
             recompute=parallel.recompute or "none",
             schedule=parallel.schedule or "1f1b",
+            layers_per_stage=parallel.layers_per_stage,
         )
     )
