@@ -20,6 +20,7 @@ from harness.extrapolate.collectives import (
 from harness.extrapolate.memory import SIZE_BYTES, StageParameters
 from harness.extrapolate.pipeline import most_layers
 from harness.extrapolate.priors import GRADIENT_BYTES_ON_WIRE
+from harness.extrapolate.schedule import schedule_of
 from harness.projection import PlanChoice
 from harness.workload.model import ModelSpec
 from harness.workload.step import LayerKind, Shard
@@ -152,19 +153,17 @@ def pipeline_exchange_s(
 ) -> float:
     """Messages of `num_bytes` between stages that nothing hides.
 
-    Filling and draining shows 2 (p - 1) messages. In between, plain 1F1B sends and receives
-    in turn with the computation; an interleaved schedule hides messages that are shorter
-    than a chunk (Megatron-LM, overlap_p2p_comm).
+    How many a step waits for follows from its schedule; plain 1F1B waits for those of each
+    microbatch, one with work in between does not. Of messages longer than a pass of a chunk, the
+    rest shows in each (Megatron-LM, overlap_p2p_comm).
     """
     if plan.pipeline == 1:
         return 0.0
     message = point_to_point_s(cluster, stride, num_bytes)
-    fill = 2 * (plan.pipeline - 1) * message
-    per_microbatch = 2 * message
-    if plan.virtual_stages > 1:
-        chunk = microbatch_s / plan.virtual_stages / 2
-        per_microbatch = 2 * plan.virtual_stages * max(0.0, message - chunk)
-    return fill + plan.num_microbatches * per_microbatch
+    schedule = schedule_of(plan.schedule, plan.virtual_stages)
+    waited = schedule.messages(plan.pipeline, plan.virtual_stages, plan.num_microbatches)
+    rest = max(0.0, message - microbatch_s / plan.virtual_stages / 2)
+    return float(waited) * message + 2 * plan.virtual_stages * plan.num_microbatches * rest
 
 
 def data_exchange(

@@ -5,7 +5,8 @@ from dataclasses import dataclass
 from functools import lru_cache
 from typing import NamedTuple
 
-from harness.extrapolate.schedule import Filling, Placement, schedule_of
+from harness.extrapolate.filling import Filling
+from harness.extrapolate.schedule import Placement, schedule_of
 
 PLAIN = "1f1b"
 """The schedule of a plan that says nothing else; interleaved where a device has several chunks."""
