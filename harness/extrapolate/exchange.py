@@ -153,8 +153,8 @@ def pipeline_exchange_s(
 ) -> float:
     """Messages of `num_bytes` between stages that nothing hides.
 
-    How many a step waits for follows from its schedule; plain 1F1B waits for those of each
-    microbatch, one with work in between does not. Of messages longer than a pass of a chunk, the
+    How many a step waits for follows from its schedule: plain 1F1B waits for those of each
+    microbatch, one with other work to do does not. Of messages longer than a pass of a chunk the
     rest shows in each (Megatron-LM, overlap_p2p_comm).
     """
     if plan.pipeline == 1:
@@ -162,7 +162,9 @@ def pipeline_exchange_s(
     message = point_to_point_s(cluster, stride, num_bytes)
     schedule = schedule_of(plan.schedule, plan.virtual_stages)
     waited = schedule.messages(plan.pipeline, plan.virtual_stages, plan.num_microbatches)
-    rest = max(0.0, message - microbatch_s / plan.virtual_stages / 2)
+    rest = 0.0
+    if plan.virtual_stages > 1:
+        rest = max(0.0, message - microbatch_s / plan.virtual_stages / 2)
     return float(waited) * message + 2 * plan.virtual_stages * plan.num_microbatches * rest
 
 
