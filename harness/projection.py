@@ -46,6 +46,8 @@ class PlanChoice:
     recompute: str = "none"
     schedule: str = "1f1b"
     """Of the pipeline; `1f1b` with several virtual stages is the interleaved one."""
+    layers_per_stage: tuple[int, ...] = ()
+    """Of each stage along the model where the plan sets them; empty is as equal as possible."""
 
     @property
     def num_chips(self) -> int:
@@ -64,6 +66,8 @@ class PlanChoice:
             parts.append(f"VP{self.virtual_stages}")
         if self.schedule != "1f1b":
             parts.append(self.schedule)
+        if self.layers_per_stage:
+            parts.append("layers " + "-".join(str(count) for count in self.layers_per_stage))
         parts.append(f"ZeRO-{self.zero_stage}")
         parts.append(f"{self.num_microbatches}x microbatch {self.microbatch_size}")
         if self.recompute != "none":

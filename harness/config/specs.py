@@ -532,6 +532,7 @@ def parallel_spec(data: Mapping[str, object], key: str = "parallel") -> Parallel
         zero_stage=zero_stage,
         recompute=recompute,
         schedule=schedule,
+        layers_per_stage=reader.counts("layers_per_stage"),
         max_tensor=reader.optional_count("max_tensor"),
         source=reader.text("source", ""),
     )

@@ -133,6 +133,7 @@ def legal_plans(
         zero_stage=zero,
         recompute=code,
         schedule=schedule,
+        layers_per_stage=parallel.layers_per_stage,
     )
     return plans if parallel.schedule is None else _allowed(plans, parallel.schedule)
 
@@ -159,10 +160,13 @@ def _chunks(model: ModelSpec, parallel: ParallelSpec, pipeline: int) -> list[int
     """Virtual stages per chip to try, of the schedule that is asked for."""
     layers = most_layers(model.num_layers, pipeline)
     options = divisors(layers, layers) if pipeline > 1 else [1]
+    num_stages = len(parallel.layers_per_stage)
+    if num_stages:
+        options = [] if num_stages % pipeline else [num_stages // pipeline]
     if parallel.schedule is None:
         return list(_only(parallel.virtual_stages, options))
     schedule = schedule_of(parallel.schedule)
-    if schedule.most_chunks == schedule.least_chunks:
+    if schedule.most_chunks == schedule.least_chunks and not num_stages:
         options = [schedule.least_chunks]
     chosen = _only(parallel.virtual_stages, options)
     return [chunks for chunks in chosen if pipeline * chunks <= model.num_layers]

@@ -5,7 +5,8 @@ from dataclasses import dataclass
 from functools import lru_cache
 from typing import NamedTuple
 
-from harness.extrapolate.schedule import Filling, Placement, schedule_of
+from harness.extrapolate.filling import Filling
+from harness.extrapolate.schedule import Placement, schedule_of
 
 PLAIN = "1f1b"
 """The schedule of a plan that says nothing else; interleaved where a device has several chunks."""
@@ -137,7 +138,12 @@ class ModelStage(NamedTuple):
 
 
 def model_stages(
-    num_layers: int, num_dense: int, pipeline: int, virtual_stages: int, schedule: str = PLAIN
+    num_layers: int,
+    num_dense: int,
+    pipeline: int,
+    virtual_stages: int,
+    schedule: str = PLAIN,
+    layers_per_stage: tuple[int, ...] = (),
 ) -> tuple[ModelStage, ...]:
     """The stages along the model, as a schedule cuts it; `stages_of_chip` says who has which.
 
@@ -146,7 +152,10 @@ def model_stages(
     first.
     """
     placement = schedule_of(schedule, virtual_stages).placement
-    if placement is Placement.IN_TURN:
+    if layers_per_stage:
+        layers = layers_per_stage
+        assert (len(layers), sum(layers)) == (pipeline * virtual_stages, num_layers)
+    elif placement is Placement.IN_TURN:
         layers = _chunks_in_turn(stage_layers(num_layers, pipeline), virtual_stages)
     else:
         layers = stage_layers(num_layers, pipeline * virtual_stages)
@@ -181,14 +190,21 @@ def stages_of_chip(chip: int, pipeline: int, virtual_stages: int, schedule: str)
 
 @lru_cache(maxsize=4096)
 def stage_kinds(
-    num_layers: int, num_dense: int, pipeline: int, virtual_stages: int, schedule: str = PLAIN
+    num_layers: int,
+    num_dense: int,
+    pipeline: int,
+    virtual_stages: int,
+    schedule: str = PLAIN,
+    layers_per_stage: tuple[int, ...] = (),
 ) -> tuple[StageKind, ...]:
     """The stages of a pipeline by kind, from the first to the last, as its schedule places them.
 
     The dense layers of a model with experts are its first: in chunks they fill the first one of
     each stage in turn, then the second, until none is left.
     """
-    along = model_stages(num_layers, num_dense, pipeline, virtual_stages, schedule)
+    along = model_stages(
+        num_layers, num_dense, pipeline, virtual_stages, schedule, layers_per_stage
+    )
     counts: dict[tuple[bool, bool, int, int], list[int]] = {}
     for chip in range(pipeline):
         held = stages_of_chip(chip, pipeline, virtual_stages, schedule)

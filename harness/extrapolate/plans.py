@@ -1,7 +1,8 @@
 """PlanTable: many parallel plans as columns of whole numbers, one row each."""
 
 from collections.abc import Iterator
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
+from functools import cache
 from typing import TypeAlias
 
 import numpy as np
@@ -41,32 +42,39 @@ class PlanTable:
     """Codes, places in RECOMPUTES."""
     schedule: Ints
     """Codes, places in `schedule.NAMES`."""
+    layers_per_stage: tuple[int, ...] = ()
+    """Of each stage along the model, the same for all plans; no column. Empty is as equal as
+    possible."""
 
     @classmethod
     def of(cls, *plans: PlanChoice) -> "PlanTable":
         """The table of those plans."""
-        columns = {}
-        for column in fields(cls):
-            values = [getattr(plan, column.name) for plan in plans]
-            if column.name in CODED:
-                values = [CODED[column.name].index(value) for value in values]
-            columns[column.name] = np.array(values, dtype=np.int64)
-        return cls(**columns)
+        found = {}
+        for name in columns():
+            values = [getattr(plan, name) for plan in plans]
+            if name in CODED:
+                values = [CODED[name].index(value) for value in values]
+            found[name] = np.array(values, dtype=np.int64)
+        (layers_per_stage,) = {plan.layers_per_stage for plan in plans} or {()}
+        return cls(**found, layers_per_stage=layers_per_stage)
 
     def __len__(self) -> int:
         return len(self.tensor)
 
     def rows(self, which: slice | Ints | Bools) -> "PlanTable":
         """Those rows as a table."""
-        return PlanTable(
-            **{column.name: getattr(self, column.name)[which] for column in fields(self)}
-        )
+        return replace(self, **{name: getattr(self, name)[which] for name in columns()})
 
     def plan(self, row: int) -> PlanChoice:
         """One row."""
-        values = {column.name: int(getattr(self, column.name)[row]) for column in fields(self)}
+        values = {name: int(getattr(self, name)[row]) for name in columns()}
         recompute, schedule = (names[values.pop(name)] for name, names in CODED.items())
-        return PlanChoice(**values, recompute=recompute, schedule=schedule)
+        return PlanChoice(
+            **values,
+            recompute=recompute,
+            schedule=schedule,
+            layers_per_stage=self.layers_per_stage,
+        )
 
     def chunks(self, num_rows: int = CHUNK_ROWS) -> Iterator[slice]:
         """Consecutive rows, so many at a time."""
@@ -82,3 +90,9 @@ class PlanTable:
     def sequences(self) -> Ints:
         """Sequences of one step of each plan."""
         return self.data * self.microbatch_size * self.num_microbatches
+
+
+@cache
+def columns() -> tuple[str, ...]:
+    """The names of a table's columns."""
+    return tuple(one.name for one in fields(PlanTable) if one.name != "layers_per_stage")

@@ -1,22 +1,17 @@
 """Schedules of a pipeline as data: what each costs in idle time and memory, and where it is legal.
 
-Times are those of one microbatch on one device: F forward, B backward for the input, W backward
-for the weights; p devices, v chunks on each, m microbatches. The closed forms are the longest of a
-few paths through the order of work (`work_order.py`), from the first piece of a device to its
-last. With equal stages, F <= B and W <= B, as of transformer layers, they are exact; the schedule
-simulator shows how far they are off elsewhere.
+A plan has a schedule by name; many plans in arrays have codes, the places in SCHEDULES.
 """
 
 from collections.abc import Callable
 from dataclasses import dataclass
 from enum import StrEnum
-from typing import TypeAlias
 
 import numpy as np
 import numpy.typing as npt
 
-Numbers: TypeAlias = float | npt.NDArray[np.float64]
-"""One plan's number, or an array with those of many plans."""
+from harness.extrapolate import filling
+from harness.extrapolate.filling import Filling, Numbers
 
 
 class ScheduleName(StrEnum):
@@ -33,7 +28,7 @@ class ScheduleName(StrEnum):
 
 
 class Placement(StrEnum):
-    """Which stages of the model a device has; s are all stages, counted along the model."""
+    """Which stages of the model a device has, counted along the model."""
 
     IN_TURN = "in turn"
     """Device i has the stages i, i + p, i + 2 p ..."""
@@ -41,33 +36,6 @@ class Placement(StrEnum):
     """Device i has the stages i and 2 p - 1 - i, so the first device has both ends."""
     BOTH_WAYS = "both ways"
     """Device i has the stages i and p - 1 - i of p, each of which is on two devices."""
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Filling:
-    """What the closed forms need of a pipeline; plans in arrays of one shape, or one plan."""
-
-    pipeline: Numbers
-    virtual_stages: Numbers
-    num_microbatches: Numbers
-    slowest_s: Numbers
-    """F + B + W of the slowest device."""
-    others_s: Numbers
-    """F + B + W of all the other devices, added up: (p - 1) times the slowest if all are equal."""
-    forward: Numbers
-    """Share of F in F + B + W."""
-    weight: Numbers
-    """Share of W."""
-
-    @property
-    def input(self) -> Numbers:
-        """Share of B."""
-        return 1.0 - self.forward - self.weight
-
-    @property
-    def missing(self) -> Numbers:
-        """Microbatches fewer than devices."""
-        return _above(self.pipeline - self.num_microbatches)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -83,6 +51,9 @@ class Schedule:
     """Of p, v, m and a device's position: microbatches whose activations it holds at once, times
     the share of its layers that they have passed. A microbatch counts until its weight gradients
     are done, though what those need is less than what the forward kept."""
+    messages: Callable[[Numbers, Numbers, Numbers], Numbers]
+    """Of p, v and m: how many messages between stages a step waits for, where each is shorter than
+    a pass and F = B = W; two more or less than the simulation has."""
     placement: Placement = Placement.IN_TURN
     least_chunks: int = 1
     most_chunks: int | None = 1
@@ -137,140 +108,21 @@ class Schedule:
         return ""
 
 
-def _above(value: Numbers) -> Numbers:
-    """The value, or zero where it is below."""
-    found: Numbers = np.maximum(value, 0.0)
-    return found
-
-
-def _longest(*paths: Numbers) -> Numbers:
-    found: Numbers = paths[0]
-    for path in paths[1:]:
-        found = np.maximum(found, path)
-    return found
-
-
-def _least(first: Numbers, second: Numbers) -> Numbers:
-    found: Numbers = np.minimum(first, second)
-    return found
-
-
-def rounds(num_microbatches: int, pipeline: int) -> tuple[int, ...]:
-    """Microbatches of each round of an interleaved schedule: equal or nearly, and p or more."""
-    count = max(1, num_microbatches // pipeline)
-    length, longer = divmod(num_microbatches, count)
-    return tuple(length + (index < longer) for index in range(count))
-
-
-def _idle_in_turn(at: Filling) -> Numbers:
-    """Fill and drain of 1F1B, which interleaving divides by v.
-
-    Fewer microbatches than devices leave each chunk but the last waiting for the first microbatch
-    to come round: (v - 1)/v (p - m) T.
-    """
-    v = at.virtual_stages
-    return at.others_s / v + (v - 1) / v * at.missing * at.slowest_s
-
-
-def _idle_h1(at: Filling) -> Numbers:
-    """Waiting for the first backward, or fill and drain less the weight gradients put off."""
-    f, b, w = at.forward, at.input, at.weight
-    put_off = _least(at.num_microbatches, at.pipeline) - 1
-    first = at.others_s * b + at.missing * at.slowest_s * f
-    return _longest(first, at.others_s * (f + b) - put_off * at.slowest_s * w)
-
-
-def _idle_h2(at: Filling) -> Numbers:
-    """As ZB-H1 with p - 1 more forwards before the first backward."""
-    f, b, w = at.forward, at.input, at.weight
-    ahead = _least(at.num_microbatches, 2 * at.pipeline - 1)
-    first = at.others_s * b + (at.pipeline - ahead) * at.slowest_s * f
-    drain = at.others_s * (f + b) - (ahead - 1) * at.slowest_s * w
-    fewer = (2 * at.pipeline - 1 - ahead) / 2 * at.slowest_s * (f + b)
-    return _longest(first, drain, fewer)
-
-
-def _idle_v(at: Filling) -> Numbers:
-    """None where F = B = W and m is 2 p - 1 or more."""
-    f, b, w = at.forward, at.input, at.weight
-    ahead = _least(at.num_microbatches, 2 * at.pipeline - 1)
-    drain = at.others_s * b - _above(ahead - at.pipeline) * at.slowest_s * w
-    fewer = _least(2 * at.pipeline - 1 - ahead, at.pipeline - 1) * at.slowest_s
-    uneven = (at.others_s * (b - f) + fewer * (f + b - w)) / 2
-    return _above(_longest(drain + at.missing * at.slowest_s * f, uneven))
-
-
-def _idle_both_ways(at: Filling, inward: Numbers) -> Numbers:
-    """Of 2 (inward + 1) stages, in units of a stage's time.
-
-    DeepSeek give inward (F&B + B + W - 3 W), which with F&B = F + B + W is this formula where
-    F = B; where B is longer, theirs is up to F more, since the middle devices begin with a forward
-    and a backward one after the other.
-    """
-    f, b, w = at.forward, at.input, at.weight
-    begin = _longest(2 * inward * f, inward * (f + b) - f)
-    return _above(begin) + inward * _above(b - w)
-
-
-def _idle_dual(at: Filling) -> Numbers:
-    return at.slowest_s * _idle_both_ways(at, at.pipeline / 2 - 1)
-
-
-def _idle_dual_v(at: Filling) -> Numbers:
-    return at.slowest_s / 2 * _idle_both_ways(at, at.pipeline - 1)
-
-
-def _held_all(p: Numbers, v: Numbers, m: Numbers, position: Numbers) -> Numbers:
-    return m
-
-
-def _held_in_turn(p: Numbers, v: Numbers, m: Numbers, position: Numbers) -> Numbers:
-    """Stage i of 1F1B holds min(m, p - i) microbatches.
-
-    Interleaved, it has done 2 (p - i - 1) + (v - 1) n chunks forward, n the length of a round,
-    before its first backward.
-    """
-    behind = p - position - 1
-    length = np.ceil(m / np.maximum(m // p, 1.0))
-    chunks = np.where(np.equal(v, 1), behind + 1, 2 * behind + (v - 1) * length + 1)
-    return _least(chunks / v, m)
-
-
-def _held_h1(p: Numbers, v: Numbers, m: Numbers, position: Numbers) -> Numbers:
-    return _least(m, p)
-
-
-def _held_h2(p: Numbers, v: Numbers, m: Numbers, position: Numbers) -> Numbers:
-    return _least(m, 2 * p - 1)
-
-
-def _held_v(p: Numbers, v: Numbers, m: Numbers, position: Numbers) -> Numbers:
-    """On the way there and on the way back, half of the device's layers each: p if m allows."""
-    return (_least(m, 2 * p - 1 - position) + _least(m, position + 1)) / 2
-
-
-def _held_dual(p: Numbers, v: Numbers, m: Numbers, position: Numbers) -> Numbers:
-    """In microbatches through one of the device's two stages."""
-    return p + 1
-
-
-def _held_dual_v(p: Numbers, v: Numbers, m: Numbers, position: Numbers) -> Numbers:
-    return p + 0.5
-
-
 SCHEDULES: tuple[Schedule, ...] = (
     Schedule(
         name=ScheduleName.GPIPE,
         title="GPipe",
-        idle_s=_idle_in_turn,
-        held=_held_all,
+        idle_s=filling.idle_in_turn,
+        held=filling.held_all,
+        messages=filling.messages_all_forward,
         source="Huang et al., GPipe (NeurIPS 2019, arXiv 1811.06965) section 2.3",
     ),
     Schedule(
         name=ScheduleName.ONE_FORWARD_ONE_BACKWARD,
         title="1F1B",
-        idle_s=_idle_in_turn,
-        held=_held_in_turn,
+        idle_s=filling.idle_in_turn,
+        held=filling.held_in_turn,
+        messages=filling.messages_in_turn,
         source=(
             "Narayanan et al. (SC21, arXiv 2104.04473) section 2.2: (p - 1)/m of the ideal time; "
             "in flight: Korthikanti et al. (MLSys 2023, arXiv 2205.05198) section 4.2"
@@ -279,8 +131,9 @@ SCHEDULES: tuple[Schedule, ...] = (
     Schedule(
         name=ScheduleName.INTERLEAVED,
         title="interleaved 1F1B",
-        idle_s=_idle_in_turn,
-        held=_held_in_turn,
+        idle_s=filling.idle_in_turn,
+        held=filling.held_in_turn,
+        messages=filling.messages_in_turn,
         least_chunks=2,
         most_chunks=None,
         least_pipeline=2,
@@ -294,16 +147,18 @@ SCHEDULES: tuple[Schedule, ...] = (
     Schedule(
         name=ScheduleName.ZB_H1,
         title="ZB-H1",
-        idle_s=_idle_h1,
-        held=_held_h1,
+        idle_s=filling.idle_h1,
+        held=filling.held_h1,
+        messages=filling.messages_h1,
         least_pipeline=2,
         source="Qi et al. (ICLR 2024, arXiv 2401.10241) table 2: (p - 1)(F + B - W), p in flight",
     ),
     Schedule(
         name=ScheduleName.ZB_H2,
         title="ZB-H2",
-        idle_s=_idle_h2,
-        held=_held_h2,
+        idle_s=filling.idle_h2,
+        held=filling.held_h2,
+        messages=filling.messages_all_forward,
         least_pipeline=2,
         is_skewed=True,
         source=(
@@ -314,8 +169,9 @@ SCHEDULES: tuple[Schedule, ...] = (
     Schedule(
         name=ScheduleName.ZBV,
         title="ZB-V",
-        idle_s=_idle_v,
-        held=_held_v,
+        idle_s=filling.idle_v,
+        held=filling.held_v,
+        messages=filling.messages_v,
         placement=Placement.THERE_AND_BACK,
         least_chunks=2,
         most_chunks=2,
@@ -329,8 +185,9 @@ SCHEDULES: tuple[Schedule, ...] = (
     Schedule(
         name=ScheduleName.DUALPIPE,
         title="DualPipe",
-        idle_s=_idle_dual,
-        held=_held_dual,
+        idle_s=filling.idle_dual,
+        held=filling.held_dual,
+        messages=filling.messages_dual,
         placement=Placement.BOTH_WAYS,
         least_pipeline=2,
         needs_even=True,
@@ -345,8 +202,9 @@ SCHEDULES: tuple[Schedule, ...] = (
     Schedule(
         name=ScheduleName.DUALPIPE_V,
         title="DualPipeV",
-        idle_s=_idle_dual_v,
-        held=_held_dual_v,
+        idle_s=filling.idle_dual_v,
+        held=filling.held_dual_v,
+        messages=filling.messages_plain,
         placement=Placement.THERE_AND_BACK,
         least_chunks=2,
         most_chunks=2,
@@ -420,6 +278,22 @@ def microbatches_held(
     given = (pipeline, virtual_stages, num_microbatches, position)
     p, v, m, place = (np.asarray(part, float) for part in given)
     return _chosen(codes, lambda schedule: schedule.held(p, v, m, place))
+
+
+def messages_waited(
+    codes: npt.ArrayLike,
+    *,
+    pipeline: npt.ArrayLike,
+    virtual_stages: npt.ArrayLike,
+    num_microbatches: npt.ArrayLike,
+) -> npt.NDArray[np.float64]:
+    """Messages between stages that a step waits for, of many plans at once; all arrays broadcast.
+
+    They are sent while their devices work on; one shorter than a pass is waited for only where the
+    next device has nothing else to do.
+    """
+    p, v, m = (np.asarray(part, float) for part in (pipeline, virtual_stages, num_microbatches))
+    return np.where(p > 1, _chosen(codes, lambda schedule: schedule.messages(p, v, m)), 0.0)
 
 
 def _chosen(codes: npt.ArrayLike, of: Callable[[Schedule], Numbers]) -> npt.NDArray[np.float64]:

@@ -87,7 +87,9 @@ def check_fixed(steps: StepModel, parallel: ParallelSpec, num_chips: int) -> Non
     # Chunks of a pipeline that goes there and back may differ by a layer, as stages may.
     is_folded = schedule_of(parallel.schedule or PLAIN).placement is Placement.THERE_AND_BACK
     check_schedule(parallel, model)
-    if parallel.pipeline is not None and layers % chunks and not is_folded:
+    check_layers_per_stage(parallel, model)
+    is_cut = is_folded or bool(parallel.layers_per_stage)
+    if parallel.pipeline is not None and layers % chunks and not is_cut:
         fits = max(divisors(layers, chunks))
         raise PlanError(
             f"parallel.virtual_stages: {chunks} does not divide the {layers} layers of a stage "
@@ -123,6 +125,42 @@ def check_fixed(steps: StepModel, parallel: ParallelSpec, num_chips: int) -> Non
                 f"{least * parallel.sequence_length} or more."
             )
     _check_experts(model, parallel)
+
+
+def check_layers_per_stage(parallel: ParallelSpec, model: ModelSpec) -> None:
+    """Refuse layers per stage that are not those of the model or of the pipeline.
+
+    Raises:
+        PlanError: with the nearest that are.
+    """
+    given = parallel.layers_per_stage
+    if not given:
+        return
+    found = ",".join(str(count) for count in given)
+    total = sum(given)
+    if total != model.num_layers:
+        nearest = list(given)
+        while sum(nearest) != model.num_layers and len(nearest) <= model.num_layers:
+            # A layer more for the shortest stage, or one less for the longest, the last one first.
+            step = 1 if sum(nearest) < model.num_layers else -1
+            least = min(nearest) if step > 0 else max(nearest)
+            place = len(nearest) - 1 - nearest[::-1].index(least)
+            nearest[place] += step
+        if len(nearest) > model.num_layers:
+            nearest = [1] * model.num_layers
+        raise PlanError(
+            f"parallel.layers_per_stage: [{found}] are {total} layers, but {model.name} has "
+            f"{model.num_layers}. Set parallel.layers_per_stage="
+            f"[{','.join(str(count) for count in nearest)}]."
+        )
+    chunks = parallel.virtual_stages or schedule_of(parallel.schedule or PLAIN).least_chunks
+    if parallel.pipeline is None or parallel.pipeline * chunks != len(given):
+        said = "null" if parallel.pipeline is None else f"{parallel.pipeline}"
+        raise PlanError(
+            f"parallel.layers_per_stage: {len(given)} stages, but parallel.pipeline is {said} with "
+            f"{chunks} per chip. Set parallel.pipeline={max(1, len(given) // chunks)}, or "
+            "parallel.virtual_stages to the stages per chip."
+        )
 
 
 def check_schedule(parallel: ParallelSpec, model: ModelSpec) -> None:

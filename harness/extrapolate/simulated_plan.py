@@ -67,7 +67,9 @@ def simulated_pipeline_s(
     """
     p, v, m = plan.pipeline, plan.virtual_stages, plan.num_microbatches
     schedule = schedule_of(plan.schedule, v)
-    along = model_stages(model.num_layers, model.num_dense_layers, p, v, plan.schedule)
+    along = model_stages(
+        model.num_layers, model.num_dense_layers, p, v, plan.schedule, plan.layers_per_stage
+    )
     totals = [stage.num_dense * seconds.dense + stage.num_moe * seconds.moe for stage in along]
     totals[0] += seconds.embedding
     totals[-1] += seconds.head

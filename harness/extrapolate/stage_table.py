@@ -55,13 +55,18 @@ class StageTable:
         """The stages of those plans of the model."""
         # Chunks in turn matter only where the leading layers are unlike the others.
         is_mixed = bool(model.num_moe_layers and model.num_dense_layers)
-        matters = (plans.schedule != schedule_code(PLAIN)) | is_mixed
+        matters = (plans.schedule != schedule_code(PLAIN)) | is_mixed | bool(plans.layers_per_stage)
         chunks = np.where(matters, plans.virtual_stages, 1)
         columns = (plans.pipeline, chunks, plans.schedule)
         alike = distinct(*columns)
         found = [
             stage_kinds(
-                model.num_layers, model.num_dense_layers, int(p), int(v), NAMES[int(schedule)]
+                model.num_layers,
+                model.num_dense_layers,
+                int(p),
+                int(v),
+                NAMES[int(schedule)],
+                plans.layers_per_stage,
             )
             for p, v, schedule in zip(*(column[alike.first] for column in columns), strict=True)
         ]

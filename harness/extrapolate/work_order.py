@@ -11,7 +11,8 @@ from dataclasses import dataclass
 from enum import IntEnum
 from typing import NamedTuple
 
-from harness.extrapolate.schedule import Schedule, ScheduleName, rounds
+from harness.extrapolate.filling import rounds
+from harness.extrapolate.schedule import Schedule, ScheduleName
 
 
 class Pass(IntEnum):

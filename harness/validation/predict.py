@@ -206,4 +206,5 @@ def plan_of(run: Configuration) -> PlanChoice | None:
         zero_stage=parallel.zero_stage if parallel.zero_stage is not None else 1,
         recompute=parallel.recompute or "none",
         schedule=parallel.schedule or "1f1b",
+        layers_per_stage=parallel.layers_per_stage,
     )

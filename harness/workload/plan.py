@@ -28,6 +28,9 @@ class ParallelSpec:
     """What is computed again backward: `none`, `selective` (attention core) or `full`."""
     schedule: str | None = None
     """Order of work in the pipeline; None is 1F1B, interleaved or not, whichever is faster."""
+    layers_per_stage: tuple[int, ...] = ()
+    """Layers of each of the `pipeline` x `virtual_stages` stages along the model; empty is as
+    equal as they can be."""
     max_tensor: int | None = None
     """Most chips of a tensor group when searched, inside a scale-up domain; None is 16."""
     software: str = ""

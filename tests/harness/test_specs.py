@@ -228,6 +228,10 @@ def test_a_tier_says_how_its_switches_and_ports_are() -> None:
             "parallel.schedule: 'zb-h1' is not one of gpipe, 1f1b, interleaved, zb_h1, zb_h2, zbv, "
             "dualpipe, dualpipe_v. Did you mean 'zb_h1'?",
         ),
+        (
+            changed(PARALLEL, layers_per_stage=[8, 0]),
+            "parallel.layers_per_stage: 0 is not a whole number of at least 1",
+        ),
         (changed(PARALLEL, tensor=0), "parallel.tensor: 0 is not a whole number of at least 1"),
         (changed(PARALLEL, zero_stage=4), "parallel.zero_stage: 4 is not 0, 1, 2 or 3"),
         (changed(PARALLEL, recompute="some"), "'some' is not one of none, selective, full"),

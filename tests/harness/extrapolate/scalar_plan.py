@@ -47,7 +47,12 @@ from harness.workload.step import (
 
 def stages(model: ModelSpec, plan: PlanChoice) -> tuple[StageKind, ...]:
     return stage_kinds(
-        model.num_layers, model.num_dense_layers, plan.pipeline, plan.virtual_stages, plan.schedule
+        model.num_layers,
+        model.num_dense_layers,
+        plan.pipeline,
+        plan.virtual_stages,
+        plan.schedule,
+        plan.layers_per_stage,
     )
 
 
@@ -181,6 +186,8 @@ def step(steps: StepModel, plan: PlanChoice) -> dict[str, float]:
         if v > 1:
             between = 2 * v * max(0.0, one - microbatch_s / v / 2)
         message = 2 * (plan.pipeline - 1) * one + m * between
+        if plan.schedule != "1f1b":
+            message = one * float(schedule_of(plan.schedule).messages(plan.pipeline, v, m))
     shared, experts = fullest(steps, plan)
     size = SIZE_BYTES[steps.dtype]
     wire = min(size, GRADIENT_BYTES_ON_WIRE)

@@ -116,3 +116,10 @@ def test_an_exchange_longer_than_the_computation_shows_in_part() -> None:
     busy = Busy(compute=2.0, recompute=1.0, expert=5.0, contention=0.5).hiding_experts(0.1)
     assert busy.expert == 2.0
     assert busy.contention == pytest.approx(0.5 + 0.3)
+
+
+def test_chunks_that_are_set_lie_on_the_stages_in_turn() -> None:
+    stages = stage_kinds(10, 10, 2, 2, "1f1b", (1, 2, 3, 4))
+    assert [stage.num_layers for stage in stages] == [4, 6]
+    folded = stage_kinds(10, 10, 2, 2, "zbv", (1, 2, 3, 4))
+    assert [stage.num_layers for stage in folded] == [5, 5]

@@ -30,7 +30,7 @@ def projected(
     strict: bool = False,
     chip: ChipSpec | None = None,
     device_memory_bytes: float | None = None,
-    **parallel: int | str | None,
+    **parallel: int | str | tuple[int, ...] | None,
 ) -> Projection:
     spec = load_cluster(cluster)
     if num_chips is not None:
@@ -374,3 +374,36 @@ def test_the_pipeline_is_run_piece_by_piece_as_a_check(schedule: str | None) -> 
 def test_without_a_pipeline_there_is_nothing_to_run() -> None:
     found = projected("llama3_8b", num_chips=64, pipeline=1)
     assert not any("piece by piece" in text for text in found.assumptions)
+
+
+def test_layers_of_each_stage_can_be_set() -> None:
+    fixed = {"num_chips": 512, "pipeline": 4, "tensor": 8, "virtual_stages": 1}
+    even = projected("llama3_70b", **fixed).headline
+    uneven = projected("llama3_70b", layers_per_stage=(10, 20, 20, 30), **fixed).headline
+    assert uneven.plan.layers_per_stage == (10, 20, 20, 30)
+    assert "layers 10-20-20-30" in uneven.plan.label
+    assert uneven.step_time_s.value > 1.2 * even.step_time_s.value
+    same = projected("llama3_70b", layers_per_stage=(20, 20, 20, 20), **fixed).headline
+    assert same.step_time_s.value == pytest.approx(even.step_time_s.value)
+
+
+@pytest.mark.parametrize(
+    ("fixed", "words"),
+    [
+        (
+            {"pipeline": 4, "layers_per_stage": (20, 20, 20, 19)},
+            r"\[20,20,20,19\] are 79 layers, .* has 80\. .*=\[20,20,20,20\]\.$",
+        ),
+        ({"pipeline": 4, "layers_per_stage": (20, 20, 20, 22)}, r"=\[20,20,20,20\]\.$"),
+        ({"layers_per_stage": (40, 40)}, r"2 stages, but parallel\.pipeline is null.*pipeline=2"),
+        (
+            {"pipeline": 2, "virtual_stages": 2, "layers_per_stage": (40, 40)},
+            r"2 stages, but parallel\.pipeline is 2 with 2 per chip\. Set parallel\.pipeline=1",
+        ),
+    ],
+)
+def test_layers_per_stage_that_do_not_fit_are_told_those_that_do(
+    fixed: dict[str, object], words: str
+) -> None:
+    with pytest.raises(PlanError, match=r"^parallel\.layers_per_stage: .*" + words):
+        projected("llama3_70b", num_chips=512, **fixed)  # type: ignore[arg-type]

@@ -5,13 +5,13 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from harness.extrapolate.filling import rounds
 from harness.extrapolate.pipeline import StageTimes, bubble_s, layers_in_flight
 from harness.extrapolate.schedule import (
     NAMES,
     SCHEDULES,
     idle_s,
     microbatches_held,
-    rounds,
     schedule_code,
     schedule_of,
 )

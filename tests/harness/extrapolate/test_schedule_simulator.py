@@ -5,7 +5,14 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from harness.extrapolate.pipeline import StageTimes, bubble_s, layers_in_flight
-from harness.extrapolate.schedule import SCHEDULES, Placement, Schedule, schedule_of
+from harness.extrapolate.schedule import (
+    SCHEDULES,
+    Placement,
+    Schedule,
+    messages_waited,
+    schedule_code,
+    schedule_of,
+)
 from harness.extrapolate.schedule_simulator import SimulatedPipeline, StagePasses, simulate
 from harness.extrapolate.work_order import Pass, work_order
 
@@ -203,3 +210,19 @@ def test_skewed_schedules_need_their_idle_time_only_without_a_barrier() -> None:
         if not schedule.is_skewed:
             even = run((schedule, 8, schedule.least_chunks, 32), (1 / 3, 1 / 3, 1 / 3))
             assert even.makespan_s == pytest.approx(even.longest_span_s)
+
+
+@settings(max_examples=100, deadline=None)
+@given(plans())
+def test_a_step_waits_for_as_many_short_messages_as_the_closed_form_says(
+    plan: tuple[Schedule, int, int, int],
+) -> None:
+    schedule, p, v, m = plan
+    thirds = (1 / 3, 1 / 3, 1 / 3)
+    message_s = 1e-4
+    later = run(plan, thirds, message_s=message_s).longest_span_s
+    waited = (later - run(plan, thirds).longest_span_s) / message_s
+    found = messages_waited(
+        schedule_code(schedule.name), pipeline=p, virtual_stages=v, num_microbatches=m
+    )
+    assert float(found) == pytest.approx(waited, abs=2)

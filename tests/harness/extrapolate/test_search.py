@@ -14,7 +14,7 @@ from harness.extrapolate.lookup import Lookup
 from harness.extrapolate.memory import memory_use
 from harness.extrapolate.pipeline import most_layers
 from harness.extrapolate.plan_step import step_time
-from harness.extrapolate.plans import PlanTable
+from harness.extrapolate.plans import PlanTable, columns
 from harness.extrapolate.search import MAX_ALTERNATIVES, best_plan, check_fixed
 from harness.extrapolate.step import StepModel
 from harness.projection import PlanChoice
@@ -49,7 +49,7 @@ def test_every_plan_is_legal_and_there_once(model: str, num_chips: int) -> None:
     assert (plans.tensor * plans.context * plans.data % plans.expert == 0).all()
     layers = [most_layers(spec.num_layers, int(p)) for p in plans.pipeline]
     assert (np.array(layers) % plans.virtual_stages == 0).all()
-    rows = np.stack([getattr(plans, field.name) for field in dataclasses.fields(plans)], axis=1)
+    rows = np.stack([getattr(plans, name) for name in columns()], axis=1)
     assert len(np.unique(rows, axis=0)) == len(plans)
 
 
