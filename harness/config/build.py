@@ -11,7 +11,15 @@ from typing import Any
 from omegaconf import DictConfig, OmegaConf
 
 from harness.cases import CHECK_ROLE, CLOSURE_ROLE, ROOF_ROLE, Case, distinct
-from harness.config.specs import cluster_spec, load_chip, model_spec, parallel_spec
+from harness.config import bounds
+from harness.config.specs import (
+    Group,
+    cluster_spec,
+    list_names,
+    load_chip,
+    model_spec,
+    parallel_spec,
+)
 from harness.device.chip import ChipSpec
 from harness.device.request import DeviceRequest, FakeOptions, Fault
 from harness.errors import ConfigError, PlanError, did_you_mean, unknown_name
@@ -225,6 +233,9 @@ def project_request(config: DictConfig, config_dirs: Sequence[Path] = ()) -> Pro
     """
     data = _plain(config)
     cluster = cluster_spec(data["cluster"])
+    chips = list_names(Group.CHIP, config_dirs)
+    if cluster.chip not in ("this", *chips):
+        raise unknown_name("cluster.chip", Group.CHIP, cluster.chip, chips)
     return ProjectRequest(
         model=model_spec(data["model"]),
         cluster=cluster,
@@ -242,7 +253,7 @@ def _tracking(data: Mapping[str, Any]) -> TrackingRequest:
     return TrackingRequest(
         is_enabled=bool(data["enabled"]),
         is_required=bool(data["required"]),
-        timeout_s=float(data["timeout_s"]),
+        timeout_s=bounds.number("tracking.timeout_s", data["timeout_s"], is_optional=False),
     )
 
 

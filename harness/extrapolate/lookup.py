@@ -242,8 +242,9 @@ class Lookup:
             rate = self.sheet.bytes_per_s * MEMORY_SHARE_OF_PEAK.value
             return cost.num_bytes / rate, MEMORY_SHARE_OF_PEAK.spread
         raise ConfigError(
-            f"chip {self.chip.name}: the memory bandwidth is n/a, so {problem.id} has no time. "
-            f"Measure the chip (`chipscale run`) or set memory_bandwidth_gb_per_s in its file."
+            f"chip.memory_bandwidth_gb_per_s: that of {self.chip.name} is n/a, so {problem.id} has "
+            f"no time. Write it into configs/chip/{self.chip.name}.yaml, or measure the chip "
+            "(`chipscale run`)."
         )
 
     def _matrix_time(self, problem: Problem, cost: Cost) -> tuple[float, float]:
@@ -268,8 +269,8 @@ class Lookup:
             rate = peak * BEST_SHARE_OF_PEAK.value * share.value
             return cost.flops / rate, share.spread * BEST_SHARE_OF_PEAK.spread
         raise ConfigError(
-            f"chip {self.chip.name}: the {dtype} rate is n/a, so {problem.id} has no time. "
-            f"Measure the chip with {dtype} products (`chipscale run`), or set "
+            f"chip.peak_tflops.{dtype}: that of {self.chip.name} is n/a, so {problem.id} has no "
+            f"time. Measure the chip with {dtype} products (`chipscale run`), or set "
             f"parallel.dtype to one of {self._known_dtypes()}."
         )
 

@@ -13,6 +13,13 @@ from dataclasses import dataclass, replace
 from harness.errors import PlanError
 from harness.extrapolate.memory import MemoryUse, memory_use
 from harness.extrapolate.pipeline import most_layers
+from harness.extrapolate.plan_errors import (
+    changes,
+    more_chips_text,
+    nothing_legal,
+    replica_too_large,
+    too_large,
+)
 from harness.extrapolate.step import StepModel, StepTime
 from harness.projection import PlanChoice
 from harness.units import GIBI
@@ -31,6 +38,13 @@ BATCH_TOLERANCE = 0.1
 """A step may have this share more or fewer tokens than asked, so that every replica is busy."""
 MAX_UNEVEN_SHARE = 0.06
 """Stages may be short of this share of all layers; more is waste that no plan needs."""
+
+
+FIXABLE = (
+    *("tensor", "pipeline", "data", "expert", "context"),
+    *("virtual_stages", "microbatch_size", "zero_stage", "recompute"),
+)
+"""What a `ParallelSpec` may fix of a plan."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -219,10 +233,7 @@ def check_fixed(steps: StepModel, parallel: ParallelSpec, num_chips: int) -> Non
     replica = first.num_chips // first.data
     most = num_chips // replica
     if most < 1:
-        raise PlanError(
-            f"{product}, and one replica needs {replica}, but cluster.num_chips is {num_chips}. "
-            f"Set smaller degrees, or cluster.num_chips={replica} or more."
-        )
+        raise replica_too_large(product, replica, num_chips)
     all_fixed = None not in (parallel.tensor, parallel.pipeline, parallel.data)
     if first.num_chips > num_chips or (all_fixed and first.data < most):
         idle = num_chips - most * replica
@@ -273,6 +284,7 @@ def memory_error(
     steps: StepModel, parallel: ParallelSpec, num_chips: int, memory_limit: float
 ) -> PlanError:
     """Why nothing fits: the leanest plan's memory by part, and the nearest plan that does fit."""
+    fixed = {name: getattr(parallel, name) for name in FIXABLE}
     leanest: tuple[float, int, PlanChoice, MemoryUse] | None = None
     for index, found in enumerate(candidates(steps, parallel, num_chips)):
         plan = found.plan(zero_stages(parallel, found.pipeline)[-1])
@@ -280,12 +292,8 @@ def memory_error(
         if leanest is None or use.total_bytes < leanest[0]:
             leanest = (use.total_bytes, index, plan, use)
     if leanest is None:
-        return PlanError(
-            f"parallel: no plan of {num_chips} chips cuts {steps.model.name} evenly with the "
-            "degrees that are fixed. Set some of them to null, which searches them."
-        )
-    total, _, plan, use = leanest
-    parts = " + ".join(f"{name} {part / GIBI:.1f}" for name, part in use.parts if part > 0)
+        return nothing_legal(steps.model.name, num_chips, fixed)
+    _, _, plan, use = leanest
     free = replace(
         parallel,
         tensor=None,
@@ -297,13 +305,17 @@ def memory_error(
         recompute=None,
     )
     nearest = best_plan(steps, free, num_chips, memory_limit)
-    advice = (
-        f"{nearest.plan.label} fits "
-        f"({nearest.memory.total_bytes / GIBI:.1f} GiB): set its degrees, or null to search."
-        if nearest is not None
-        else "No plan fits: take more chips, a chip with more memory or a smaller model."
-    )
-    return PlanError(
-        f"parallel: {plan.label} needs {parts} = {total / GIBI:.1f} GiB per chip, but a chip has "
-        f"{memory_limit / GIBI:.1f} GiB. {advice}"
-    )
+    if nearest is not None:
+        size = nearest.memory.total_bytes / GIBI
+        chosen = {name: getattr(nearest.plan, name) for name in FIXABLE}
+        advice = f"{nearest.plan.label} fits ({size:.1f} GiB). Set {changes(fixed, chosen)}."
+        return too_large(plan.label, use.parts, memory_limit, advice)
+
+    def fits(count: int) -> bool:
+        larger = steps.cluster.with_num_chips(count)
+        model = StepModel.of(steps.model, larger, steps.lookup, free)
+        return best_plan(model, free, count, memory_limit) is not None
+
+    most = steps.cluster.tiers[-1].chips
+    advice = more_chips_text(fits, steps.model.name, num_chips, most)
+    return too_large(plan.label, use.parts, memory_limit, advice)
