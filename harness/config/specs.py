@@ -186,14 +186,14 @@ def _tier(reader: Reader) -> NetworkTier:
     efficiency = reader.number("efficiency")
     if efficiency > 1:
         raise ConfigError(
-            f"{reader.key}.efficiency: {efficiency:g} is more than 1. It is the share of the "
-            f"bandwidth that large messages reach. Set {reader.key}.efficiency=1 or less."
+            f"{reader.key}.efficiency: {plain(efficiency)} is more than 1. It is the share of "
+            f"the bandwidth that large messages reach. Set {reader.key}.efficiency=1 or less."
         )
     oversubscription = reader.optional_number("oversubscription") or 1.0
     if oversubscription < 1:
         raise ConfigError(
-            f"{reader.key}.oversubscription: {oversubscription:g} is less than 1, which is full "
-            f"bisection bandwidth. Set {reader.key}.oversubscription=1 or more."
+            f"{reader.key}.oversubscription: {plain(oversubscription)} is less than 1, which is "
+            f"full bisection bandwidth. Set {reader.key}.oversubscription=1 or more."
         )
     tier = NetworkTier(
         name=reader.text("name"),
