@@ -51,7 +51,8 @@ gpu-check-plan: $(STAMP)
 	@$(BIN)/chipscale run suite=correctness measure=check device=cuda plan=$(PLANS)/1-correctness.json
 	@$(BIN)/chipscale run suite=roofs device=cuda plan=$(PLANS)/2-roofs.json
 	@$(BIN)/chipscale run suite=kernels device=cuda plan=$(PLANS)/3-kernels.json
-	@$(BIN)/chipscale run suite=closure_gpu device=cuda plan=$(PLANS)/4-closure.json
+	@$(BIN)/chipscale run suite=closure_gpu 'impls=[torch,triton]' device=cuda \
+	  plan=$(PLANS)/4-closure.json
 	@$(BIN)/chipscale tune op=all suite=kernels device=cuda plan=$(PLANS)/5-tuning.json
 
 gpu-check:
