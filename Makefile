@@ -42,24 +42,26 @@ bench-extrapolate: $(STAMP)
 	  $(BIN)/python -m tests.benchmarks.extrapolate $(ARGS)
 
 # What only a GPU can show, in under 9 minutes: every op right, the chip's best rates, every op timed
-# against its alternatives, and tuned. Needs python, torch and triton alone once the plans are there;
-# goes on where it was stopped.
+# against its alternatives, whole layers against the sum of their ops, and kernels tuned. Needs python,
+# torch and triton alone once the plans are there; goes on where it was stopped.
 #     make gpu-check OUT=results/gpu-check          with GPU_PYTHON=python3 on a bare host
 OUT ?= results/gpu-check
 PLANS := build/gpu-check
 GPU_PYTHON ?= $(BIN)/python
 COMPILERS ?= $(shell nproc)
-SECONDS_EACH ?= 130
+SECONDS_EACH ?= 105
 
 gpu-check-plan: $(STAMP)
 	@mkdir -p $(PLANS)
 	@$(BIN)/chipscale run suite=correctness measure=check device=cuda plan=$(PLANS)/1-correctness.json
 	@$(BIN)/chipscale run suite=roofs device=cuda plan=$(PLANS)/2-roofs.json
 	@$(BIN)/chipscale run suite=kernels device=cuda plan=$(PLANS)/3-kernels.json
-	@$(BIN)/chipscale tune op=all suite=kernels device=cuda plan=$(PLANS)/4-tuning.json
+	@$(BIN)/chipscale run suite=closure_gpu 'impls=[torch,triton]' device=cuda \
+	  plan=$(PLANS)/4-closure.json
+	@$(BIN)/chipscale tune op=all suite=kernels device=cuda plan=$(PLANS)/5-tuning.json
 
 gpu-check:
-	@test -e $(PLANS)/4-tuning.json || $(MAKE) gpu-check-plan
+	@test -e $(PLANS)/5-tuning.json || $(MAKE) gpu-check-plan
 	@failed=0; for plan in $(PLANS)/*.json; do \
 	  echo "== $$plan"; \
 	  $(GPU_PYTHON) -m harness.worker $$plan $(OUT)/$$(basename $$plan .json) \

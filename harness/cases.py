@@ -9,6 +9,9 @@ from kernels.tuning import Config
 CHECK_ROLE = "check"
 """The role of the cases that are there to be right, at sizes too small to say anything of speed."""
 
+CLOSURE_ROLE = "closure"
+"""The role of the cases that hold a whole layer against the sum of its ops."""
+
 ROOF_ROLE = "roof"
 """The role of the cases whose best rates are the measured roofs."""
 

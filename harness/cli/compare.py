@@ -6,10 +6,12 @@ from collections import Counter
 from rich.console import Console
 from rich.table import Table
 
+from harness.closure import closures_of
 from harness.compare import TOLERANCE, ComparedRuns, Comparison, Verdict, compare_records
 from harness.errors import NothingMeasured
 from harness.judgement import proof_warnings
 from harness.record import SHORT_RESOLUTIONS
+from harness.report.closure_table import compared_lines
 from harness.report.rows import environment_warnings
 from harness.results import accepted, result_rows, short_text
 from harness.run import find_run
@@ -55,6 +57,8 @@ def main(options: argparse.Namespace) -> int:
         f"{significant(100 * tolerance)} % are called same).",
         markup=False,
     )
+    for line in compared_lines(closures_of(ours), closures_of(theirs)):
+        console.print(line, markup=False, soft_wrap=True)
     if compared.different_protocol:
         console.print(
             f"FORCED: {len(compared.different_protocol)} cases were measured by different "

@@ -8,6 +8,7 @@ from pathlib import Path
 from rich.console import Console
 
 from harness.cli.render import render_reports
+from harness.cli.run_closure import keep_closures
 from harness.cli.run_roofs import settle_roofs
 from harness.config.build import RunRequest, TrackingRequest
 from harness.config.calibration import shipped_calibration
@@ -19,6 +20,7 @@ from harness.fleet import SWEEP_TAG, keep_spread
 from harness.judgement import proof_warnings
 from harness.projection import Projection
 from harness.record import FAILURES, Record
+from harness.report.closure_table import closure_view
 from harness.report.rows import wall_time_text
 from harness.report.spread_table import spread_view
 from harness.report.table import projection_view, results_view, roofs_view
@@ -72,6 +74,10 @@ def show_results(
     if any(roof.is_searched and roof.run_id == run_id for roof in roofs.roofs):
         console.print()
         console.print(roofs_view(roofs))
+    closures = keep_closures(folder)
+    if closures:
+        console.print()
+        console.print(closure_view(closures))
     for warning in proof_warnings(folder.proof):
         console.print(f"warning: {warning}", style="yellow", markup=False, soft_wrap=True)
     wall_time = wall_time_of(records)

@@ -9,6 +9,7 @@ from rich.console import Console
 
 from harness.cli.finish import vendors_of
 from harness.cli.render import render_reports
+from harness.cli.run_closure import keep_closures
 from harness.config.this_chip import chip_name
 from harness.errors import NothingMeasured, RecordError
 from harness.run import RUNS, close_run
@@ -42,6 +43,7 @@ def main(options: argparse.Namespace) -> int:
                 soft_wrap=True,
             )
         if not (folder.path / REPORT_HTML).exists():
+            keep_closures(folder)
             render_reports(folder)
     results = sync(folders, tracking_target(results_dir), budget_s=BUDGET_S, vendors=vendors_of())
     for result in results:

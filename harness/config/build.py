@@ -10,14 +10,22 @@ from typing import Any
 
 from omegaconf import DictConfig, OmegaConf
 
-from harness.cases import CHECK_ROLE, ROOF_ROLE, Case, distinct
-from harness.config.specs import cluster_spec, load_chip, model_spec, parallel_spec
+from harness.cases import CHECK_ROLE, CLOSURE_ROLE, ROOF_ROLE, Case, distinct
+from harness.config import bounds
+from harness.config.specs import (
+    Group,
+    cluster_spec,
+    list_names,
+    load_chip,
+    model_spec,
+    parallel_spec,
+)
 from harness.device.chip import ChipSpec
 from harness.device.request import DeviceRequest, FakeOptions, Fault
 from harness.errors import ConfigError, PlanError, did_you_mean, unknown_name
 from harness.extrapolate.cluster import ClusterSpec
 from harness.measure.policy import Cache, Launch, MeasurePolicy, Values
-from harness.workload.layer import layer_problems
+from harness.workload.layer import is_layer, layer_problems, work_of_layer
 from harness.workload.model import ModelSpec
 from harness.workload.plan import ParallelSpec
 from harness.workload.step import Phase, Shard, phase_problems
@@ -228,6 +236,9 @@ def project_request(config: DictConfig, config_dirs: Sequence[Path] = ()) -> Pro
     """
     data = _plain(config)
     cluster = cluster_spec(data["cluster"])
+    chips = list_names(Group.CHIP, config_dirs)
+    if cluster.chip not in ("this", *chips):
+        raise unknown_name("cluster.chip", Group.CHIP, cluster.chip, chips)
     return ProjectRequest(
         model=model_spec(data["model"]),
         cluster=cluster,
@@ -245,7 +256,7 @@ def _tracking(data: Mapping[str, Any]) -> TrackingRequest:
     return TrackingRequest(
         is_enabled=bool(data["enabled"]),
         is_required=bool(data["required"]),
-        timeout_s=float(data["timeout_s"]),
+        timeout_s=bounds.number("tracking.timeout_s", data["timeout_s"], is_optional=False),
     )
 
 
@@ -425,6 +436,62 @@ def _entries(data: Any, key: str, role: str) -> list[_Wanted]:
     ]
 
 
+def _closures(data: Any, model: ModelSpec, dtype: str, key: str) -> list[_Wanted]:
+    """Whole layers and the ops that they are made of.
+
+    Either sizes, `{op: dense_layer, mode: training, axes: {...}}`, or a part of the model,
+    `{phase: training, tensor: 1, ...}`; with `caches: [cold, hot]` the ops in both states.
+
+    A layer stands in the middle of its ops, so that a steady drift of the chip's speed makes the
+    ops neither faster nor slower than the layer, taken together.
+    """
+    own = ("caches", "impls")
+    if not isinstance(data, Mapping):
+        raise ConfigError(f"{key}: {data!r} is not a table of keys. Write {{phase: training}}.")
+    caches, impls = data.get("caches", [""]), data.get("impls", IMPLS)
+    for name, value in (("caches", caches), ("impls", impls)):
+        if isinstance(value, str) or not isinstance(value, Sequence):
+            raise ConfigError(f"{key}.{name}: {value!r} is not a list. Write {name}: [{value}].")
+    for index, cache in enumerate(caches):
+        if cache:
+            _one_of(cache, list(Cache), f"{key}.caches[{index}]")
+    named = _impls(impls, f"{key}.impls")
+    sizes = {name: value for name, value in data.items() if name not in own}
+    found: list[_Wanted] = []
+    for layer in _whole_layers(sizes, model, dtype, key):
+        try:
+            ops = [item.problem for item in work_of_layer(layer)]
+        except PlanError as error:
+            raise ConfigError(f"{key}: {error}") from None
+        wanted = [
+            _Wanted(problem=op, role=CLOSURE_ROLE, cache=cache, impls=named)
+            for op in ops
+            for cache in caches
+        ]
+        middle = len(wanted) // 2
+        whole = _Wanted(problem=layer, role=CLOSURE_ROLE, impls=named)
+        found += [*wanted[:middle], whole, *wanted[middle:]]
+    return found
+
+
+def _whole_layers(
+    sizes: Mapping[str, Any], model: ModelSpec, dtype: str, key: str
+) -> tuple[Problem, ...]:
+    if "op" not in sizes:
+        phase, shard = _shard(sizes, dtype, key)
+        try:
+            return layer_problems(model, shard, phase)
+        except PlanError as error:
+            raise ConfigError(f"{key}: {error}") from None
+    layer = _problem({"dtype": dtype, **sizes}, key)
+    if not is_layer(layer):
+        layers = [name for name in registry.names() if registry.outline(name).is_block]
+        raise ConfigError(
+            f"{key}.op: '{layer.op}' is no whole layer. Allowed: {', '.join(layers)}."
+        )
+    return (layer,)
+
+
 def _several(value: Any) -> list[Any]:
     """The values of a list, or the only one."""
     return value if isinstance(value, list) and value else [value]
@@ -482,7 +549,7 @@ def _phase_problems(model: ModelSpec, shard: Shard, phase: Phase) -> tuple[Probl
 
 
 def _cases(suite: Any, model: ModelSpec, impls: Sequence[str]) -> tuple[Case, ...]:
-    """The roofs, the layers and problems of the model in each phase, and further ones, in order."""
+    """Roofs, closures, layers and problems of the model by phase, and further ones, in order."""
     _check_keys(
         suite,
         (
@@ -498,9 +565,12 @@ def _cases(suite: Any, model: ModelSpec, impls: Sequence[str]) -> tuple[Case, ..
             "products",
             "memory",
             "cache",
+            "caches",
+            "implementations",
             "transfer",
             "ops",
             "layers",
+            "closure",
             "phases",
             "roofs",
             "problems",
@@ -508,7 +578,7 @@ def _cases(suite: Any, model: ModelSpec, impls: Sequence[str]) -> tuple[Case, ..
         ),
         "suite",
     )
-    for name in ("ops", "layers", "phases", "roofs", "problems", "checks"):
+    for name in ("ops", "layers", "closure", "phases", "roofs", "problems", "checks"):
         if suite.get(name) is not None and not isinstance(suite[name], list):
             raise ConfigError(
                 f"suite.{name}: '{suite[name]}' is not a list. Write suite.{name}=[{suite[name]}]."
@@ -524,6 +594,11 @@ def _cases(suite: Any, model: ModelSpec, impls: Sequence[str]) -> tuple[Case, ..
         for entry in _entries(data, f"suite.roofs[{index}]", ROOF_ROLE)
     ]
     dtype = _one_of(suite.get("dtype", "bf16"), MODEL_DTYPES, "suite.dtype")
+    wanted += [
+        entry
+        for index, data in enumerate(suite.get("closure") or ())
+        for entry in _closures(data, model, dtype, f"suite.closure[{index}]")
+    ]
     for name, problems in (("layers", layer_problems), ("phases", _phase_problems)):
         for index, data in enumerate(suite.get(name) or ()):
             key = f"suite.{name}[{index}]"
@@ -553,6 +628,6 @@ def _cases(suite: Any, model: ModelSpec, impls: Sequence[str]) -> tuple[Case, ..
     )
     if not cases:
         raise ConfigError(
-            "suite: it asks for no case. Add layers, phases, roofs, problems or checks."
+            "suite: it asks for no case. Add layers, closure, phases, roofs, problems or checks."
         )
     return cases

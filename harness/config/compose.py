@@ -189,12 +189,15 @@ def _is_group(override: Override) -> bool:
 
 def _check_groups(overrides: Sequence[Override], config_dirs: Sequence[Path]) -> None:
     for override in overrides:
-        if _is_group(override):
-            group, name = override.key_or_group, str(override.value())
+        is_group = override.key_or_group in GROUPS and not isinstance(override.value(), dict)
+        if is_group:
+            # A number, true or null is no name of a file either.
+            group = override.key_or_group
+            name = str(override.input_line).partition("=")[2]
             names = list_names(group, config_dirs)
             if group == "device":
                 names = (*names, *plugin_names())
-            if name not in names:
+            if not _is_group(override) or str(override.value()) not in names:
                 raise unknown_name(group, group, name, names)
 
 

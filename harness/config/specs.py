@@ -6,8 +6,7 @@ Every error names the key, the value, what is allowed and what to do. Quick: no 
 import importlib.resources
 import itertools
 import math
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Mapping, Sequence
 from enum import StrEnum
 from functools import cache
 from importlib.resources.abc import Traversable
@@ -15,8 +14,10 @@ from pathlib import Path
 
 import yaml
 
+from harness.config.bounds import plain
+from harness.config.reader import Reader
 from harness.device.chip import ChipSpec
-from harness.errors import ConfigError, did_you_mean, unknown_name
+from harness.errors import ConfigError, unknown_name
 from harness.extrapolate.cluster import (
     ALGORITHMS,
     DEFAULT_ALGORITHMS,
@@ -27,15 +28,18 @@ from harness.extrapolate.cluster import (
 from harness.extrapolate.schedule import NAMES as SCHEDULE_NAMES
 from harness.extrapolate.topology import TOPOLOGIES
 from harness.units import GIBI, GIGA, KILO, MEBI, TERA
+from harness.workload.divisors import largest_divisor
 from harness.workload.model import Experts, LatentAttention, ModelSpec, StateSpace
 from harness.workload.plan import ParallelSpec
 from kernels import registry
 
 BYTES_PER_GBIT = GIGA / 8
-PEAK_DTYPES = ("fp64", "fp32", "tf32", "bf16", "fp16", "fp8", "fp4", "int8")
 COMPUTE_DTYPES = ("bf16", "fp16", "fp32")
 LINEAR_DTYPES = ("", "fp8", "int8", "fp4")
 RECOMPUTE = ("none", "selective", "full")
+MOST_LAYERS = 1_000
+"""As the deepest published transformer (DeepNet, arXiv 2203.00555); stages are searched layer by
+layer, and more of them would take minutes."""
 
 
 class Group(StrEnum):
@@ -45,190 +49,6 @@ class Group(StrEnum):
     MODEL = "model"
     CLUSTER = "cluster"
     PARALLEL = "parallel"
-
-
-@dataclass(slots=True)
-class _Reader:
-    """Takes keys out of one mapping, checks them, and refuses what is left over."""
-
-    data: Mapping[str, object]
-    key: str
-    used: set[str] = field(default_factory=set)
-
-    def _error(self, name: str, value: object, allowed: str, advice: str) -> ConfigError:
-        return ConfigError(f"{self.key}.{name}: {value!r} is not {allowed}. {advice}")
-
-    def _take(self, name: str) -> object:
-        self.used.add(name)
-        return self.data.get(name)
-
-    def _required(self, name: str, allowed: str) -> object:
-        value = self._take(name)
-        if value is None:
-            raise ConfigError(f"{self.key}.{name}: missing; it must be {allowed}. Add it.")
-        return value
-
-    def text(self, name: str, default: str | None = None) -> str:
-        value = self._take(name)
-        if value is None and default is not None:
-            return default
-        if not isinstance(value, str) or (default is None and not value):
-            if value is None:
-                raise ConfigError(f"{self.key}.{name}: missing; it must be a text. Add it.")
-            raise self._error(name, value, "a text", "Put it in quotes.")
-        return value
-
-    def choice(self, name: str, allowed: Sequence[str], default: str | None = None) -> str:
-        value = self.text(name, default)
-        if value not in allowed:
-            raise self._error(
-                name,
-                value,
-                f"one of {', '.join(allowed)}",
-                f"{did_you_mean(value, allowed)}Set {self.key}.{name}={allowed[0]} or another.",
-            )
-        return value
-
-    def flag(self, name: str, default: bool) -> bool:
-        value = self._take(name)
-        if value is None:
-            return default
-        if not isinstance(value, bool):
-            raise self._error(name, value, "true or false", f"Set {self.key}.{name}=true or false.")
-        return value
-
-    def optional_number(self, name: str, *, above: float = 0.0) -> float | None:
-        """A finite number greater than `above`, or None when absent or null."""
-        value = self._take(name)
-        if value is None:
-            return None
-        if (
-            isinstance(value, bool)
-            or not isinstance(value, int | float)
-            or not math.isfinite(value)
-            or value <= above
-        ):
-            raise self._error(
-                name,
-                value,
-                f"a finite number greater than {above:g}",
-                "Write null when it is not known." if above == 0.0 else "Correct it.",
-            )
-        return float(value)
-
-    def number(self, name: str, *, above: float = 0.0) -> float:
-        self._required(name, f"a finite number greater than {above:g}")
-        value = self.optional_number(name, above=above)
-        assert value is not None
-        return value
-
-    def optional_count(self, name: str, *, least: int = 1) -> int | None:
-        """A whole number of at least `least`, or None when absent or null."""
-        value = self._take(name)
-        if value is None:
-            return None
-        if isinstance(value, bool) or not isinstance(value, int) or value < least:
-            raise self._error(
-                name,
-                value,
-                f"a whole number of at least {least}",
-                f"Set {self.key}.{name}={least} or more.",
-            )
-        return value
-
-    def count(self, name: str, *, least: int = 1, default: int | None = None) -> int:
-        if default is None:
-            self._required(name, f"a whole number of at least {least}")
-        value = self.optional_count(name, least=least)
-        if value is None:
-            assert default is not None
-            return default
-        return value
-
-    def optional_share(self, name: str) -> float | None:
-        """A number above 0 and up to 1, or None when absent or null."""
-        value = self.optional_number(name)
-        if value is not None and value > 1:
-            raise self._error(name, value, "a share between 0 and 1", f"Set {self.key}.{name}=1.")
-        return value
-
-    def counts(self, name: str) -> tuple[int, ...]:
-        """Whole numbers of at least 1; none when absent or null."""
-        value = self._take(name)
-        if value is None:
-            return ()
-        if not isinstance(value, Sequence) or isinstance(value, str) or not value:
-            raise self._error(
-                name, value, "a list of whole numbers", f"Write {name}: [16, 20, 28]."
-            )
-        for item in value:
-            if isinstance(item, bool) or not isinstance(item, int) or item < 1:
-                raise self._error(name, item, "a whole number of at least 1", "Correct it.")
-        return tuple(value)
-
-    def choices(
-        self, name: str, allowed: Sequence[str], default: tuple[str, ...]
-    ) -> tuple[str, ...]:
-        """Some of the allowed texts; the default when absent or null."""
-        values = self.texts(name)
-        for value in values:
-            if value not in allowed:
-                raise self._error(
-                    name,
-                    value,
-                    f"one of {', '.join(allowed)}",
-                    f"{did_you_mean(value, allowed)}Write {name}: [{', '.join(default)}].",
-                )
-        return values or default
-
-    def rates(self, name: str, scale: float) -> tuple[tuple[str, float], ...]:
-        """Positive numbers by data type; a type that is absent or null is unknown."""
-        table = self._take(name)
-        if table is None:
-            return ()
-        if not isinstance(table, Mapping):
-            raise self._error(name, table, "a table by data type", "Write {bf16: 989}.")
-        reader = _Reader(table, f"{self.key}.{name}")
-        found = [(dtype, reader.optional_number(dtype)) for dtype in PEAK_DTYPES]
-        reader.finish()
-        return tuple((dtype, value * scale) for dtype, value in found if value is not None)
-
-    def texts(self, name: str) -> tuple[str, ...]:
-        value = self._take(name)
-        if value is None:
-            return ()
-        if not isinstance(value, Sequence) or isinstance(value, str):
-            raise self._error(name, value, "a list of texts", f"Write {name}: [...].")
-        for item in value:
-            if not isinstance(item, str):
-                raise self._error(name, item, "a text", "Put it in quotes.")
-        return tuple(value)
-
-    def nested(self, name: str) -> "_Reader | None":
-        value = self._take(name)
-        if value is None:
-            return None
-        if not isinstance(value, Mapping):
-            raise self._error(name, value, "a table of keys", "Indent its keys below it.")
-        return _Reader(value, f"{self.key}.{name}")
-
-    def list_of_tables(self, name: str) -> Iterator["_Reader"]:
-        value = self._required(name, "a list of tables")
-        if not isinstance(value, Sequence) or isinstance(value, str) or not value:
-            raise self._error(name, value, "a list of tables", "Begin each with a dash.")
-        for index, item in enumerate(value):
-            if not isinstance(item, Mapping):
-                raise self._error(f"{name}[{index}]", item, "a table of keys", "Indent its keys.")
-            yield _Reader(item, f"{self.key}.{name}[{index}]")
-
-    def finish(self) -> None:
-        """Refuse keys that nobody asked for."""
-        for name in self.data:
-            if name not in self.used:
-                raise ConfigError(
-                    f"{self.key}.{name}: no such key. {did_you_mean(str(name), self.used)}"
-                    f"Allowed are {', '.join(sorted(self.used))}."
-                )
 
 
 def _scaled(value: float | None, scale: float) -> float | None:
@@ -241,7 +61,7 @@ def chip_spec(data: Mapping[str, object], key: str = "chip") -> ChipSpec:
     Raises:
         ConfigError: naming the key, its value and what is allowed.
     """
-    reader = _Reader(data, key)
+    reader = Reader(data, key)
     chip = ChipSpec(
         name=reader.text("name"),
         title=reader.text("title"),
@@ -272,13 +92,14 @@ def chip_spec(data: Mapping[str, object], key: str = "chip") -> ChipSpec:
         peak = chip.peak(dtype)
         if peak is not None and achieved > peak:
             raise ConfigError(
-                f"{key}.achievable_tflops.{dtype}: {achieved / TERA:g} is more than the peak of "
-                f"{peak / TERA:g}. One of the two is wrong; correct it or write null."
+                f"{key}.achievable_tflops.{dtype}: {plain(achieved / TERA)} is more than the peak, "
+                f"{key}.peak_tflops.{dtype}, of {plain(peak / TERA)}; one of the two is wrong. "
+                f"Set {key}.achievable_tflops.{dtype}={plain(peak / TERA)} or less, or null."
             )
     return chip
 
 
-def _latent_attention(reader: _Reader | None) -> LatentAttention | None:
+def _latent_attention(reader: Reader | None) -> LatentAttention | None:
     if reader is None:
         return None
     latent = LatentAttention(
@@ -292,7 +113,7 @@ def _latent_attention(reader: _Reader | None) -> LatentAttention | None:
     return latent
 
 
-def _experts(reader: _Reader | None, num_layers: int) -> Experts | None:
+def _experts(reader: Reader | None, num_layers: int) -> Experts | None:
     if reader is None:
         return None
     experts = Experts(
@@ -312,12 +133,12 @@ def _experts(reader: _Reader | None, num_layers: int) -> Experts | None:
         if value > most:
             raise ConfigError(
                 f"{reader.key}.{name}: {value} is more than the {most} {what}. "
-                f"Set it to at most {most}."
+                f"Set {reader.key}.{name}={most} or less."
             )
     return experts
 
 
-def _state_space(reader: _Reader | None, experts: Experts | None) -> StateSpace | None:
+def _state_space(reader: Reader | None, experts: Experts | None) -> StateSpace | None:
     if reader is None:
         return None
     space = StateSpace(
@@ -342,8 +163,8 @@ def model_spec(data: Mapping[str, object], key: str = "model") -> ModelSpec:
     Raises:
         ConfigError: naming the key, its value and what is allowed.
     """
-    reader = _Reader(data, key)
-    num_layers = reader.count("num_layers")
+    reader = Reader(data, key)
+    num_layers = reader.count("num_layers", most=MOST_LAYERS)
     experts = _experts(reader.nested("experts"), num_layers)
     space = _state_space(reader.nested("state_space"), experts)
     has_network = experts is None or (experts.num_dense_layers > 0 and space is None)
@@ -380,7 +201,7 @@ def model_spec(data: Mapping[str, object], key: str = "model") -> ModelSpec:
     return model
 
 
-def _torus(reader: _Reader, topology: str, chips: int) -> tuple[int, ...]:
+def _torus(reader: Reader, topology: str, chips: int) -> tuple[int, ...]:
     dims = reader.counts("dims")
     if topology != "torus":
         if dims:
@@ -402,7 +223,7 @@ def _torus(reader: _Reader, topology: str, chips: int) -> tuple[int, ...]:
     return dims
 
 
-def _algorithms(reader: _Reader) -> tuple[str, ...]:
+def _algorithms(reader: Reader) -> tuple[str, ...]:
     names = reader.choices("algorithms", ALGORITHMS, DEFAULT_ALGORITHMS)
     if names == ("tree",):
         raise ConfigError(
@@ -412,26 +233,30 @@ def _algorithms(reader: _Reader) -> tuple[str, ...]:
     return names
 
 
-def _tier(reader: _Reader) -> NetworkTier:
+def _tier(reader: Reader) -> NetworkTier:
     gigabytes = reader.optional_number("gb_per_s_per_chip")
     gigabits = reader.optional_number("gbit_per_s_per_chip")
     if (gigabytes is None) == (gigabits is None):
+        other = f"{reader.key}.gbit_per_s_per_chip"
+        both = f"it and {other} are both given"
+        what = f"neither it nor {other} is given" if gigabytes is None else both
+        offered = "50, for one direction" if gigabytes is None else "null"
         raise ConfigError(
-            f"{reader.key}: give exactly one of gb_per_s_per_chip and gbit_per_s_per_chip, "
-            "for one direction."
+            f"{reader.key}.gb_per_s_per_chip: {what}, where exactly one is "
+            f"due. Set {reader.key}.gb_per_s_per_chip={offered}."
         )
     bandwidth = gigabytes * GIGA if gigabytes is not None else (gigabits or 0.0) * BYTES_PER_GBIT
     efficiency = reader.number("efficiency")
     if efficiency > 1:
         raise ConfigError(
-            f"{reader.key}.efficiency: {efficiency:g} is more than 1. It is the share of the "
-            "bandwidth that large messages reach; set it between 0 and 1."
+            f"{reader.key}.efficiency: {plain(efficiency)} is more than 1. It is the share of "
+            f"the bandwidth that large messages reach. Set {reader.key}.efficiency=1 or less."
         )
     oversubscription = reader.optional_number("oversubscription") or 1.0
     if oversubscription < 1:
         raise ConfigError(
-            f"{reader.key}.oversubscription: {oversubscription:g} is less than 1, which is full "
-            "bisection bandwidth. Set it to 1 or more."
+            f"{reader.key}.oversubscription: {plain(oversubscription)} is less than 1, which is "
+            f"full bisection bandwidth. Set {reader.key}.oversubscription=1 or more."
         )
     topology, chips = reader.choice("topology", TOPOLOGIES), reader.count("chips", least=2)
     tier = NetworkTier(
@@ -460,7 +285,7 @@ def cluster_spec(data: Mapping[str, object], key: str = "cluster") -> ClusterSpe
     Raises:
         ConfigError: naming the key, its value and what is allowed.
     """
-    reader = _Reader(data, key)
+    reader = Reader(data, key)
     num_chips = reader.count("num_chips")
     tiers = tuple(_tier(tier) for tier in reader.list_of_tables("tiers"))
     nested = reader.nested("reliability")
@@ -489,10 +314,16 @@ def cluster_spec(data: Mapping[str, object], key: str = "cluster") -> ClusterSpe
     reader.finish()
     for index, (inner, outer) in enumerate(itertools.pairwise(tiers), start=1):
         if outer.chips <= inner.chips or outer.chips % inner.chips:
+            larger = max(2, round(outer.chips / inner.chips)) * inner.chips
+            smaller = largest_divisor(outer.chips, min(inner.chips, outer.chips // 2))
+            below, above = f"{key}.tiers[{index - 1}].chips", f"{key}.tiers[{index}].chips"
+            ways = [f"{above}={larger}"]
+            if smaller > 1:
+                # Where the tier below has more chips, that one is the odd one.
+                ways.insert(0 if inner.chips > outer.chips else 1, f"{below}={smaller}")
             raise ConfigError(
-                f"{key}.tiers[{index}].chips: {outer.chips} is not a larger multiple of the "
-                f"{inner.chips} chips of the tier below. Set it to "
-                f"{max(2, round(outer.chips / inner.chips)) * inner.chips}."
+                f"{above}: {outer.chips} is not a larger multiple of the {inner.chips} chips of "
+                f"the tier below, {below}. Set {', or '.join(ways)}."
             )
     if tiers[-1].chips < num_chips:
         raise ConfigError(
@@ -508,15 +339,13 @@ def parallel_spec(data: Mapping[str, object], key: str = "parallel") -> Parallel
     Raises:
         ConfigError: naming the key, its value and what is allowed.
     """
-    reader = _Reader(data, key)
+    reader = Reader(data, key)
     reader.text("name", "")
     recompute = reader.choice("recompute", RECOMPUTE) if data.get("recompute") is not None else None
     reader.used.add("recompute")
     schedule = reader.choice("schedule", SCHEDULE_NAMES) if data.get("schedule") else None
     reader.used.add("schedule")
-    zero_stage = reader.optional_count("zero_stage", least=0)
-    if zero_stage is not None and zero_stage > 3:
-        raise ConfigError(f"{key}.zero_stage: {zero_stage} is not 0, 1, 2 or 3. Set it to 1.")
+    zero_stage = reader.optional_count("zero_stage", least=0, most=3)
     parallel = ParallelSpec(
         global_batch_tokens=reader.count("global_batch_tokens"),
         sequence_length=reader.count("sequence_length"),
@@ -537,13 +366,31 @@ def parallel_spec(data: Mapping[str, object], key: str = "parallel") -> Parallel
         source=reader.text("source", ""),
     )
     reader.finish()
-    if parallel.global_batch_tokens < parallel.sequence_length:
-        raise ConfigError(
-            f"{key}.global_batch_tokens: {parallel.global_batch_tokens} is less than one sequence "
-            f"of {parallel.sequence_length} tokens. Set {key}.global_batch_tokens="
-            f"{parallel.sequence_length} or more."
-        )
+    _check_batch(parallel, key)
     return parallel
+
+
+def _check_batch(parallel: ParallelSpec, key: str) -> None:
+    """Refuse a batch that does not give each replica one microbatch."""
+    tokens, length = parallel.global_batch_tokens, parallel.sequence_length
+    if tokens < length:
+        raise ConfigError(
+            f"{key}.global_batch_tokens: {tokens} is less than one sequence of {length} tokens, "
+            f"which is {key}.sequence_length. Set {key}.global_batch_tokens={length} or more, or "
+            f"{key}.sequence_length={tokens} or less."
+        )
+    sequences = parallel.global_batch_sequences
+    size, data = parallel.microbatch_size or 1, parallel.data or 1
+    if size * data <= sequences:
+        return
+    is_data = size <= sequences
+    name = f"{key}.data" if is_data else f"{key}.microbatch_size"
+    most = sequences // size if is_data else max(1, sequences // data)
+    raise ConfigError(
+        f"{name}: {data if is_data else size} is too large, as {data} replicas of {size} sequences "
+        f"are more than the {sequences} sequences of {key}.global_batch_tokens={tokens}. "
+        f"Set {name}={most} or less, or {key}.global_batch_tokens={size * data * length} or more."
+    )
 
 
 def _folders(group: str, extra: Sequence[Path]) -> tuple[Traversable, ...]:

@@ -350,8 +350,8 @@ class Lookup:
         if peak is not None:
             return peak * BEST_SHARE_OF_PEAK.value, BEST
         raise ConfigError(
-            f"chip {self.chip.name}: the {dtype} rate is n/a, so {problem.id} has no time. "
-            f"Measure the chip with {dtype} products (`chipscale run`), or set "
+            f"chip.peak_tflops.{dtype}: that of {self.chip.name} is n/a, so {problem.id} has no "
+            f"time. Measure the chip with {dtype} products (`chipscale run`), or set "
             f"parallel.dtype to one of {self._known_dtypes()}."
         )
 

@@ -110,8 +110,8 @@ def _memory_limit(chip: ChipSpec, device_memory_bytes: float | None) -> float:
     known = [size for size in (chip.memory_bytes, device_memory_bytes) if size]
     if not known:
         raise ConfigError(
-            f"chip {chip.name}: the memory size is n/a, so no plan can be checked. "
-            "Set memory_gib in its file."
+            f"chip.memory_gib: that of {chip.name} is n/a, so no plan can be checked. "
+            f"Write it into configs/chip/{chip.name}.yaml, or measure the chip (`chipscale run`)."
         )
     return min(known)
 

@@ -12,6 +12,13 @@ from harness.errors import PlanError
 from harness.extrapolate.legal_plans import divisors, experts_fit, fills_domains, legal_plans
 from harness.extrapolate.memory import MemoryUse, PlanCounts, memory_use, total_bytes
 from harness.extrapolate.pipeline import PLAIN, most_layers
+from harness.extrapolate.plan_errors import (
+    changes,
+    more_chips_text,
+    nothing_legal,
+    replica_too_large,
+    too_large,
+)
 from harness.extrapolate.plan_step import StepTime, TimedPlans, step_time, step_times
 from harness.extrapolate.plans import Floats, Ints, PlanTable
 from harness.extrapolate.schedule import Placement, schedule_of
@@ -23,6 +30,11 @@ from harness.workload.plan import ParallelSpec
 from harness.workload.step import check_shard
 
 MAX_ALTERNATIVES = 4
+FIXABLE = (
+    *("tensor", "pipeline", "data", "expert", "context"),
+    *("virtual_stages", "microbatch_size", "zero_stage", "recompute", "schedule"),
+)
+"""What a `ParallelSpec` may fix of a plan."""
 RANKED = 10_000
 """So many of the fastest plans are ranked, for one of each kind; a kind has some hundred."""
 
@@ -104,10 +116,7 @@ def check_fixed(steps: StepModel, parallel: ParallelSpec, num_chips: int) -> Non
     replica = first.num_chips // first.data
     most = num_chips // replica
     if most < 1:
-        raise PlanError(
-            f"{product}, and one replica needs {replica}, but cluster.num_chips is {num_chips}. "
-            f"Set smaller degrees, or cluster.num_chips={replica} or more."
-        )
+        raise replica_too_large(product, replica, num_chips)
     all_fixed = None not in (parallel.tensor, parallel.pipeline, parallel.data)
     if first.num_chips > num_chips or (all_fixed and first.data < most):
         idle = num_chips - most * replica
@@ -297,18 +306,13 @@ def memory_error(
     steps: StepModel, parallel: ParallelSpec, num_chips: int, memory_limit: float
 ) -> PlanError:
     """Why nothing fits: the leanest plan's memory by part, and the nearest plan that does fit."""
+    fixed = {name: getattr(parallel, name) for name in FIXABLE}
     plans = legal_plans(steps.model, steps.cluster, parallel, num_chips)
     if not len(plans):
-        return PlanError(
-            f"parallel: no plan of {num_chips} chips cuts {steps.model.name} evenly with the "
-            "degrees that are fixed"
-            + (f" and has a batch that {parallel.schedule} allows" if parallel.schedule else "")
-            + ". Set some of them to null, which searches them."
-        )
+        return nothing_legal(steps.model.name, num_chips, fixed)
     counts = PlanCounts.of(steps.model, plans, steps.one_chip)
     plan = plans.plan(int(np.argmin(fullest_bytes(counts))))
     use = memory_use(steps.model, plan, steps.sequence_length, steps.dtype)
-    parts = " + ".join(f"{name} {part / GIBI:.1f}" for name, part in use.parts if part > 0)
     free = replace(
         parallel,
         tensor=None,
@@ -320,13 +324,17 @@ def memory_error(
         recompute=None,
     )
     nearest = best_plan(steps, free, num_chips, memory_limit)
-    advice = (
-        f"{nearest.plan.label} fits "
-        f"({nearest.memory.total_bytes / GIBI:.1f} GiB): set its degrees, or null to search."
-        if nearest is not None
-        else "No plan fits: take more chips, a chip with more memory or a smaller model."
-    )
-    return PlanError(
-        f"parallel: {plan.label} needs {parts} = {use.total_bytes / GIBI:.1f} GiB per chip, but "
-        f"a chip has {memory_limit / GIBI:.1f} GiB. {advice}"
-    )
+    if nearest is not None:
+        size = nearest.memory.total_bytes / GIBI
+        chosen = {name: getattr(nearest.plan, name) for name in FIXABLE}
+        advice = f"{nearest.plan.label} fits ({size:.1f} GiB). Set {changes(fixed, chosen)}."
+        return too_large(plan.label, use.parts, memory_limit, advice)
+
+    def fits(count: int) -> bool:
+        larger = steps.cluster.with_num_chips(count)
+        model = StepModel.of(steps.model, larger, steps.lookup, free)
+        return best_plan(model, free, count, memory_limit) is not None
+
+    most = steps.cluster.tiers[-1].chips
+    advice = more_chips_text(fits, steps.model.name, num_chips, most)
+    return too_large(plan.label, use.parts, memory_limit, advice)

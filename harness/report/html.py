@@ -10,6 +10,7 @@ from html import escape
 import plotly.graph_objects as go
 from plotly.offline import get_plotlyjs
 
+from harness.closure import Closure, closures_of
 from harness.device.chip import ChipSpec
 from harness.environment import Environment
 from harness.judgement import proof_warnings
@@ -18,6 +19,7 @@ from harness.proof import Proof
 from harness.record import Record, Status
 from harness.report import (
     breakdown_plot,
+    closure_table,
     method,
     ops_plot,
     roof_share_plot,
@@ -56,6 +58,7 @@ from harness.report.spread_table import (
 from harness.results import (
     ResultRow,
     Roofs,
+    accepted,
     best_rows,
     geomean_roof_share,
     headline,
@@ -344,6 +347,17 @@ def _plain_table(heads: Sequence[str], rows: Sequence[Sequence[str]], num_texts:
     )
 
 
+def _closure(closures: Sequence[Closure]) -> str:
+    body = f"<p>{escape(closure_table.verdict(closures))}</p>" + _plain_table(
+        closure_table.HEADS, closure_table.rows(closures), num_texts=closure_table.NUM_TEXTS
+    )
+    longest = closure_table.longest_ops(closures)
+    if longest:
+        body += "<h3>The longest ops of the first sum</h3>"
+        body += _plain_table(closure_table.OP_HEADS, longest, num_texts=2)
+    return _section("closure", closure_table.TITLE, closure_table.NOTE, body)
+
+
 def _spread(spread: Spread) -> str:
     note = (
         "Devices of this machine that ran the same cases at the same time. The middle is the "
@@ -405,6 +419,10 @@ def render(
             table = _plain_table(content.heads, content.lines, num_texts=2)
             sections.append(_section(name, title, content.note, table))
             links.append((name, title))
+    closures = closures_of(accepted(records, roofs))
+    if closures:
+        sections.append(_closure(closures))
+        links.append(("closure", closure_table.TITLE))
     how = _method(records, proof)
     if how:
         sections.append(how)

@@ -6,12 +6,13 @@ after a few lines, so what matters most comes first.
 
 from collections.abc import Sequence
 
+from harness.closure import Closure, closures_of
 from harness.environment import Environment
 from harness.judgement import proof_warnings
 from harness.projection import Projection
 from harness.proof import Proof
 from harness.record import Record
-from harness.report import method
+from harness.report import closure_table, method
 from harness.report.power import power_tables
 from harness.report.rows import (
     ALTERNATIVE_HEADS,
@@ -40,6 +41,7 @@ from harness.report.spread_table import (
 from harness.results import (
     ResultRow,
     Roofs,
+    accepted,
     best_rows,
     headline,
     projection_headline,
@@ -140,6 +142,15 @@ def _method(records: Sequence[Record], proof: Proof | None) -> list[str]:
     return parts
 
 
+def _closure(closures: Sequence[Closure]) -> list[str]:
+    heads = closure_table.HEADS
+    return [
+        f"## {closure_table.TITLE}",
+        closure_table.verdict(closures),
+        table(heads, closure_table.rows(closures), numbers=heads[closure_table.NUM_TEXTS :]),
+    ]
+
+
 def _spread(spread: Spread) -> list[str]:
     return [
         "## Devices at once",
@@ -183,6 +194,8 @@ def render(
         parts += _roofs(roofs, info.run_id if info is not None else "") if roofs.roofs else []
     if projection is not None:
         parts += _projection(projection)
+    closures = closures_of(accepted(records, roofs))
+    parts += _closure(closures) if closures else []
     parts += _method(records, proof)
     if spread is not None:
         parts += _spread(spread)

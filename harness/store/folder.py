@@ -10,6 +10,7 @@ results/runs/<run id>/
     records.quarantined.jsonl   damaged lines that were found among them
     roofs.json        the roofs that the results are held against, and the runs they come from
     projection.json   the projection, once made
+    closure.json      its whole layers against the sum of their ops, where it has any
     spread.json       how its device compares with the others that were measured at once
     report.html, report.md
 """
@@ -44,6 +45,7 @@ CASES = "cases.json"
 CONFIG = "config.yaml"
 PROOF = "proof.json"
 PROJECTION = "projection.json"
+CLOSURE = "closure.json"
 SPREAD = "spread.json"
 ROOFS = "roofs.json"
 REPORT_HTML = "report.html"

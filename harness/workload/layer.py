@@ -8,8 +8,18 @@ among those of this chip, to which as many rows come as in a balanced group.
 """
 
 from harness.errors import PlanError
-from harness.workload.model import Experts, ModelSpec
-from harness.workload.step import LayerKind, Phase, Shard, check_shard
+from harness.workload.model import Experts, LatentAttention, ModelSpec
+from harness.workload.step import (
+    LayerKind,
+    Phase,
+    Shard,
+    WorkItem,
+    check_shard,
+    layer_parameters_per_chip,
+    layer_work,
+    merged,
+    optimizer_work,
+)
 from kernels.op import Mode, Problem, problem
 
 _OPS = {
@@ -115,3 +125,83 @@ def _network_sizes(model: ModelSpec, shard: Shard, experts: Experts | None) -> d
 def layer_problems(model: ModelSpec, shard: Shard, phase: Phase) -> tuple[Problem, ...]:
     """A layer of each kind that the model has. Raises PlanError as `layer_problem`."""
     return tuple(layer_problem(model, shard, kind, phase) for kind in layer_kinds(model))
+
+
+def is_layer(layer: Problem) -> bool:
+    """The problem is a whole layer."""
+    return any(op == layer.op for op, _ in _OPS.values())
+
+
+def work_of_layer(layer: Problem) -> tuple[WorkItem, ...]:
+    """The ops that a projection would sum for a layer of just these sizes, with their counts.
+
+    In training the update of the layer's weights is among them. It is what one chip does that
+    shares the layer with nobody: norms and sums have all tokens, as in the layer itself.
+
+    Raises:
+        PlanError: when the shared expert of the layer is not as wide as whole experts.
+    """
+    model, kind = _model_of(layer)
+    phase = Phase(layer.mode)
+    shard = Shard(microbatch_size=layer["B"], sequence_length=layer["S"], dtype=layer.dtype)
+    items = layer_work(model, shard, kind, phase)
+    if phase is Phase.TRAINING:
+        num_weights = sum(layer_parameters_per_chip(model, shard, kind))
+        items = (*items, *optimizer_work(num_weights, layer.dtype))
+    return merged(items)
+
+
+def _model_of(layer: Problem) -> tuple[ModelSpec, LayerKind]:
+    """A model of that single layer, and the kind that the layer is."""
+    axes = dict(layer.axes)
+    features = next(
+        found for found, (op, variant) in _OPS.items() if (op, variant) == (layer.op, layer.variant)
+    )
+    latent = None
+    if "latent attention" in features:
+        latent = LatentAttention(
+            q_lora_rank=axes["Q"],
+            kv_lora_rank=axes["C"],
+            qk_nope_head_dim=axes["N"],
+            qk_rope_head_dim=axes["R"],
+            v_head_dim=axes["V"],
+        )
+    experts = _experts_of(layer, features) if "E" in axes else None
+    model = ModelSpec(
+        name=layer.op,
+        title=layer.id,
+        num_layers=1,
+        hidden=axes["H"],
+        num_heads=axes["A"],
+        num_kv_heads=axes.get("G", axes["A"]),
+        head_dim=axes.get("D", axes.get("V", 0)),
+        ffn=0 if experts is not None else axes["F"],
+        vocab=1,
+        is_embedding_tied=True,
+        source="the sizes of the layer",
+        latent_attention=latent,
+        experts=experts,
+        is_ffn_gated="a gated network" in features,
+        has_bias="biases" in features,
+        has_qk_norm="norms of heads" in features,
+        num_learned_positions=1 if "learned positions" in features else 0,
+    )
+    return model, LayerKind.DENSE if experts is None else LayerKind.MOE
+
+
+def _experts_of(layer: Problem, features: frozenset[str]) -> Experts:
+    width = layer["F"]
+    shared = layer["W"] if "a shared expert" in features else 0
+    if shared % width:
+        raise PlanError(
+            f"{layer.op}: W={shared} is no multiple of the F={width} of an expert, and a shared "
+            f"expert is as wide as one or several. Set W={max(1, round(shared / width)) * width}."
+        )
+    (routing,) = (name.split()[0] for name in features if name.endswith(" routing"))
+    return Experts(
+        num_experts=layer["E"],
+        num_experts_per_token=layer["K"],
+        expert_ffn=width,
+        num_shared_experts=shared // width,
+        routing=routing,
+    )

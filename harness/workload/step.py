@@ -15,6 +15,7 @@ from enum import StrEnum
 from functools import lru_cache
 
 from harness.errors import PlanError
+from harness.workload.divisors import largest_divisor
 from harness.workload.model import ModelSpec, StateSpace
 from kernels.op import Cost, Mode, Problem, problem
 
@@ -94,7 +95,7 @@ def check_shard(model: ModelSpec, shard: Shard, key: str = "shard") -> None:
     ):
         degree = getattr(shard, axis)
         if degree < 1 or size % degree:
-            fits = max(d for d in range(1, max(1, min(degree, size)) + 1) if size % d == 0)
+            fits = largest_divisor(max(1, size), degree)
             raise PlanError(
                 f"{key}.{axis}: {degree} does not divide the {size} {what} of {model.name}. "
                 f"Set {key}.{axis}={fits}, or another divisor of {size}."

@@ -127,7 +127,7 @@ def test_a_wrong_model_names_the_key_and_the_way_out(data: dict[str, object], me
     [
         (
             changed(CHIP, memory_gib=-80),
-            "chip.memory_gib: -80 is not a finite number greater than 0. Write null when",
+            "chip.memory_gib: -80 is not a finite number greater than 0. Set chip.memory_gib=80",
         ),
         (changed(CHIP, memory_gib=math.nan), "chip.memory_gib: nan is not a finite number"),
         (changed(CHIP, memory_gib="80GB"), "chip.memory_gib: '80GB' is not a finite number"),
@@ -137,7 +137,7 @@ def test_a_wrong_model_names_the_key_and_the_way_out(data: dict[str, object], me
         ),
         (
             changed(CHIP, achievable_tflops={"bf16": 1200}),
-            "chip.achievable_tflops.bf16: 1200 is more than the peak of 989",
+            "chip.achievable_tflops.bf16: 1200 is more than the peak, chip.peak_tflops.bf16, of",
         ),
         (changed(CHIP, peak_tflops=989), "chip.peak_tflops: 989 is not a table by data type"),
         (changed(CHIP, match="NVIDIA H100"), "is not a list of texts"),
@@ -160,7 +160,7 @@ def with_tier(index: int, **keys: object) -> dict[str, object]:
     ("data", "message"),
     [
         (with_tier(0, gb_per_s_per_chip=0), "cluster.tiers[0].gb_per_s_per_chip: 0 is not"),
-        (with_tier(0, gbit_per_s_per_chip=400), "cluster.tiers[0]: give exactly one of"),
+        (with_tier(0, gbit_per_s_per_chip=400), "cluster.tiers[0].gb_per_s_per_chip: it and"),
         (with_tier(0, efficiency=1.2), "cluster.tiers[0].efficiency: 1.2 is more than 1"),
         (with_tier(2, oversubscription=0.5), "0.5 is less than 1"),
         (
@@ -233,12 +233,15 @@ def test_a_tier_says_how_its_switches_and_ports_are() -> None:
             "parallel.layers_per_stage: 0 is not a whole number of at least 1",
         ),
         (changed(PARALLEL, tensor=0), "parallel.tensor: 0 is not a whole number of at least 1"),
-        (changed(PARALLEL, zero_stage=4), "parallel.zero_stage: 4 is not 0, 1, 2 or 3"),
+        (
+            changed(PARALLEL, zero_stage=4),
+            "parallel.zero_stage: 4 is not a whole number of at least 0 and at most 3",
+        ),
         (changed(PARALLEL, recompute="some"), "'some' is not one of none, selective, full"),
         (changed(PARALLEL, tensr=8), "parallel.tensr: no such key. Did you mean 'tensor'?"),
         (
             changed(PARALLEL, global_batch_tokens=100),
-            "100 is less than one sequence of 8192 tokens. Set parallel.global_batch_tokens=8192",
+            "100 is less than one sequence of 8192 tokens, which is parallel.sequence_length. Set",
         ),
     ],
 )

@@ -13,11 +13,13 @@ from pathlib import Path
 
 import pandas as pd
 
+from harness.closure import Closure, closures_of, complete
 from harness.environment import Environment
 from harness.record import Record, protocol_values
 from harness.results import (
     ResultRow,
     Roofs,
+    accepted,
     geomean_roof_share,
     geomean_s,
     headline,
@@ -30,6 +32,7 @@ from harness.results import (
 from harness.spread import Spread
 from harness.store.folder import (
     CASES,
+    CLOSURE,
     CONFIG,
     ENVIRONMENT,
     PROJECTION,
@@ -43,7 +46,7 @@ from harness.store.folder import (
     RunFolder,
     RunInfo,
 )
-from harness.store.mlflow.keys import places
+from harness.store.mlflow.keys import MAX_SECTION, clean, places
 from harness.store.mlflow.views import SUITE_VIEWS, View
 from harness.units import GIGA, TERA
 from harness.wall_time import wall_time_of
@@ -270,6 +273,24 @@ def roof_points(roofs: Roofs) -> tuple[Point, ...]:
     return tuple(points)
 
 
+def closure_points(closures: Sequence[Closure]) -> tuple[Point, ...]:
+    """By how much the sum of a layer's ops is off, as a share of the layer, in their own section.
+
+    `closure/closure_error_dense_layer.bf16.gated_B_1_..._.training.fastest.cold`.
+    """
+    return tuple(
+        Point(f"closure/{clean(_closure_name(one), MAX_SECTION)}", rounded(one.error.value))
+        for one in complete(closures)
+        if one.error is not None
+    )
+
+
+def _closure_name(closure: Closure) -> str:
+    # The checksum of a long name is of all of it, so that no two share one.
+    place = f"{closure.part.replace(' ', '_')}.{closure.implementation}.{closure.cache}"
+    return f"closure_error_{closure.layer}.{place}"
+
+
 def fingerprint(environment: Environment) -> str:
     """Equal for runs whose numbers may be compared: same device, driver, versions and host type."""
     parts = (
@@ -371,6 +392,7 @@ def run_content(folder: RunFolder, vendors: Mapping[str, str] | None = None) -> 
         (CONFIG, f"config/{CONFIG}"),
         (CASES, f"config/{CASES}"),
         (PROJECTION, PROJECTION),
+        (CLOSURE, CLOSURE),
         (SPREAD, SPREAD),
         (ROOFS, ROOFS),
         (REPORT_HTML, REPORT_HTML),
@@ -390,6 +412,7 @@ def run_content(folder: RunFolder, vendors: Mapping[str, str] | None = None) -> 
             *fleet_points(folder.spread, info.run_id),
             *wall_time_points(records),
             *roof_points(roofs),
+            *closure_points(closures_of(accepted(records, roofs))),
             *case_points(rows),
         ),
         artifacts=(*_table_artifacts(rows), *present_files(folder, files)),

@@ -4,12 +4,13 @@ from pathlib import Path
 
 import pytest
 
-from harness.cases import Case
+from harness.cases import CLOSURE_ROLE, Case
 from harness.config.build import RunRequest, project_request, run_request, tune_request
 from harness.config.compose import check_sweep, compose
 from harness.errors import ChipscaleError
 from harness.measure.policy import Cache, Values
 from harness.roofline import MIN_SEARCHED
+from harness.workload.layer import is_layer, work_of_layer
 from kernels import registry
 
 TRAINING_OPS = {
@@ -76,6 +77,11 @@ def problems_of(cases: tuple[Case, ...]) -> set[str]:
         ("suite.phases=[{phase: traning}]", "Did you mean 'training'?"),
         ("+suite.layers=[{phase: decode, tenser: 8}]", "suite.layers[0].tenser: no such key. Did"),
         ("+suite.layers=[{phase: decode, tensor: 7}]", "suite.layers[0]: shard.tensor: 7 does not"),
+        ("+suite.closure=[{phase: decode, tensor: 7}]", "suite.closure[0]: shard.tensor: 7 does"),
+        ("+suite.closure=[{op: copy, axes: {N: 1}}]", "'copy' is no whole layer. Allowed: dense_l"),
+        ("+suite.closure=[{phase: decode, caches: hot}]", "Write caches: [hot]."),
+        ("+suite.closure=[{phase: decode, caches: [warm]}]", "caches[0]: 'warm' is not allowed."),
+        ("+suite.closure=[3]", "suite.closure[0]: 3 is not a table of keys."),
         ("suite.problems=[{op: copy, axes: {N: 0}}]", "suite.problems[0].axes.N: 0 is not a whole"),
         (
             "suite.problems=[{op: gemm, axes: {M: 4}}]",
@@ -145,11 +151,38 @@ def test_whole_layers_are_measured_beside_their_ops(model: str, names: set[str])
     for name in names:
         layers = [case for case in request.cases if case.problem.op == name]
         assert [(case.problem.mode, case.roles) for case in layers[::3]] == [
-            ("training", ("training",)),
-            ("prefill", ("prefill",)),
-            ("decode", ("decode",)),
+            ("training", ("closure", "training")),
+            ("prefill", ("closure", "prefill")),
+            ("decode", ("closure", "decode")),
         ]
     assert problems_of(request.cases) >= {*TRAINING_OPS, *names}
+
+
+@pytest.mark.parametrize(
+    ("suite", "num_layers"), [("closure", 3), ("closure_gpu", 4), ("layers", 3)]
+)
+def test_a_closure_measures_each_layer_in_the_middle_of_all_its_ops(
+    suite: str, num_layers: int
+) -> None:
+    cases = [case for case in request_of(f"suite={suite}").cases if CLOSURE_ROLE in case.roles]
+    problems = list(dict.fromkeys(case.problem for case in cases))
+    layers = [problem for problem in problems if is_layer(problem)]
+    assert len(layers) == num_layers
+    for layer in layers:
+        assert {item.problem for item in work_of_layer(layer)} <= set(problems)
+    first = problems.index(layers[0])
+    ops = {item.problem for item in work_of_layer(layers[0])}
+    assert abs(2 * first - len(ops)) <= 2
+
+
+def test_a_closure_may_measure_ops_in_both_states_of_the_cache() -> None:
+    cases = request_of("suite=closure").cases
+    by_cache = {
+        cache: {case.problem for case in cases if case.cache == cache} for cache in ("cold", "hot")
+    }
+    assert by_cache["cold"] == by_cache["hot"]
+    assert not any(case.cache for case in cases if is_layer(case.problem))
+    assert {case.impl for case in cases} == {"torch"}
 
 
 def test_chips_may_share_the_experts_of_whole_layers() -> None:

@@ -191,7 +191,7 @@ def test_each_share_scales_the_time_of_its_ops(name: str, one: Problem) -> None:
 
 
 def test_an_unknown_rate_is_an_error_that_says_what_to_do() -> None:
-    message = "chip unknown: the memory bandwidth is n/a, so gemm.bf16.forward[M=1,N=1,K=1]"
+    message = "memory_bandwidth_gb_per_s: that of unknown is n/a, so gemm.bf16.forward[M=1,N=1,K=1]"
     with pytest.raises(ConfigError, match=re.escape(message)):
         Lookup(UNKNOWN, registry.cost).time(gemm(1, 1, 1))
 
@@ -216,5 +216,7 @@ def test_a_chip_without_data_sheet_lives_on_its_measured_roofs() -> None:
 
 
 def test_a_type_that_was_not_measured_is_an_error_that_lists_those_that_were() -> None:
-    with pytest.raises(ConfigError, match=r"the fp32 rate is n/a.*one of bf16"):
+    with pytest.raises(
+        ConfigError, match=r"peak_tflops\.fp32: that of unknown is n/a.*one of bf16"
+    ):
         Lookup(UNKNOWN, registry.cost, ROOFS).time(problem("gemm", "fp32", M=512, N=512, K=512))

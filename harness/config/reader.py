@@ -1,0 +1,210 @@
+"""Reader: takes keys out of one mapping, checks them, and refuses what is left over.
+
+Every error names the key, the value, what is allowed and what to do.
+"""
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+
+from harness.config import bounds
+from harness.errors import ConfigError, did_you_mean
+
+PEAK_DTYPES = ("fp64", "fp32", "tf32", "bf16", "fp16", "fp8", "fp4", "int8")
+
+
+@dataclass(slots=True)
+class Reader:
+    """Takes keys out of one mapping, checks them, and refuses what is left over."""
+
+    data: Mapping[str, object]
+    key: str
+    used: set[str] = field(default_factory=set)
+
+    def __post_init__(self) -> None:
+        if not isinstance(self.data, Mapping):
+            raise ConfigError(
+                f"{self.key}: {self.data!r} is not a table of keys. "
+                f"Name a file of configs/{self.key}/, or give its keys."
+            )
+
+    def _error(self, name: str, value: object, allowed: str, advice: str) -> ConfigError:
+        return ConfigError(f"{self.key}.{name}: {value!r} is not {allowed}. {advice}")
+
+    def _take(self, name: str) -> object:
+        self.used.add(name)
+        return self.data.get(name)
+
+    def _required(self, name: str, allowed: str, offered: str) -> object:
+        value = self._take(name)
+        if value is None:
+            raise ConfigError(
+                f"{self.key}.{name}: missing; it must be {allowed}. "
+                f"Set {self.key}.{name}={offered} or another."
+            )
+        return value
+
+    def text(self, name: str, default: str | None = None) -> str:
+        """A text; `default` when absent or null."""
+        value = self._take(name)
+        if value is None and default is not None:
+            return default
+        if not isinstance(value, str) or (default is None and not value):
+            if value is None:
+                raise ConfigError(f"{self.key}.{name}: missing; it must be a text. Add it.")
+            raise self._error(name, value, "a text", "Put it in quotes.")
+        return value
+
+    def choice(self, name: str, allowed: Sequence[str], default: str | None = None) -> str:
+        """One of the texts allowed; `default` when absent or null."""
+        value = self._take(name)
+        if value is None and default is not None:
+            return default
+        if not isinstance(value, str) or value not in allowed:
+            near = did_you_mean(value, allowed) if isinstance(value, str) else ""
+            what = "missing; it must be" if value is None else f"{value!r} is not"
+            named = [one for one in allowed if one]
+            raise ConfigError(
+                f"{self.key}.{name}: {what} one of {', '.join(named)}. "
+                f"{near}Set {self.key}.{name}={named[0]}{'' if '' in allowed else ' or another'}"
+                f"{', or null' if '' in allowed else ''}."
+            )
+        return value
+
+    def flag(self, name: str, default: bool) -> bool:
+        """True or false; `default` when absent or null."""
+        value = self._take(name)
+        if value is None:
+            return default
+        if not isinstance(value, bool):
+            raise self._error(name, value, "true or false", f"Set {self.key}.{name}=true or false.")
+        return value
+
+    def optional_number(
+        self, name: str, *, above: float = 0.0, most: float = bounds.MOST_NUMBER
+    ) -> float | None:
+        """A finite number greater than `above`, or None when absent or null."""
+        value = self._take(name)
+        if value is None:
+            return None
+        return bounds.number(f"{self.key}.{name}", value, above=above, most=most, is_optional=True)
+
+    def number(self, name: str, *, above: float = 0.0, most: float = bounds.MOST_NUMBER) -> float:
+        """A finite number greater than `above`."""
+        value = self._required(
+            name, bounds.number_text(above), bounds.plain(bounds.nearest_number(None, above, most))
+        )
+        return bounds.number(f"{self.key}.{name}", value, above=above, most=most, is_optional=False)
+
+    def optional_count(
+        self, name: str, *, least: int = 1, most: int = bounds.MOST_COUNT
+    ) -> int | None:
+        """A whole number from `least` to `most`, or None when absent or null."""
+        value = self._take(name)
+        if value is None:
+            return None
+        return bounds.count(f"{self.key}.{name}", value, least=least, most=most)
+
+    def count(
+        self,
+        name: str,
+        *,
+        least: int = 1,
+        most: int = bounds.MOST_COUNT,
+        default: int | None = None,
+    ) -> int:
+        """A whole number from `least` to `most`; `default` when absent or null."""
+        if default is None:
+            self._required(name, bounds.count_text(least), str(least))
+        value = self.optional_count(name, least=least, most=most)
+        if value is None:
+            assert default is not None
+            return default
+        return value
+
+    def optional_share(self, name: str) -> float | None:
+        """A number above 0 and up to 1, or None when absent or null."""
+        return self.optional_number(name, most=1.0)
+
+    def counts(self, name: str) -> tuple[int, ...]:
+        """Whole numbers of at least 1; none when absent or null."""
+        value = self._take(name)
+        if value is None:
+            return ()
+        if not isinstance(value, Sequence) or isinstance(value, str) or not value:
+            raise self._error(
+                name,
+                value,
+                "a list of whole numbers of at least 1",
+                f"Write {self.key}.{name}=[16,20,28], or null.",
+            )
+        return tuple(
+            bounds.count(f"{self.key}.{name}[{index}]", item, least=1, most=bounds.MOST_COUNT)
+            for index, item in enumerate(value)
+        )
+
+    def choices(
+        self, name: str, allowed: Sequence[str], default: tuple[str, ...]
+    ) -> tuple[str, ...]:
+        """Some of the allowed texts; the default when absent or null."""
+        values = self.texts(name)
+        for value in values:
+            if value not in allowed:
+                raise self._error(
+                    name,
+                    value,
+                    f"one of {', '.join(allowed)}",
+                    f"{did_you_mean(value, allowed)}Write {name}: [{', '.join(default)}].",
+                )
+        return values or default
+
+    def rates(self, name: str, scale: float) -> tuple[tuple[str, float], ...]:
+        """Positive numbers by data type; a type that is absent or null is unknown."""
+        table = self._take(name)
+        if table is None:
+            return ()
+        if not isinstance(table, Mapping):
+            raise self._error(name, table, "a table by data type", "Write {bf16: 989}.")
+        reader = Reader(table, f"{self.key}.{name}")
+        found = [(dtype, reader.optional_number(dtype)) for dtype in PEAK_DTYPES]
+        reader.finish()
+        return tuple((dtype, value * scale) for dtype, value in found if value is not None)
+
+    def texts(self, name: str) -> tuple[str, ...]:
+        """A list of texts; empty when absent or null."""
+        value = self._take(name)
+        if value is None:
+            return ()
+        if not isinstance(value, Sequence) or isinstance(value, str):
+            raise self._error(name, value, "a list of texts", f"Write {name}: [...].")
+        for index, item in enumerate(value):
+            if not isinstance(item, str):
+                raise self._error(f"{name}[{index}]", item, "a text", "Put it in quotes.")
+        return tuple(value)
+
+    def nested(self, name: str) -> "Reader | None":
+        """The reader of a table below this one, or None when absent or null."""
+        value = self._take(name)
+        if value is None:
+            return None
+        if not isinstance(value, Mapping):
+            raise self._error(name, value, "a table of keys", "Indent its keys below it.")
+        return Reader(value, f"{self.key}.{name}")
+
+    def list_of_tables(self, name: str) -> Iterator["Reader"]:
+        """The readers of a list of tables, of which there must be one at least."""
+        value = self._required(name, "a list of tables", "[{name: ...}]")
+        if not isinstance(value, Sequence) or isinstance(value, str) or not value:
+            raise self._error(name, value, "a list of tables", "Begin each with a dash.")
+        for index, item in enumerate(value):
+            if not isinstance(item, Mapping):
+                raise self._error(f"{name}[{index}]", item, "a table of keys", "Indent its keys.")
+            yield Reader(item, f"{self.key}.{name}[{index}]")
+
+    def finish(self) -> None:
+        """Refuse keys that nobody asked for."""
+        for name in self.data:
+            if name not in self.used:
+                raise ConfigError(
+                    f"{self.key}.{name}: no such key. {did_you_mean(str(name), self.used)}"
+                    f"Allowed are {', '.join(sorted(self.used))}."
+                )
