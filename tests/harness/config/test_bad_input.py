@@ -187,8 +187,8 @@ def test_numbers_of_any_size_are_answered(key: tuple[str, Path], value: object) 
         ("parallel.dtype=bf61", "one of bf16, fp16, fp32. Did you mean 'bf16'?"),
         ("parallel.dtype=null", "parallel.dtype: missing; it must be one of bf16, fp16, fp32."),
         (
-            "parallel.linear_dtype=fp4",
-            "one of fp8, int8. Did you mean 'fp8'? Set par",
+            "parallel.linear_dtype=fp6",
+            "one of fp8, int8, fp4. Did you mean 'fp8'? Set par",
         ),
         ("parallel.recompute=some", "one of none, selective, full."),
         ("parallel.zero_stage=4", "at least 0 and at most 3. Set parallel.zero_stage=3."),
