@@ -9,6 +9,9 @@ from harness.errors import ConfigError
 from harness.extrapolate.serving.spec import ServingSpec, Speculation
 from harness.serving_projection import ServingMode
 
+MOST_GUESSES = 64
+"""Of one pass; the chance that as many are right is next to none."""
+
 
 def _share(reader: Reader, name: str, default: float) -> float:
     """A number from 0 to 1, or the default when absent or null."""
@@ -31,7 +34,7 @@ def _speculation(reader: Reader | None) -> Speculation:
         return Speculation()
     plain = Speculation()
     speculation = Speculation(
-        num_tokens=reader.count("num_tokens", least=0, default=0),
+        num_tokens=reader.count("num_tokens", least=0, most=MOST_GUESSES, default=0),
         acceptance=_share(reader, "acceptance", plain.acceptance),
         draft_cost=_share(reader, "draft_cost", plain.draft_cost),
     )

@@ -9,6 +9,7 @@ Source: DeepSeek-V2 (arXiv 2405.04434) table 1; Kwon et al. (arXiv 2309.06180) s
 from dataclasses import dataclass
 
 import numpy as np
+from numpy.typing import NDArray
 
 from harness.extrapolate.serving.priors import CACHE_FILL, CACHE_SIGMAS, MEMORY_FOR_MODEL
 from harness.extrapolate.serving.schedule import Floats
@@ -57,7 +58,9 @@ def stages(model: ModelSpec, pipeline: int) -> tuple[Stage, ...]:
 
 def cache_bytes_per_token(model: ModelSpec, cache_dtype: str) -> float:
     """Keys and values of one token in all layers."""
-    return float(model.num_layers * model.kv_elements_per_token * SIZE_BYTES[cache_dtype])
+    (whole,) = stages(model, 1)
+    layers = _attention_layers(model, whole)
+    return float(layers * model.kv_elements_per_token * SIZE_BYTES[cache_dtype])
 
 
 def cache_shares(model: ModelSpec, tensor: int) -> int:
@@ -76,12 +79,12 @@ def weight_bytes(model: ModelSpec, plan: ReplicaPlan, stage: Stage, spec: Servin
     total: float = 0.0
     if stage.num_dense:
         held = layer_parameters_per_chip(model, shard, LayerKind.DENSE)[0]
-        wide = model.vector_parameters_per_layer
+        wide = model.vector_parameters(has_experts=False)
         total += stage.num_dense * (narrow * (held - wide) + size * wide)
     experts = model.experts
     if stage.num_moe and experts is not None:
         held = layer_parameters_per_chip(model, shard, LayerKind.MOE)[0]
-        wide = model.vector_parameters_per_layer + model.hidden * experts.num_experts
+        wide = model.vector_parameters(has_experts=True) + model.hidden * experts.num_experts
         own = -(-experts.num_experts // plan.expert) * model.expert_parameters
         total += stage.num_moe * (narrow * (held - wide + own) + size * wide)
     if stage.is_first:
@@ -106,28 +109,60 @@ def work_bytes(model: ModelSpec, plan: ReplicaPlan, spec: ServingSpec, num_token
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class StageRoom:
+    """A chip of one stage of an attention group."""
+
+    weights: float
+    """Bytes."""
+    free: float
+    """Bytes beside weights and work space; negative where those do not fit."""
+    bytes_per_token: float
+    bytes_per_sequence: float
+    """Of state spaces, whose size does not grow with the sequence."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class CacheRoom:
     """The cache of one attention group and what its sequences take of it."""
 
-    capacity_tokens: float
-    """Least over the stages; may be negative where the weights do not fit."""
-    weights: float
-    """Bytes on the chip that has least room."""
+    stages: tuple[StageRoom, ...]
     work: float
+    """Bytes of work space."""
     limit: float
-    bytes_per_token: float
-    """On that chip."""
+    """Bytes that the model may have."""
 
     @property
-    def fits(self) -> bool:
-        """Whether any token does."""
-        return self.capacity_tokens >= 1
+    def capacity_tokens(self) -> float:
+        """Tokens of sequences without a state that fit; negative where the weights do not."""
+        return min(
+            (room.free / room.bytes_per_token for room in self.stages if room.bytes_per_token),
+            default=np.inf,
+        )
+
+    def holds(self, tokens: Floats, sequences: Floats) -> NDArray[np.bool_]:
+        """[choice] whether so many sequences with so many tokens together fit every stage."""
+        found = np.ones(np.shape(tokens), dtype=bool)
+        for room in self.stages:
+            kept = tokens * room.bytes_per_token + sequences * room.bytes_per_sequence
+            found &= kept <= room.free
+        return found
+
+    def needed_bytes(self, tokens: float, sequences: float) -> float:
+        """Bytes for the model on the fullest chip that would hold so many."""
+        return max(
+            room.weights
+            + self.work
+            + tokens * room.bytes_per_token
+            + sequences * room.bytes_per_sequence
+            for room in self.stages
+        )
 
     @property
     def parts(self) -> tuple[tuple[str, float], ...]:
-        """Bytes by name, as they fill the limit."""
-        cache = max(0.0, self.limit - self.weights - self.work)
-        return (("weights", self.weights), ("work space", self.work), ("cache", cache))
+        """Bytes by name on the chip with least room, as they fill the limit."""
+        tightest = min(self.stages, key=lambda room: room.free)
+        cache = max(0.0, tightest.free)
+        return (("weights", tightest.weights), ("work space", self.work), ("cache", cache))
 
 
 def cache_room(
@@ -148,21 +183,35 @@ def cache_room(
     size = SIZE_BYTES[spec.cache_dtype or spec.dtype]
     per_layer = size * model.kv_elements_per_token / CACHE_FILL.value
     per_layer /= cache_shares(model, plan.tensor)
-    tightest = None
+    found = []
     for stage in stages(model, plan.pipeline):
         weights = weight_bytes(model, plan, stage, spec)
-        per_token = stage.num_layers * per_layer
-        room = CacheRoom(
-            capacity_tokens=(limit - weights - work) / per_token,
-            weights=weights,
-            work=work,
-            limit=limit,
-            bytes_per_token=per_token,
+        found.append(
+            StageRoom(
+                weights=weights,
+                free=limit - weights - work,
+                bytes_per_token=_attention_layers(model, stage) * per_layer,
+                bytes_per_sequence=stage.num_moe * _state_bytes(model, plan, spec),
+            )
         )
-        if tightest is None or room.capacity_tokens < tightest.capacity_tokens:
-            tightest = room
-    assert tightest is not None, "a pipeline has a stage"
-    return tightest
+    return CacheRoom(stages=tuple(found), work=work, limit=limit)
+
+
+def _attention_layers(model: ModelSpec, stage: Stage) -> int:
+    """Layers that keep keys and values; those with experts have a state where the model has one."""
+    return stage.num_layers if model.state_space is None else stage.num_dense
+
+
+def _state_bytes(model: ModelSpec, plan: ReplicaPlan, spec: ServingSpec) -> float:
+    """State of one sequence in one layer: that of every channel, and what the convolution sees.
+
+    Source: Dao and Gu (arXiv 2405.21060) section 7.
+    """
+    space = model.state_space
+    if space is None:
+        return 0.0
+    elements = space.width * space.state + space.convolution * space.convolved
+    return SIZE_BYTES[spec.dtype] * elements / plan.tensor
 
 
 def cached_tokens(spec: ServingSpec, num_sequences: Floats) -> Floats:

@@ -83,9 +83,9 @@ def room_for(
 
 def most_sequences(passes: PassModel, plan: ReplicaPlan, room: CacheRoom) -> Floats:
     """Numbers of sequences of a microbatch that the cache of an attention group holds."""
-    choices = counts(room.capacity_tokens / max(1, passes.spec.input_tokens))
-    kept = cached_tokens(passes.spec, plan.pipeline * choices)
-    return choices[kept <= room.capacity_tokens]
+    choices = counts(room.capacity_tokens / passes.spec.input_tokens)
+    in_flight = plan.pipeline * choices
+    return choices[room.holds(cached_tokens(passes.spec, in_flight), in_flight)]
 
 
 def decoded(

@@ -7,7 +7,8 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from harness.errors import PlanError
-from harness.extrapolate.serving.plans import replica_plans
+from harness.extrapolate.serving.memory import cached_tokens
+from harness.extrapolate.serving.plans import least_chips, replica_plans
 from harness.extrapolate.serving.pools import (
     Served,
     chunk_sizes,
@@ -99,16 +100,18 @@ def candidates(passes: PassModel, memory_bytes: float) -> Candidates:
     modes = passes.spec.modes
     for plan in replica_plans(passes.model, passes.cluster, passes.spec):
         room = room_for(passes, plan, memory_bytes, DECODE_TOKENS)
-        least = room.weights + room.work + passes.spec.input_tokens * room.bytes_per_token
+        one = float(cached_tokens(passes.spec, np.array(float(plan.pipeline))))
+        least = room.needed_bytes(one, plan.pipeline)
         found.largest_need = min(found.largest_need, least / room.limit * memory_bytes)
         if ServingMode.DISAGGREGATED in modes:
             sequences = most_sequences(passes, plan, room)
             if len(sequences):
                 found.decode.append(decoded(passes, plan, sequences))
             prompts = prompts_together(passes)
-            kept = 2 * prompts * passes.spec.input_tokens
             read = room_for(passes, plan, memory_bytes, 4 * DECODE_TOKENS)
-            prompts = prompts[kept <= read.capacity_tokens]
+            # Those that are read, and those that are being sent.
+            kept = 2.0 * prompts
+            prompts = prompts[read.holds(kept * passes.spec.input_tokens, kept)]
             if len(prompts):
                 found.prefill.append(prefilled(passes, plan, prompts))
         if ServingMode.AGGREGATED in modes:
@@ -261,6 +264,13 @@ def _rounded_up(seconds: float) -> str:
 def limit_error(passes: PassModel, found: Candidates, memory_bytes: float) -> PlanError:
     """Why nothing serves within the limits, with the nearest that would."""
     spec, model, cluster = passes.spec, passes.model, passes.cluster
+    fewest = least_chips(model, cluster, spec)
+    if fewest > cluster.num_chips:
+        return PlanError(
+            f"cluster.num_chips: {cluster.num_chips:,} is less than the {fewest:,} chips of a "
+            f"replica with the degrees that are set. Set cluster.num_chips={fewest}, or a degree "
+            "of serving to null."
+        )
     reading, writing = [*found.prefill, *found.both], [*found.decode, *found.both]
     if not reading or not writing:
         return PlanError(

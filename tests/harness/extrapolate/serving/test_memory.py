@@ -49,12 +49,13 @@ def test_latent_attention_gains_no_cache_from_tensor_parallelism() -> None:
         cache_room(model, ReplicaPlan(tensor=tensor, expert=32), CHAT, memory, 1)
         for tensor in (1, 8)
     ]
-    assert rooms[0].bytes_per_token == rooms[1].bytes_per_token
+    assert rooms[0].stages[0].bytes_per_token == rooms[1].stages[0].bytes_per_token
     dense = load_model("llama3_70b")
     dense_rooms = [
         cache_room(dense, ReplicaPlan(tensor=tensor), CHAT, memory, 1) for tensor in (1, 8)
     ]
-    assert dense_rooms[0].bytes_per_token == pytest.approx(8 * dense_rooms[1].bytes_per_token)
+    whole, cut = (room.stages[0].bytes_per_token for room in dense_rooms)
+    assert whole == pytest.approx(8 * cut)
 
 
 @given(st.integers(1, 4000))
@@ -70,5 +71,16 @@ def test_parts_of_the_memory_fill_what_the_model_may_have() -> None:
     room = cache_room(
         load_model("llama3_8b"), ReplicaPlan(), CHAT, chip.memory_bytes, 4096, num_logits=64
     )
-    assert room.fits
+    assert room.capacity_tokens > 100_000
     assert sum(size for _, size in room.parts) == pytest.approx(0.9 * chip.memory_bytes)
+
+
+def test_a_state_takes_as_much_of_a_long_sequence_as_of_a_short_one() -> None:
+    model = load_model("nemotron3_nano_30b_a3b")
+    space = model.state_space
+    assert space is not None
+    (stage,) = cache_room(model, ReplicaPlan(), CHAT, 80e9, 1).stages
+    least = 2 * space.width * space.state * model.num_moe_layers
+    assert least < stage.bytes_per_sequence < 1.2 * least
+    keys = 2 * 2 * model.num_kv_heads * model.head_dim * model.num_dense_layers
+    assert stage.bytes_per_token == pytest.approx(keys / 0.96)

@@ -286,6 +286,8 @@ def test_what_was_measured_counts() -> None:
         ("llama3_8b", {"tensor": 3}, "serving.tensor: 3 does not divide the 32 query heads"),
         ("llama3_8b", {"tensor": 16}, "serving.tensor: 16 is more than the 8 chips"),
         ("llama3_8b", {"pipeline": 64}, "serving.pipeline: 64 stages are more than the 32 layers"),
+        ("llama3_8b", {"tensor": 8, "pipeline": 4}, "cluster.num_chips: 8 is less than the 32"),
+        ("llama3_8b", {"output_tokens": 10**9}, "no replica of llama3_8b in fp8 within the 8"),
         ("deepseek_v3", {"expert": 7}, "serving.expert: 7 does not divide the 256 experts"),
     ],
 )
@@ -295,7 +297,7 @@ def test_what_cannot_be_served_is_told_with_what_can(
     with pytest.raises(PlanError) as error:
         served(model, num_chips=8, **asked)
     assert words in str(error.value)
-    assert "Set serving." in str(error.value) or "Use more" in str(error.value)
+    assert any(told in str(error.value) for told in ("Set serving.", "Set cluster.", "Use more"))
 
 
 @pytest.mark.parametrize("limit", ["ttft", "tpot"])
