@@ -49,6 +49,7 @@ class Group(StrEnum):
     MODEL = "model"
     CLUSTER = "cluster"
     PARALLEL = "parallel"
+    SERVING = "serving"
 
 
 def _scaled(value: float | None, scale: float) -> float | None:
