@@ -17,7 +17,7 @@ from harness.errors import ConfigError
 from harness.extrapolate.project import project
 from harness.projection import Projection
 from harness.report import html
-from harness.report.table import projection_view
+from harness.report.table import explanation_view, projection_view
 from harness.store.disk import write_atomically
 from harness.store.folder import PROJECTION, RunFolder
 from harness.workload.cost import step_cost
@@ -55,6 +55,8 @@ def main(options: argparse.Namespace) -> int:
         )
         projection = warned(projection, records, roofs)
     console.print(projection_view(projection))
+    if request.is_explained:
+        console.print(explanation_view(projection))
     folder = _keep(projection, chip, request)
     console.print(f"Report: {request.html_file or folder.path / 'report.html'}", markup=False)
     is_tracked = track([folder], request.results_dir, request.tracking, console)

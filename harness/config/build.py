@@ -106,6 +106,7 @@ class ProjectRequest:
     """The cluster's chip by its data sheet; None when it is `this`, the chip measured."""
     runs: tuple[str, ...]
     is_strict: bool
+    is_explained: bool
     results_dir: Path
     html_file: Path | None
     tracking: TrackingRequest
@@ -268,6 +269,7 @@ def project_request(config: DictConfig, config_dirs: Sequence[Path] = ()) -> Pro
         parallel=parallel_spec(data["parallel"]),
         chip=None if cluster.chip == "this" else load_chip(cluster.chip, config_dirs),
         runs=tuple(data["runs"]),
+        is_explained=bool(data["explain"]),
         is_strict=bool(data["strict"]),
         results_dir=Path(data["results_dir"]).resolve(),
         html_file=Path(data["html"]) if data["html"] else None,

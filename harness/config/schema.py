@@ -103,6 +103,7 @@ class ProjectSchema:
     parallel: Any = MISSING
     runs: list[str] = field(default_factory=list)
     strict: bool = False
+    explain: bool = False
     results_dir: str = MISSING
     html: str | None = None
     tracking: TrackingSchema = field(default_factory=TrackingSchema)

@@ -15,6 +15,7 @@ from harness.proof import Proof
 from harness.record import Record, Status
 from harness.report import (
     breakdown_plot,
+    causes_plot,
     closure_table,
     method,
     ops_plot,
@@ -35,12 +36,16 @@ from harness.report.power import power_tables
 from harness.report.rows import (
     ALTERNATIVE_HEADS,
     ALTERNATIVES_TITLE,
+    CAUSE_HEADS,
+    CAUSES_TITLE,
     NOT_AVAILABLE,
     ROOF_HEADS,
     alternative_rows,
+    cause_rows,
     confidence_text,
     environment_facts,
     environment_warnings,
+    next_measurement,
     percent_text,
     projection_facts,
     reasons,
@@ -229,6 +234,19 @@ def _projection(projection: Projection) -> str:
         rows = [(name, margin, time) for name, time, margin in alternative_rows(projection.search)]
         heads = (ALTERNATIVE_HEADS[0], ALTERNATIVE_HEADS[2], ALTERNATIVE_HEADS[1])
         body += [f"<h3>{ALTERNATIVES_TITLE}</h3>", plain_table(heads, rows, num_texts=2)]
+    if projection.causes:
+        ends = ", ".join(f"{title} {share}" for title, share, *_ in cause_rows(projection))
+        body += [
+            f"<h3>{CAUSES_TITLE}</h3>",
+            plot(causes_plot.figure(projection), "causes", f"Shares of the variance: {ends}"),
+            plain_table(
+                (CAUSE_HEADS[0], CAUSE_HEADS[3], *CAUSE_HEADS[1:3]),
+                [(title, advice, *rest) for title, *rest, advice in cause_rows(projection)],
+                num_texts=2,
+            ),
+        ]
+        advice = next_measurement(projection)
+        body += [f"<p>{escape(advice)}</p>"] if advice else []
     if projection.assumptions:
         body += ["<h3>Taken on trust</h3>", bullets(projection.assumptions)]
     note = (

@@ -2,8 +2,9 @@
 
 import pytest
 
+from harness.extrapolate.calibration import NONE
 from harness.validation.metrics import STEP_METRICS
-from harness.validation.predict import plan_of, predict
+from harness.validation.predict import Predictor, plan_of
 from harness.validation.rows import Dropped, PublishedFigure, PublishedRun, read_run
 from tests.harness.validation.published_row import row
 
@@ -145,7 +146,7 @@ def test_torchtitan_pipelines_as_many_microbatches_as_stages() -> None:
 
 
 def test_degrees_that_are_not_told_are_searched_among_plans_that_fit() -> None:
-    found = predict(run(tp="", pp="", vpp="", micro_batch=""), {})
+    found = Predictor(NONE).predict(run(tp="", pp="", vpp="", micro_batch=""))
     assert not isinstance(found, Dropped)
     assert found.memory_share <= 1
     assert found.step.plan.num_chips <= 64
@@ -172,8 +173,9 @@ def test_what_nothing_tells_is_named() -> None:
     assert reason(global_batch_seqs="", seq_len="") == "seq_len, global_batch_seqs not given"
 
 
-def test_adapters_are_no_training_of_all_weights() -> None:
-    assert "adapters" in reason(source_locator='"26.06 NeMo Container" LoRA Performance')
+def test_adapters_train_no_weights() -> None:
+    assert not run(source_locator='"26.06 NeMo Container" LoRA Performance').are_weights_trained
+    assert run().are_weights_trained
 
 
 def test_an_ablation_is_predicted_once_it_has_what_the_model_assumes() -> None:
