@@ -97,12 +97,12 @@ def test_a_type_without_a_rate_is_named() -> None:
     [
         ({"source": "Megatron-LM 2020 scaling tables"}, "megatron_2020"),
         ({"source": "vTrain, measured ground truth"}, "megatron_2021"),
-        ({"source": "PaLM Table 3", "model": "mt-nlg-530b"}, "megatron_2021"),
+        ({"source": "PaLM Table 3", "model": "mt-nlg-530b"}, "deepspeed_2021"),
         ({"source": "Korthikanti et al. 2205.05198 Table 5"}, "megatron_2022"),
-        ({"source": "MLPerf Training v5.0 closed, Nebius"}, "mlperf_5_0"),
+        ({"source": "MLPerf Training v5.0 closed, Nebius"}, "mlperf_2025"),
         ({"source": "MLPerf Training v4.0 closed, Google"}, "paxml"),
         ({"source": "MLPerf Training v3.1 closed, Intel-HabanaLabs"}, "gaudi"),
-        ({"source": "NVIDIA dgxc-benchmarking 24.11.1 recipe"}, "nemo_2411"),
+        ({"source": "NVIDIA dgxc-benchmarking 24.11.1 recipe"}, "nemo_2024"),
         (
             {"source": "dgxc-benchmarking 24.11.1", "source_locator": "paxml/README.md"},
             "paxml_gpu",
@@ -112,10 +112,11 @@ def test_a_type_without_a_rate_is_named() -> None:
                 "source": "NVIDIA Megatron-Bridge performance summary",
                 "source_locator": '"25.09 NeMo Container" Pre-Training',
             },
-            "megatron_bridge_25",
+            "megatron_bridge_2025",
         ),
         ({"source": "Google tpu-recipes Ironwood summary"}, "maxtext"),
-        ({"source": "a report"}, "megatron_2025"),
+        ({"source": "a report"}, "nemo_2025"),
+        ({"source": "Megatron-LM SC21 Table 2", "zero": "3"}, "deepspeed_2021"),
     ],
 )
 def test_software_follows_from_the_source(cells: dict[str, str], software: str) -> None:
