@@ -6,8 +6,7 @@ Every error names the key, the value, what is allowed and what to do. Quick: no 
 import importlib.resources
 import itertools
 import math
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Mapping, Sequence
 from enum import StrEnum
 from functools import cache
 from importlib.resources.abc import Traversable
@@ -15,9 +14,18 @@ from pathlib import Path
 
 import yaml
 
+from harness.config.cluster_tables import (
+    islands_of,
+    power_of,
+    price_of,
+    reliability_of,
+    storage_of,
+    stragglers_of,
+)
+from harness.config.reader import Reader
 from harness.device.chip import ChipSpec
-from harness.errors import ConfigError, did_you_mean, unknown_name
-from harness.extrapolate.cluster import ClusterSpec, NetworkTier, Reliability
+from harness.errors import ConfigError, unknown_name
+from harness.extrapolate.cluster import MIXED, ClusterSpec, NetworkTier
 from harness.extrapolate.topology import TOPOLOGIES
 from harness.units import GIBI, GIGA, MEBI, TERA
 from harness.workload.model import Experts, LatentAttention, ModelSpec
@@ -25,7 +33,6 @@ from harness.workload.plan import ParallelSpec
 from kernels import registry
 
 BYTES_PER_GBIT = GIGA / 8
-PEAK_DTYPES = ("fp64", "fp32", "tf32", "bf16", "fp16", "fp8", "fp4", "int8")
 COMPUTE_DTYPES = ("bf16", "fp16", "fp32")
 LINEAR_DTYPES = ("", "fp8", "int8")
 RECOMPUTE = ("none", "selective", "full")
@@ -40,154 +47,6 @@ class Group(StrEnum):
     PARALLEL = "parallel"
 
 
-@dataclass(slots=True)
-class _Reader:
-    """Takes keys out of one mapping, checks them, and refuses what is left over."""
-
-    data: Mapping[str, object]
-    key: str
-    used: set[str] = field(default_factory=set)
-
-    def _error(self, name: str, value: object, allowed: str, advice: str) -> ConfigError:
-        return ConfigError(f"{self.key}.{name}: {value!r} is not {allowed}. {advice}")
-
-    def _take(self, name: str) -> object:
-        self.used.add(name)
-        return self.data.get(name)
-
-    def _required(self, name: str, allowed: str) -> object:
-        value = self._take(name)
-        if value is None:
-            raise ConfigError(f"{self.key}.{name}: missing; it must be {allowed}. Add it.")
-        return value
-
-    def text(self, name: str, default: str | None = None) -> str:
-        value = self._take(name)
-        if value is None and default is not None:
-            return default
-        if not isinstance(value, str) or (default is None and not value):
-            if value is None:
-                raise ConfigError(f"{self.key}.{name}: missing; it must be a text. Add it.")
-            raise self._error(name, value, "a text", "Put it in quotes.")
-        return value
-
-    def choice(self, name: str, allowed: Sequence[str], default: str | None = None) -> str:
-        value = self.text(name, default)
-        if value not in allowed:
-            raise self._error(
-                name,
-                value,
-                f"one of {', '.join(allowed)}",
-                f"{did_you_mean(value, allowed)}Set {self.key}.{name}={allowed[0]} or another.",
-            )
-        return value
-
-    def flag(self, name: str, default: bool) -> bool:
-        value = self._take(name)
-        if value is None:
-            return default
-        if not isinstance(value, bool):
-            raise self._error(name, value, "true or false", f"Set {self.key}.{name}=true or false.")
-        return value
-
-    def optional_number(self, name: str, *, above: float = 0.0) -> float | None:
-        """A finite number greater than `above`, or None when absent or null."""
-        value = self._take(name)
-        if value is None:
-            return None
-        if (
-            isinstance(value, bool)
-            or not isinstance(value, int | float)
-            or not math.isfinite(value)
-            or value <= above
-        ):
-            raise self._error(
-                name,
-                value,
-                f"a finite number greater than {above:g}",
-                "Write null when it is not known." if above == 0.0 else "Correct it.",
-            )
-        return float(value)
-
-    def number(self, name: str, *, above: float = 0.0) -> float:
-        self._required(name, f"a finite number greater than {above:g}")
-        value = self.optional_number(name, above=above)
-        assert value is not None
-        return value
-
-    def optional_count(self, name: str, *, least: int = 1) -> int | None:
-        """A whole number of at least `least`, or None when absent or null."""
-        value = self._take(name)
-        if value is None:
-            return None
-        if isinstance(value, bool) or not isinstance(value, int) or value < least:
-            raise self._error(
-                name,
-                value,
-                f"a whole number of at least {least}",
-                f"Set {self.key}.{name}={least} or more.",
-            )
-        return value
-
-    def count(self, name: str, *, least: int = 1, default: int | None = None) -> int:
-        if default is None:
-            self._required(name, f"a whole number of at least {least}")
-        value = self.optional_count(name, least=least)
-        if value is None:
-            assert default is not None
-            return default
-        return value
-
-    def rates(self, name: str, scale: float) -> tuple[tuple[str, float], ...]:
-        """Positive numbers by data type; a type that is absent or null is unknown."""
-        table = self._take(name)
-        if table is None:
-            return ()
-        if not isinstance(table, Mapping):
-            raise self._error(name, table, "a table by data type", "Write {bf16: 989}.")
-        reader = _Reader(table, f"{self.key}.{name}")
-        found = [(dtype, reader.optional_number(dtype)) for dtype in PEAK_DTYPES]
-        reader.finish()
-        return tuple((dtype, value * scale) for dtype, value in found if value is not None)
-
-    def texts(self, name: str) -> tuple[str, ...]:
-        value = self._take(name)
-        if value is None:
-            return ()
-        if not isinstance(value, Sequence) or isinstance(value, str):
-            raise self._error(name, value, "a list of texts", f"Write {name}: [...].")
-        for item in value:
-            if not isinstance(item, str):
-                raise self._error(name, item, "a text", "Put it in quotes.")
-        return tuple(value)
-
-    def nested(self, name: str) -> "_Reader | None":
-        value = self._take(name)
-        if value is None:
-            return None
-        if not isinstance(value, Mapping):
-            raise self._error(name, value, "a table of keys", "Indent its keys below it.")
-        return _Reader(value, f"{self.key}.{name}")
-
-    def list_of_tables(self, name: str) -> Iterator["_Reader"]:
-        value = self._required(name, "a list of tables")
-        if not isinstance(value, Sequence) or isinstance(value, str) or not value:
-            raise self._error(name, value, "a list of tables", "Begin each with a dash.")
-        for index, item in enumerate(value):
-            if not isinstance(item, Mapping):
-                raise self._error(f"{name}[{index}]", item, "a table of keys", "Indent its keys.")
-            yield _Reader(item, f"{self.key}.{name}[{index}]")
-
-    def finish(self) -> None:
-        """Refuse keys that nobody asked for."""
-        for name in self.data:
-            if name not in self.used:
-                raise ConfigError(
-                    f"{self.key}.{name}: no such key. {did_you_mean(str(name), self.used)}"
-                    f"Allowed are {', '.join(sorted(self.used))}."
-                )
-
-
 def _scaled(value: float | None, scale: float) -> float | None:
     return None if value is None else value * scale
 
@@ -198,7 +57,7 @@ def chip_spec(data: Mapping[str, object], key: str = "chip") -> ChipSpec:
     Raises:
         ConfigError: naming the key, its value and what is allowed.
     """
-    reader = _Reader(data, key)
+    reader = Reader(data, key)
     chip = ChipSpec(
         name=reader.text("name"),
         title=reader.text("title"),
@@ -235,7 +94,7 @@ def chip_spec(data: Mapping[str, object], key: str = "chip") -> ChipSpec:
     return chip
 
 
-def _latent_attention(reader: _Reader | None) -> LatentAttention | None:
+def _latent_attention(reader: Reader | None) -> LatentAttention | None:
     if reader is None:
         return None
     latent = LatentAttention(
@@ -249,7 +108,7 @@ def _latent_attention(reader: _Reader | None) -> LatentAttention | None:
     return latent
 
 
-def _experts(reader: _Reader | None, num_layers: int) -> Experts | None:
+def _experts(reader: Reader | None, num_layers: int) -> Experts | None:
     if reader is None:
         return None
     experts = Experts(
@@ -279,7 +138,7 @@ def model_spec(data: Mapping[str, object], key: str = "model") -> ModelSpec:
     Raises:
         ConfigError: naming the key, its value and what is allowed.
     """
-    reader = _Reader(data, key)
+    reader = Reader(data, key)
     num_layers = reader.count("num_layers")
     experts = _experts(reader.nested("experts"), num_layers)
     has_dense_layers = experts is None or experts.num_dense_layers > 0
@@ -313,9 +172,9 @@ def model_spec(data: Mapping[str, object], key: str = "model") -> ModelSpec:
     return model
 
 
-def _tier(reader: _Reader) -> NetworkTier:
-    gigabytes = reader.optional_number("gb_per_s_per_chip")
-    gigabits = reader.optional_number("gbit_per_s_per_chip")
+def _tier(reader: Reader) -> NetworkTier:
+    gigabytes = reader.optional_real("gb_per_s_per_chip", above=0, example=450)
+    gigabits = reader.optional_real("gbit_per_s_per_chip", above=0, example=400)
     if (gigabytes is None) == (gigabits is None):
         raise ConfigError(
             f"{reader.key}: give exactly one of gb_per_s_per_chip and gbit_per_s_per_chip, "
@@ -340,44 +199,41 @@ def _tier(reader: _Reader) -> NetworkTier:
         chips=reader.count("chips", least=2),
         bandwidth_bytes_per_s_per_chip=bandwidth,
         efficiency=efficiency,
-        latency_s=reader.number("latency_us") * 1e-6,
+        latency_s=reader.real("latency_us", above=0, example=5) * 1e-6,
         oversubscription=oversubscription,
-        source=reader.text("source"),
+        source=reader.sources(),
     )
     reader.finish()
     return tier
 
 
-def cluster_spec(data: Mapping[str, object], key: str = "cluster") -> ClusterSpec:
-    """The cluster a mapping describes.
+def cluster_spec(
+    data: Mapping[str, object], key: str = "cluster", extra: Sequence[Path] = ()
+) -> ClusterSpec:
+    """The cluster a mapping describes; its islands are files of the group or of `extra` folders.
 
     Raises:
         ConfigError: naming the key, its value and what is allowed.
     """
-    reader = _Reader(data, key)
+    reader = Reader(data, key)
     num_chips = reader.count("num_chips")
     tiers = tuple(_tier(tier) for tier in reader.list_of_tables("tiers"))
-    nested = reader.nested("reliability")
-    if nested is None:
-        raise ConfigError(
-            f"{key}.reliability: missing; it must be a table with mtbf_hours_per_chip, "
-            "restart_minutes, checkpoint_seconds and source. Add it."
-        )
-    reliability = Reliability(
-        mtbf_hours_per_chip=nested.number("mtbf_hours_per_chip"),
-        restart_s=nested.number("restart_minutes") * 60,
-        checkpoint_s=nested.number("checkpoint_seconds"),
-        source=nested.text("source"),
-    )
-    nested.finish()
+    islands = islands_of(reader, num_chips, extra, load_cluster)
     cluster = ClusterSpec(
         name=reader.text("name"),
         title=reader.text("title"),
-        chip=reader.text("chip"),
+        chip=MIXED if islands else reader.text("chip"),
         num_chips=num_chips,
         tiers=tiers,
-        reliability=reliability,
-        source=reader.text("source"),
+        reliability=reliability_of(reader, islands),
+        source=reader.sources(),
+        chips_per_host=reader.count("chips_per_host", default=min(8, tiers[0].chips)),
+        spare_hosts=reader.optional_count("spare_hosts", least=0),
+        storage=storage_of(reader),
+        stragglers=stragglers_of(reader),
+        power=power_of(reader),
+        price=price_of(reader),
+        islands=islands,
         assumptions=reader.texts("assumptions"),
     )
     reader.finish()
@@ -402,7 +258,7 @@ def parallel_spec(data: Mapping[str, object], key: str = "parallel") -> Parallel
     Raises:
         ConfigError: naming the key, its value and what is allowed.
     """
-    reader = _Reader(data, key)
+    reader = Reader(data, key)
     reader.text("name", "")
     recompute = reader.choice("recompute", RECOMPUTE) if data.get("recompute") is not None else None
     reader.used.add("recompute")
@@ -499,7 +355,7 @@ def load_model(name: str, extra: Sequence[Path] = ()) -> ModelSpec:
 
 def load_cluster(name: str, extra: Sequence[Path] = ()) -> ClusterSpec:
     """The cluster of that name. Raises ConfigError for an unknown one."""
-    return cluster_spec(load_data(Group.CLUSTER, name, extra), f"cluster {name}")
+    return cluster_spec(load_data(Group.CLUSTER, name, extra), f"cluster {name}", extra)
 
 
 def load_parallel(name: str, extra: Sequence[Path] = ()) -> ParallelSpec:

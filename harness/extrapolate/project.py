@@ -6,12 +6,14 @@ from dataclasses import dataclass, replace
 
 from harness.device.chip import ChipSpec
 from harness.errors import ConfigError, PlanError
-from harness.extrapolate.cluster import ClusterSpec
-from harness.extrapolate.goodput import (
-    checkpoint_interval_s,
-    goodput_share,
-    interruption_interval_s,
+from harness.extrapolate.at_scale import (
+    TrainingGoal,
+    at_scale,
+    scale_assumptions,
+    slower_parts,
+    training_run,
 )
+from harness.extrapolate.cluster import ClusterSpec
 from harness.extrapolate.lookup import CostFunction, Lookup
 from harness.extrapolate.priors import (
     BEST_SHARE_OF_PEAK,
@@ -20,10 +22,17 @@ from harness.extrapolate.priors import (
 )
 from harness.extrapolate.search import Found, best_plan, check_fixed, memory_error
 from harness.extrapolate.step import StepModel, StepTime
-from harness.projection import Interval, OpShare, PlanChoice, Projection, ScalePoint, Source
+from harness.projection import (
+    Interval,
+    OpShare,
+    PlanChoice,
+    Projection,
+    ScalePoint,
+    Source,
+    StepPart,
+)
 from harness.record import Record
 from harness.roofline import Roofline
-from harness.units import duration
 from harness.workload.model import CausalCount, ModelSpec
 from harness.workload.plan import ParallelSpec
 from harness.workload.step import WorkItem
@@ -32,6 +41,7 @@ CONFIDENCE = 0.9
 CHIP_OF_THE_RUN = "this"
 """What a cluster writes for its chip when it is made of whatever was measured."""
 SMALLEST_CLUSTER = 8
+NO_GOAL = TrainingGoal()
 
 FASTER_THAN_MODEL = 0.05
 """ln of predicted over published step time that 95 % of the dense bf16 runs on H100 stay within;
@@ -55,6 +65,8 @@ class _Context:
     memory_limit: float
     peak_flops_per_s: float | None
     """Dense, of the data sheet."""
+    chip: ChipSpec
+    goal: TrainingGoal
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -93,8 +105,8 @@ def scale_point(context: _Context, found: Found, num_chips: int) -> ScalePoint:
     sequences = plan.data * plan.microbatch_size * plan.num_microbatches
     tokens = sequences * context.steps.sequence_length
     low, high = spread(step, num_chips, model_error(context.steps.model))
-    seconds = step.seconds
-    return ScalePoint(
+    seconds = step.seconds + sum(part.seconds for part in _added(context, found, num_chips))
+    point = ScalePoint(
         num_chips=num_chips,
         num_chips_used=plan.num_chips,
         plan=plan,
@@ -104,8 +116,20 @@ def scale_point(context: _Context, found: Found, num_chips: int) -> ScalePoint:
             value=tokens / seconds, low=tokens / (seconds * high), high=tokens / (seconds * low)
         ),
         mfu=_utilization(context, plan, tokens / seconds),
-        goodput=goodput_share(context.steps.cluster.reliability, plan.num_chips),
+        goodput=1.0,
     )
+    return at_scale(
+        point,
+        context.steps,
+        context.chip,
+        context.goal,
+        sequence_length=context.steps.sequence_length,
+    )
+
+
+def _added(context: _Context, found: Found, num_chips: int) -> tuple[StepPart, ...]:
+    """What the cluster's file adds to the step."""
+    return slower_parts(context.steps, found.step, context.chip, num_chips)
 
 
 def _flops_per_s_per_chip(
@@ -164,6 +188,7 @@ def project(
     roofs: Roofline | None = None,
     device_memory_bytes: float | None = None,
     strict: bool = False,
+    goal: TrainingGoal = NO_GOAL,
 ) -> Projection:
     """A training step of the model on the cluster, with the best plan or the one that is fixed.
 
@@ -171,7 +196,7 @@ def project(
     without any the projection rests on the data sheet and published rates alone. `roofs` are its
     measured roofs, those of the records if none are given.
     `device_memory_bytes` is what the device said it has; the smaller of it and the data sheet's
-    memory is the limit.
+    memory is the limit. `goal` is what is trained for, where that is known.
 
     Raises:
         PlanError: when no plan fits the chips or their memory, with the arithmetic and the
@@ -185,6 +210,8 @@ def project(
         parallel=parallel,
         memory_limit=memory_limit,
         peak_flops_per_s=chip.peak(parallel.dtype),
+        chip=chip,
+        goal=goal,
     )
     check_fixed(context.steps, parallel, cluster.num_chips)
     found = best_plan(context.steps, parallel, cluster.num_chips, memory_limit)
@@ -205,7 +232,7 @@ def project(
         sequence_length=parallel.sequence_length,
         headline=headline,
         scaling=tuple(scaling),
-        parts=found.step.parts,
+        parts=(*found.step.parts, *_added(context, found, cluster.num_chips)),
         ops=tuple(
             OpShare(
                 op=f"{item.problem.op}.{item.problem.dtype}.{item.problem.mode}",
@@ -227,6 +254,7 @@ def project(
         assumptions=assumptions(context, headline, chip),
         num_plans_considered=found.num_considered,
         run_ids=tuple(sorted({record.run_id for record in records})),
+        training_run=training_run(headline, goal),
     )
 
 
@@ -300,7 +328,7 @@ def assumptions(context: _Context, headline: ScalePoint, chip: ChipSpec) -> tupl
     tokens = sequences * steps.sequence_length
     asked = parallel.global_batch_tokens
     text = f"A step has {tokens:,} tokens ({sequences:,} sequences), where {asked:,} were asked for"
-    found.append(f"{text}; that a batch this large trains as well per token is assumed.")
+    found.append(f"{text}.")
     if not lookup.records:
         found.append(
             "Nothing was measured: all op times come from the data sheet and published rates."
@@ -313,17 +341,11 @@ def assumptions(context: _Context, headline: ScalePoint, chip: ChipSpec) -> tupl
         )
     if context.peak_flops_per_s is None:
         found.append(_without_peak(context, headline))
-    reliability = cluster.reliability
-    mean_s = interruption_interval_s(reliability, plan.num_chips)
     found += [
         "Networks are taken from the cluster's file, not measured.",
         "Every chip is as fast as the one measured, but for jitter that costs "
         f"{GROWTH_PER_DOUBLING.value:.2%} of the busy time per doubling of the chips.",
-        f"The job is interrupted every {duration(mean_s)} and takes "
-        f"{duration(reliability.restart_s)} to come back; a checkpoint of "
-        f"{duration(reliability.checkpoint_s)} is taken every "
-        f"{duration(checkpoint_interval_s(mean_s, reliability.checkpoint_s))}. This is in the "
-        "goodput, not in the step.",
+        *scale_assumptions(headline, cluster),
         "Gradients are reduced in 16 bits and summed in fp32; Adam keeps fp32 moments.",
     ]
     if steps.model.experts is not None:

@@ -1,0 +1,242 @@
+"""Reader: takes keys out of one mapping, checks them, and refuses what is left over.
+
+Every error names the key, the value, what is allowed and what to do.
+"""
+
+import math
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+
+from harness.errors import ConfigError, did_you_mean
+
+PEAK_DTYPES = ("fp64", "fp32", "tf32", "bf16", "fp16", "fp8", "fp4", "int8")
+
+
+@dataclass(slots=True)
+class Reader:
+    """Takes keys out of one mapping, checks them, and refuses what is left over."""
+
+    data: Mapping[str, object]
+    key: str
+    used: set[str] = field(default_factory=set)
+
+    def _error(self, name: str, value: object, allowed: str, advice: str) -> ConfigError:
+        return ConfigError(f"{self.key}.{name}: {value!r} is not {allowed}. {advice}")
+
+    def _take(self, name: str) -> object:
+        self.used.add(name)
+        return self.data.get(name)
+
+    def _required(self, name: str, allowed: str) -> object:
+        value = self._take(name)
+        if value is None:
+            raise ConfigError(f"{self.key}.{name}: missing; it must be {allowed}. Add it.")
+        return value
+
+    def text(self, name: str, default: str | None = None) -> str:
+        """A text, not empty unless there is a default."""
+        value = self._take(name)
+        if value is None and default is not None:
+            return default
+        if not isinstance(value, str) or (default is None and not value):
+            if value is None:
+                raise ConfigError(f"{self.key}.{name}: missing; it must be a text. Add it.")
+            raise self._error(name, value, "a text", "Put it in quotes.")
+        return value
+
+    def choice(self, name: str, allowed: Sequence[str], default: str | None = None) -> str:
+        """One of the texts that are allowed."""
+        value = self.text(name, default)
+        if value not in allowed:
+            raise self._error(
+                name,
+                value,
+                f"one of {', '.join(allowed)}",
+                f"{did_you_mean(value, allowed)}Set {self.key}.{name}={allowed[0]} or another.",
+            )
+        return value
+
+    def flag(self, name: str, default: bool) -> bool:
+        """True or false."""
+        value = self._take(name)
+        if value is None:
+            return default
+        if not isinstance(value, bool):
+            raise self._error(name, value, "true or false", f"Set {self.key}.{name}=true or false.")
+        return value
+
+    def optional_number(self, name: str, *, above: float = 0.0) -> float | None:
+        """A finite number greater than `above`, or None when absent or null."""
+        value = self._take(name)
+        if value is None:
+            return None
+        if (
+            isinstance(value, bool)
+            or not isinstance(value, int | float)
+            or not math.isfinite(value)
+            or value <= above
+        ):
+            raise self._error(
+                name,
+                value,
+                f"a finite number greater than {above:g}",
+                "Write null when it is not known." if above == 0.0 else "Correct it.",
+            )
+        return float(value)
+
+    def number(self, name: str, *, above: float = 0.0) -> float:
+        """A finite number greater than `above`."""
+        self._required(name, f"a finite number greater than {above:g}")
+        value = self.optional_number(name, above=above)
+        assert value is not None
+        return value
+
+    def optional_count(self, name: str, *, least: int = 1) -> int | None:
+        """A whole number of at least `least`, or None when absent or null."""
+        value = self._take(name)
+        if value is None:
+            return None
+        if isinstance(value, bool) or not isinstance(value, int) or value < least:
+            raise self._error(
+                name,
+                value,
+                f"a whole number of at least {least}",
+                f"Set {self.key}.{name}={least} or more.",
+            )
+        return value
+
+    def count(self, name: str, *, least: int = 1, default: int | None = None) -> int:
+        """A whole number of at least `least`; `default` when it is absent."""
+        if default is None:
+            self._required(name, f"a whole number of at least {least}")
+        value = self.optional_count(name, least=least)
+        if value is None:
+            assert default is not None
+            return default
+        return value
+
+    def rates(self, name: str, scale: float) -> tuple[tuple[str, float], ...]:
+        """Positive numbers by data type; a type that is absent or null is unknown."""
+        table = self._take(name)
+        if table is None:
+            return ()
+        if not isinstance(table, Mapping):
+            raise self._error(name, table, "a table by data type", "Write {bf16: 989}.")
+        reader = Reader(table, f"{self.key}.{name}")
+        found = [(dtype, reader.optional_number(dtype)) for dtype in PEAK_DTYPES]
+        reader.finish()
+        return tuple((dtype, value * scale) for dtype, value in found if value is not None)
+
+    def texts(self, name: str) -> tuple[str, ...]:
+        """A list of texts, empty when absent."""
+        value = self._take(name)
+        if value is None:
+            return ()
+        if not isinstance(value, Sequence) or isinstance(value, str):
+            raise self._error(name, value, "a list of texts", f"Write {name}: [...].")
+        for item in value:
+            if not isinstance(item, str):
+                raise self._error(name, item, "a text", "Put it in quotes.")
+        return tuple(value)
+
+    def nested(self, name: str) -> "Reader | None":
+        """The reader of a table within this one, or None when absent or null."""
+        value = self._take(name)
+        if value is None:
+            return None
+        if not isinstance(value, Mapping):
+            raise self._error(name, value, "a table of keys", "Indent its keys below it.")
+        return Reader(value, f"{self.key}.{name}")
+
+    def list_of_tables(self, name: str) -> Iterator["Reader"]:
+        """A reader of each table of a list that is not empty."""
+        value = self._required(name, "a list of tables")
+        if not isinstance(value, Sequence) or isinstance(value, str) or not value:
+            raise self._error(name, value, "a list of tables", "Begin each with a dash.")
+        for index, item in enumerate(value):
+            if not isinstance(item, Mapping):
+                raise self._error(f"{name}[{index}]", item, "a table of keys", "Indent its keys.")
+            yield Reader(item, f"{self.key}.{name}[{index}]")
+
+    def real(
+        self,
+        name: str,
+        *,
+        above: float | None = None,
+        least: float = 0.0,
+        most: float = math.inf,
+        example: float | None = None,
+        default: float | None = None,
+    ) -> float:
+        """A finite number above `above`, or from `least`, to `most`; `default` when it is absent.
+
+        `example` is what an error offers where the bound itself is not allowed.
+        """
+        value = self._take(name)
+        if value is None and default is not None:
+            return default
+        low = f"greater than {above:g}" if above is not None else f"of at least {least:g}"
+        allowed = f"a finite number {low}" + (f" and at most {most:g}" if most < math.inf else "")
+        offered = example if example is not None else least if above is None else most
+        if value is None:
+            raise ConfigError(
+                f"{self.key}.{name}: missing; it must be {allowed}. "
+                f"Set {self.key}.{name}={offered:g} or another."
+            )
+        is_number = isinstance(value, int | float) and not isinstance(value, bool)
+        if not is_number or not math.isfinite(value):  # type: ignore[arg-type]
+            raise self._error(name, value, allowed, f"Set {self.key}.{name}={offered:g}.")
+        number = float(value)  # type: ignore[arg-type]
+        if number > most:
+            raise self._error(name, value, allowed, f"Set {self.key}.{name}={most:g}.")
+        if number <= above if above is not None else number < least:
+            raise self._error(name, value, allowed, f"Set {self.key}.{name}={offered:g}.")
+        return number
+
+    def optional_real(
+        self, name: str, *, above: float | None = None, least: float = 0.0, example: float
+    ) -> float | None:
+        """The same, or None when it is absent or null."""
+        if self.data.get(name) is None:
+            self.used.add(name)
+            return None
+        return self.real(name, above=above, least=least, example=example)
+
+    def has(self, name: str) -> bool:
+        """The key is there and not null."""
+        return self.data.get(name) is not None
+
+    def sources(self) -> str:
+        """Where the table's values are from: `source` for all of them, `sources` by key, or both.
+
+        Raises:
+            ConfigError: when there is neither, or a source of a key that the table does not have.
+        """
+        whole = self.text("source", "")
+        by_key = self.nested("sources")
+        if by_key is None:
+            if not whole:
+                raise ConfigError(
+                    f"{self.key}.source: missing; it must be a text, or sources a text by key. "
+                    f"Set {self.key}.source=assumed where there is none."
+                )
+            return whole
+        texts = [whole] if whole else []
+        for name in by_key.data:
+            if name not in self.data:
+                raise ConfigError(
+                    f"{by_key.key}.{name}: {self.key} has no such key. "
+                    f"{did_you_mean(str(name), [str(key) for key in self.data])}Correct or "
+                    "remove it."
+                )
+            texts.append(f"{name}: {by_key.text(str(name))}")
+        return "; ".join(texts)
+
+    def finish(self) -> None:
+        """Refuse keys that nobody asked for."""
+        for name in self.data:
+            if name not in self.used:
+                raise ConfigError(
+                    f"{self.key}.{name}: no such key. {did_you_mean(str(name), self.used)}"
+                    f"Allowed are {', '.join(sorted(self.used))}."
+                )

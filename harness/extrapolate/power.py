@@ -1,0 +1,337 @@
+"""What a training step draws: the chip, its host, the network, and the site around them.
+
+    E  = P_idle t + sum over ops (e_F flops + e_M bytes) + e_N bytes sent        one chip, one step
+    site = (N (E/t + nic + network) + hosts) PUE
+
+An operator's power limit below the design power slows what the matrix units do: at a clock f their
+power goes as f^q and their time as 1/f, while what waits for memory keeps its time. The clock is
+the highest at which the chip, while it computes, stays in the limit.
+
+Where a cluster's file gives no energy per FLOP, a matrix product at the best rate published for the
+chip draws what is left of its design power beside the idle chip and the operands' traffic.
+"""
+
+import math
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+from harness.device.chip import ChipSpec
+from harness.errors import ConfigError
+from harness.extrapolate.cluster import ClusterSpec, Power
+from harness.extrapolate.memory import SIZE_BYTES
+from harness.extrapolate.priors import BEST_SHARE_OF_PEAK, GRADIENT_BYTES_ON_WIRE, Prior
+from harness.extrapolate.step import StepModel
+from harness.projection import EnergyUse, Goodput, PlanChoice
+from harness.units import MEGA
+from harness.workload.step import (
+    Direction,
+    LayerKind,
+    WorkItem,
+    embedding_work,
+    head_work,
+    layer_work,
+)
+
+JOULES_PER_KWH = 3.6e6
+SECONDS_PER_HOUR = 3600.0
+
+IDLE_SHARE_OF_DESIGN_POWER = Prior(
+    value=0.23,
+    spread=1.5,
+    source="H100 draws 300 W of 700 W decoding one sequence (ML.ENERGY), of which some 140 W are "
+    "memory traffic at 70 % of the bandwidth; with nothing running it is half of that",
+)
+"""Of a chip that waits with its clocks up, as it does between kernels."""
+MATRIX_SHARE_OF_DYNAMIC_POWER = Prior(
+    value=0.9,
+    spread=1.1,
+    source="assumed: large matrix products run into the design power of current chips, and their "
+    "operands' traffic takes a tenth of what the idle chip leaves",
+)
+JOULES_PER_MEMORY_BYTE = Prior(
+    value=60e-12,
+    spread=1.5,
+    source="HBM2 3.9 pJ/bit in the memory (O'Connor et al., Fine-Grained DRAM, MICRO 2017), and as "
+    "much again for the interface and the way across the chip, assumed",
+)
+JOULES_PER_NETWORK_BYTE = Prior(
+    value=80e-12,
+    spread=2.0,
+    source="assumed: 10 pJ/bit for both ends of a link and the copies on the chip; switches and "
+    "optics draw alike whatever they carry and are counted by themselves",
+)
+CLOCK_EXPONENT = Prior(
+    value=2.5,
+    spread=1.2,
+    source="power of logic against its clock, between the square and the cube (dynamic voltage "
+    "and frequency scaling); assumed",
+)
+LEAST_CLOCK = 0.1
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ChipPower:
+    """What one chip draws and for what."""
+
+    design_w: float
+    limit_w: float
+    idle_w: float
+    joules_per_flop: tuple[tuple[str, float], ...]
+    """By data type."""
+    joules_per_memory_byte: float
+    joules_per_network_byte: float
+
+    def flop_joules(self, dtype: str) -> float:
+        """Of that type, or of the dearest one known."""
+        known = dict(self.joules_per_flop)
+        return known.get(dtype, max(known.values(), default=0.0))
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class StepWork:
+    """What the mean chip of a plan does in a step."""
+
+    matrix_joules: float
+    memory_joules: float
+    network_joules: float
+    matrix_s: float
+    """Time of the ops that the matrix units bound."""
+    memory_s: float
+    """Time of all others."""
+
+    @property
+    def joules(self) -> float:
+        """All but the idle chip's."""
+        return self.matrix_joules + self.memory_joules + self.network_joules
+
+
+def chip_power(chip: ChipSpec, power: Power) -> ChipPower | None:
+    """The chip's power by the cluster's file and the data sheet; None where nobody tells it.
+
+    Raises:
+        ConfigError: for a limit that not even the idle chip can keep.
+    """
+    design = power.chip_w or chip.power_w
+    if design is None:
+        return None
+    limit = min(design, power.chip_limit_w or design)
+    idle = power.chip_idle_w or IDLE_SHARE_OF_DESIGN_POWER.value * design
+    if limit <= idle:
+        raise ConfigError(
+            f"cluster.power.chip_limit_watts: {limit:g} is not greater than the {idle:g} W of the "
+            f"idle chip. Set cluster.power.chip_limit_watts={math.ceil(1.2 * idle)} or more."
+        )
+    per_flop: dict[str, float] = {}
+    for dtype in dict((*chip.peak_flops_per_s, *chip.achievable_flops_per_s)):
+        rate = chip.achievable(dtype)
+        peak = chip.peak(dtype)
+        if rate is None:
+            assert peak is not None
+            rate = BEST_SHARE_OF_PEAK.value * peak
+        per_flop[dtype] = MATRIX_SHARE_OF_DYNAMIC_POWER.value * (design - idle) / rate
+    if power.joules_per_flop is not None:
+        # The file's value is of 16 bits; other types keep their proportion to it.
+        sixteen = per_flop.get("bf16") or per_flop.get("fp16")
+        factor = power.joules_per_flop / sixteen if sixteen else 1.0
+        per_flop = {dtype: factor * value for dtype, value in per_flop.items()}
+        per_flop.setdefault("bf16", power.joules_per_flop)
+    if not per_flop:
+        return None
+    return ChipPower(
+        design_w=design,
+        limit_w=limit,
+        idle_w=idle,
+        joules_per_flop=tuple(per_flop.items()),
+        joules_per_memory_byte=power.joules_per_memory_byte or JOULES_PER_MEMORY_BYTE.value,
+        joules_per_network_byte=power.joules_per_network_byte or JOULES_PER_NETWORK_BYTE.value,
+    )
+
+
+def step_items(steps: StepModel, plan: PlanChoice) -> Iterator[tuple[WorkItem, float]]:
+    """Each piece of work of a step, and how often the mean chip of the plan does it."""
+    shard, model = steps.shard(plan), steps.model
+    m = plan.num_microbatches
+    for kind, count in (
+        (LayerKind.DENSE, model.num_dense_layers),
+        (LayerKind.MOE, model.num_moe_layers),
+    ):
+        if not count:
+            continue
+        for item in layer_work(model, shard, kind):
+            passes = 1.0
+            if item.direction is Direction.FORWARD:
+                is_core = item.role.startswith("attention core")
+                passes += plan.recompute == "full" or (plan.recompute == "selective" and is_core)
+            yield item, passes * item.count * m * count / plan.pipeline
+    for item in (*embedding_work(model, shard), *head_work(model, shard)):
+        yield item, item.count * m / plan.pipeline
+    update = steps.optimizer_item(plan)
+    yield update, float(update.count)
+
+
+def network_bytes(steps: StepModel, plan: PlanChoice) -> float:
+    """What the mean chip of a plan sends in a step, on all networks."""
+    model = steps.model
+    size = SIZE_BYTES[steps.dtype]
+    tokens = plan.microbatch_size * steps.sequence_length / plan.context
+    hidden = tokens * model.hidden * size
+    layers = plan.num_microbatches * model.num_layers / plan.pipeline
+    passes = 2 if plan.recompute == "full" else 1
+    sent = 0.0
+    if plan.tensor > 1:
+        # Two blocks: gather and scatter in each forward pass, three of them backward.
+        sent += layers * 2 * (2 * passes + 3) * hidden * (1 - 1 / plan.tensor)
+    if plan.context > 1:
+        kv_heads = max(1, model.num_kv_heads // plan.tensor)
+        width = kv_heads * (model.query_key_dim + model.value_dim) * size
+        sent += layers * (passes + 2) * tokens * (plan.context - 1) * width
+    if model.experts is not None and plan.expert > 1:
+        routed = model.experts.num_experts_per_token * hidden / plan.tensor
+        share = model.num_moe_layers / model.num_layers
+        sent += share * layers * (2 * passes + 2) * routed * (1 - 1 / plan.expert)
+    if plan.pipeline > 1:
+        sent += 2 * plan.num_microbatches * plan.virtual_stages * hidden / plan.tensor
+    held = steps.fullest(plan)
+    replicas = plan.data * plan.context
+    if replicas > 1:
+        once = (GRADIENT_BYTES_ON_WIRE + size) * (held.shared + held.experts)
+        rounds = 1.5 * plan.num_microbatches if plan.zero_stage == 3 else 1.0
+        sent += rounds * once * (1 - 1 / replicas)
+    return sent
+
+
+def step_work(steps: StepModel, plan: PlanChoice, chip: ChipPower) -> StepWork:
+    """What the mean chip of the plan does in a step, as energy and time."""
+    matrix_joules = memory_joules = matrix_s = memory_s = 0.0
+    for item, count in step_items(steps, plan):
+        cost = steps.lookup.cost(item.problem)
+        matrix = cost.flops * chip.flop_joules(item.problem.dtype)
+        memory = cost.num_bytes * chip.joules_per_memory_byte
+        seconds = count * steps.lookup.time(item.problem).seconds
+        # What bounds an op is what it spends its power on, near enough: both are rates over peaks.
+        is_matrix = matrix > memory
+        matrix_joules += count * matrix
+        memory_joules += count * memory
+        matrix_s += seconds if is_matrix else 0.0
+        memory_s += 0.0 if is_matrix else seconds
+    return StepWork(
+        matrix_joules=matrix_joules,
+        memory_joules=memory_joules,
+        network_joules=network_bytes(steps, plan) * chip.joules_per_network_byte,
+        matrix_s=matrix_s,
+        memory_s=memory_s,
+    )
+
+
+def computing_w(work: StepWork, chip: ChipPower, clock: float = 1.0) -> float:
+    """Power of a chip while it computes, at a share of its full clock."""
+    matrix = work.matrix_joules * clock ** (CLOCK_EXPONENT.value - 1)
+    busy_s = work.matrix_s / clock + work.memory_s
+    if busy_s == 0:
+        return chip.idle_w
+    return float(chip.idle_w + (matrix + work.memory_joules) / busy_s)
+
+
+def clock_factor(work: StepWork, chip: ChipPower) -> float:
+    """The highest clock, as a share of the full one, at which computing stays in the limit.
+
+    1 where the limit is the design power: times are measured or published at that already.
+    """
+    if chip.limit_w >= chip.design_w or computing_w(work, chip) <= chip.limit_w:
+        return 1.0
+    low, high = LEAST_CLOCK, 1.0
+    for _ in range(50):
+        middle = (low + high) / 2
+        if computing_w(work, chip, middle) > chip.limit_w:
+            high = middle
+        else:
+            low = middle
+    return low
+
+
+def slowdown_s(work: StepWork, clock: float) -> float:
+    """What a step takes longer at that clock: the matrix units' time, of the mean chip."""
+    return work.matrix_s * (1 / clock - 1)
+
+
+def energy_use(
+    cluster: ClusterSpec,
+    chip: ChipPower,
+    work: StepWork,
+    *,
+    num_chips_used: int,
+    step_s: float,
+    step_tokens: float,
+    wall_time: Goodput,
+) -> EnergyUse:
+    """Power of the cluster in such a step, and energy per token over the wall time.
+
+    Idle and spare chips are on and wait. While nothing trains, chips draw what they draw idle.
+    """
+    power = cluster.power
+    assert power is not None, "asked only of clusters whose file has power"
+    clock = clock_factor(work, chip)
+    matrix_joules = work.matrix_joules * clock ** (CLOCK_EXPONENT.value - 1)
+    spare_chips = (cluster.spare_hosts or 0) * cluster.chips_per_host
+    num_chips = cluster.num_chips + spare_chips
+    dynamic = {
+        "matrix units": matrix_joules,
+        "memory": work.memory_joules,
+        "chips' links": work.network_joules,
+    }
+    chip_w = min(chip.limit_w, chip.idle_w + sum(dynamic.values()) / step_s)
+    scale = (chip_w - chip.idle_w) * step_s / max(sum(dynamic.values()), 1e-30)
+    machines = {
+        "chips, idle": num_chips * chip.idle_w,
+        **{name: num_chips_used * joules * scale / step_s for name, joules in dynamic.items()},
+        "hosts": math.ceil(num_chips / cluster.chips_per_host) * power.host_w,
+        "network cards": num_chips * power.nic_w_per_chip,
+        "switches and optics": num_chips * power.network_w_per_chip,
+    }
+    machines_w = math.fsum(machines.values())
+    training_w = chip_w - chip.idle_w
+    peak_chip_w = min(chip.limit_w, max(chip_w, computing_w(work, chip, clock)))
+    swing_w = num_chips_used * (peak_chip_w - chip.idle_w)
+    peak_w = machines_w + num_chips_used * (peak_chip_w - chip_w)
+    # Chips draw their training power also for what is done again and lost.
+    running = 1 - sum(lost for name, lost in wall_time.losses if name in _WITHOUT_TRAINING)
+    mean_w = machines_w - (1 - running) * num_chips_used * training_w
+    tokens_per_s = step_tokens / step_s * wall_time.share
+    site_w = mean_w * power.pue
+    per_token = site_w / tokens_per_s if tokens_per_s > 0 else math.inf
+    building = {"cooling and conversion": machines_w * (power.pue - 1)}
+    cost_per_hour = None
+    if cluster.price is not None:
+        cost_per_hour = cluster.price.per_hour(num_chips, site_w)
+    return EnergyUse(
+        chip_w=chip_w,
+        chip_limit_w=chip.limit_w,
+        clock_factor=clock,
+        parts=tuple((machines | building).items()),
+        machines_w=machines_w,
+        site_w=machines_w * power.pue,
+        peak_site_w=peak_w * power.pue,
+        swing_w=swing_w,
+        joules_per_token=per_token,
+        kwh_per_million_tokens=per_token * MEGA / JOULES_PER_KWH,
+        currency="" if cluster.price is None else cluster.price.currency,
+        cost_per_hour=cost_per_hour,
+        cost_per_million_tokens=None
+        if cost_per_hour is None or tokens_per_s == 0
+        else cost_per_hour / SECONDS_PER_HOUR / tokens_per_s * MEGA,
+    )
+
+
+_WITHOUT_TRAINING = frozenset(
+    {"coming back from failures", "waiting for spare hosts", "replicas that are away"}
+)
+"""Losses in which chips wait."""
+
+
+def run_energy_kwh(use: EnergyUse, seconds: float, *, with_building: bool = False) -> float:
+    """Energy of a run of so many seconds of steps: of the machines, or of the whole site.
+
+    What is published of a run without failures, as in MLPerf, is of the machines.
+    """
+    watts = use.site_w if with_building else use.machines_w
+    return watts * seconds / JOULES_PER_KWH
