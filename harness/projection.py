@@ -124,7 +124,7 @@ class EnergyUse:
     """
 
     chip_w: float
-    """One chip in use."""
+    """One chip in use; of a mixed cluster their mean, and so of the limit."""
     chip_limit_w: float
     clock_factor: float
     """Clock under the power limit over the clock without; 1 where nothing limits it."""

@@ -15,6 +15,7 @@ from harness.config.compose import compose
 from harness.config.this_chip import this_chip
 from harness.device.chip import ChipSpec
 from harness.errors import ConfigError
+from harness.extrapolate.mixed import project_mixed
 from harness.extrapolate.project import project
 from harness.projection import Projection
 from harness.record import Record
@@ -40,27 +41,45 @@ def main(options: argparse.Namespace) -> int:
     request = project_request(config, options.config_dir)
     console = Console(highlight=False)
     with console.status("projecting ..."):
-        chip, records, roofs, memory_bytes, run_ids = _measured(request, options.config_dir)
-        projection = replace(
-            project(
-                chip=chip,
-                model=request.model,
-                cluster=request.cluster,
-                parallel=request.parallel,
-                cost=registry.cost,
-                records=records,
-                roofs=roofs,
-                device_memory_bytes=memory_bytes,
-                strict=request.is_strict,
-            ),
-            run_ids=run_ids,
-        )
-        projection = warned(projection, records, roofs)
+        projection, chip = _projected(request, options.config_dir)
     console.print(projection_view(projection))
     folder = _keep(projection, chip, request)
     console.print(f"Report: {request.html_file or folder.path / 'report.html'}", markup=False)
     is_tracked = track([folder], request.results_dir, request.tracking, console)
     return 0 if is_tracked else 1
+
+
+def _projected(
+    request: ProjectRequest, config_dirs: Sequence[Path]
+) -> tuple[Projection, ChipSpec | None]:
+    """The projection, and the chip it is of where that is one."""
+    if request.cluster.is_mixed:
+        return (
+            project_mixed(
+                chips=request.island_chips,
+                model=request.model,
+                cluster=request.cluster,
+                parallel=request.parallel,
+                cost=registry.cost,
+                strict=request.is_strict,
+                goal=request.goal,
+            ),
+            None,
+        )
+    chip, records, roofs, memory_bytes, run_ids = _measured(request, config_dirs)
+    projection = project(
+        chip=chip,
+        model=request.model,
+        cluster=request.cluster,
+        parallel=request.parallel,
+        cost=registry.cost,
+        records=records,
+        roofs=roofs,
+        device_memory_bytes=memory_bytes,
+        strict=request.is_strict,
+        goal=request.goal,
+    )
+    return warned(replace(projection, run_ids=run_ids), records, roofs), chip
 
 
 def _measured(
@@ -101,7 +120,7 @@ def _measured(
     return chip, records, roofs, memory_bytes, tuple(folder.info.run_id for folder in folders)
 
 
-def _keep(projection: Projection, chip: ChipSpec, request: ProjectRequest) -> RunFolder:
+def _keep(projection: Projection, chip: ChipSpec | None, request: ProjectRequest) -> RunFolder:
     """A folder with the projection and its report."""
     now = datetime.now(UTC)
     name = f"{now:%Y%m%dT%H%M%S}-{projection.model}-{request.cluster.name}"

@@ -110,6 +110,23 @@ def joined(islands: Sequence[ClusterSpec]) -> Reliability:
     )
 
 
+def spare_confidence_of(reader: Reader) -> float | None:
+    """The share of the time for which there are spare hosts, where the file gives no number.
+
+    Raises:
+        ConfigError: where it is no share, or the number is given as well.
+    """
+    if not reader.has("spare_confidence"):
+        reader.used.add("spare_confidence")
+        return None
+    if reader.has("spare_hosts"):
+        raise ConfigError(
+            f"{reader.key}: give one of spare_hosts and spare_confidence. "
+            f"Set {reader.key}.spare_confidence=null to keep {reader.data['spare_hosts']} hosts."
+        )
+    return reader.real("spare_confidence", most=0.999999)
+
+
 def storage_of(reader: Reader) -> Storage | None:
     """The table `storage`, or None where there is none.
 

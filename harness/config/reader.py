@@ -115,6 +115,42 @@ class Reader:
             return default
         return value
 
+    def optional_share(self, name: str) -> float | None:
+        """A number above 0 and up to 1, or None when absent or null."""
+        value = self.optional_number(name)
+        if value is not None and value > 1:
+            raise self._error(name, value, "a share between 0 and 1", f"Set {self.key}.{name}=1.")
+        return value
+
+    def counts(self, name: str) -> tuple[int, ...]:
+        """Whole numbers of at least 1; none when absent or null."""
+        value = self._take(name)
+        if value is None:
+            return ()
+        if not isinstance(value, Sequence) or isinstance(value, str) or not value:
+            raise self._error(
+                name, value, "a list of whole numbers", f"Write {name}: [16, 20, 28]."
+            )
+        for item in value:
+            if isinstance(item, bool) or not isinstance(item, int) or item < 1:
+                raise self._error(name, item, "a whole number of at least 1", "Correct it.")
+        return tuple(value)
+
+    def choices(
+        self, name: str, allowed: Sequence[str], default: tuple[str, ...]
+    ) -> tuple[str, ...]:
+        """Some of the allowed texts; the default when absent or null."""
+        values = self.texts(name)
+        for value in values:
+            if value not in allowed:
+                raise self._error(
+                    name,
+                    value,
+                    f"one of {', '.join(allowed)}",
+                    f"{did_you_mean(value, allowed)}Write {name}: [{', '.join(default)}].",
+                )
+        return values or default
+
     def rates(self, name: str, scale: float) -> tuple[tuple[str, float], ...]:
         """Positive numbers by data type; a type that is absent or null is unknown."""
         table = self._take(name)

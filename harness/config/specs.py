@@ -19,6 +19,7 @@ from harness.config.cluster_tables import (
     power_of,
     price_of,
     reliability_of,
+    spare_confidence_of,
     storage_of,
     stragglers_of,
 )
@@ -229,6 +230,7 @@ def cluster_spec(
         source=reader.sources(),
         chips_per_host=reader.count("chips_per_host", default=min(8, tiers[0].chips)),
         spare_hosts=reader.optional_count("spare_hosts", least=0),
+        spare_confidence=spare_confidence_of(reader),
         storage=storage_of(reader),
         stragglers=stragglers_of(reader),
         power=power_of(reader),

@@ -15,6 +15,7 @@ from harness.extrapolate.power import (
     ChipPower,
     chip_power,
     clock_factor,
+    draw_of,
     energy_use,
     slowdown_s,
     step_work,
@@ -22,7 +23,7 @@ from harness.extrapolate.power import (
 from harness.extrapolate.step import StepModel, StepTime
 from harness.extrapolate.stragglers import straggler_share
 from harness.projection import ScalePoint, StepPart, TrainingRun
-from harness.units import span
+from harness.units import span, with_prefix
 from harness.workload.model import ModelSpec
 
 JITTER = "jitter across chips"
@@ -95,10 +96,7 @@ def at_scale(
     energy = None
     if power is not None:
         energy = energy_use(
-            cluster,
-            power,
-            step_work(steps, point.plan, power),
-            num_chips_used=used,
+            (draw_of(cluster, power, step_work(steps, point.plan, power), used),),
             step_s=point.step_time_s.value,
             step_tokens=tokens,
             wall_time=wall_time,
@@ -133,18 +131,24 @@ def training_run(point: ScalePoint, goal: TrainingGoal) -> TrainingRun | None:
     )
 
 
-def scale_assumptions(point: ScalePoint, cluster: ClusterSpec) -> list[str]:
-    """What goodput, power and batch take on trust, one sentence each."""
-    found = []
-    batch, wall_time = point.batch, point.wall_time
-    if batch is not None:
-        verdict = "is within" if batch.batch_tokens <= batch.critical_tokens else "exceeds"
-        found.append(
-            f"The batch of {batch.batch_tokens:.3g} tokens {verdict} the critical batch of "
-            f"{batch.critical_tokens:.3g}, estimated from {batch.basis}: each token teaches "
-            f"{batch.share:.0%} of one in a small batch. Both laws are of models up to 1.5 billion "
-            "parameters, far below this extrapolation."
-        )
+def batch_assumption(point: ScalePoint) -> str:
+    """What the batch's size takes on trust; a warning where it exceeds the critical one."""
+    batch = point.batch
+    assert batch is not None, "every point that is made has one"
+    is_within = batch.batch_tokens <= batch.critical_tokens
+    return (
+        f"The batch of {with_prefix(batch.batch_tokens, 'tokens')} "
+        f"{'is within' if is_within else 'exceeds'} the critical batch of "
+        f"{with_prefix(batch.critical_tokens, 'tokens')}, estimated from {batch.basis}: each token "
+        f"teaches {batch.share:.0%} of one in a small batch. The law is of models up to 1.5 "
+        "billion parameters, far below this extrapolation."
+    )
+
+
+def scale_assumptions(point: ScalePoint) -> list[str]:
+    """What batch, goodput and power take on trust, one sentence each."""
+    found = [batch_assumption(point)]
+    wall_time = point.wall_time
     if wall_time is not None:
         how = (
             "the failed replica leaves and the others go on"
@@ -174,7 +178,7 @@ def scale_assumptions(point: ScalePoint, cluster: ClusterSpec) -> list[str]:
     if point.energy is not None:
         found.append(
             "Power follows from FLOPs and bytes by constants of the chip's design power, not from "
-            "a meter; the building takes "
-            f"{cluster.power.pue if cluster.power else 1:g} times what the machines do."
+            "a meter; the site draws "
+            f"{point.energy.site_w / point.energy.machines_w:.3g} times what its machines do."
         )
     return found

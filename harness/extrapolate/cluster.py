@@ -208,7 +208,9 @@ class ClusterSpec:
     source: str
     chips_per_host: int = 8
     spare_hosts: int | None = None
-    """Hosts that wait beside those of `num_chips`; None where spares are not modelled."""
+    """Hosts that wait beside those of `num_chips`; None where `spare_confidence` says how many."""
+    spare_confidence: float | None = None
+    """Share of the time for which there are spares enough; None where spares are not modelled."""
     storage: Storage | None = None
     stragglers: Stragglers | None = None
     power: Power | None = None
@@ -229,10 +231,7 @@ class ClusterSpec:
         return bool(self.islands)
 
     def with_num_chips(self, num_chips: int) -> "ClusterSpec":
-        """The same kind of cluster with another number of chips.
-
-        Islands keep their proportions, and so do spare hosts.
-        """
+        """The same kind of cluster with another number of chips; islands keep their proportions."""
         islands = tuple(
             island.with_num_chips(count)
             for island, count in zip(
@@ -241,10 +240,7 @@ class ClusterSpec:
                 strict=True,
             )
         )
-        spare = self.spare_hosts
-        if spare is not None:
-            spare = round(spare * num_chips / self.num_chips)
-        return replace(self, num_chips=num_chips, islands=islands, spare_hosts=spare)
+        return replace(self, num_chips=num_chips, islands=islands)
 
 
 def shared_out(weights: list[int], total: int) -> list[int]:

@@ -12,7 +12,7 @@ equations 2.11 and 2.12.
 """
 
 from harness.projection import BatchEfficiency
-from harness.units import MEGA
+from harness.units import MEGA, with_prefix
 
 LOSS_COEFFICIENT_TOKENS = 2.1e8
 LOSS_EXPONENT = 1 / 0.21
@@ -70,7 +70,7 @@ def batch_efficiency(
         tokens = train_tokens or TOKENS_PER_PARAMETER * num_active_parameters
         critical = critical_tokens_of_data(tokens)
         why = "" if train_tokens else ", 20 for each active parameter"
-        basis = f"{tokens:.3g} tokens trained on{why} (Zhang et al., arXiv 2410.21676)"
+        basis = f"{with_prefix(tokens, 'tokens')} trained on{why} (Zhang et al., arXiv 2410.21676)"
     return BatchEfficiency(
         batch_tokens=batch_tokens,
         critical_tokens=critical,

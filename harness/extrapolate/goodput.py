@@ -32,7 +32,9 @@ queues (Palm 1938) for the spares.
 """
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import TypeVar
 
 from scipy.special import pdtr, pdtrik
 
@@ -160,6 +162,14 @@ def spares_needed(mean_in_repair: float, confidence: float = SPARE_CONFIDENCE) -
     return found
 
 
+def spare_hosts(cluster: ClusterSpec, num_chips: int) -> int | None:
+    """Hosts that wait for one of those to fail; None where spares are not modelled."""
+    if cluster.spare_hosts is not None or cluster.spare_confidence is None:
+        return cluster.spare_hosts
+    in_repair = hosts_in_repair(cluster, num_chips)
+    return None if in_repair is None else spares_needed(in_repair, cluster.spare_confidence)
+
+
 def shortage(mean_in_repair: float, spares: int) -> tuple[float, float]:
     """The chance that more hosts are away than there are spares, and how many more on average.
 
@@ -194,18 +204,14 @@ def goodput(
     if cluster.stragglers is not None:
         rare = cluster.stragglers
         stalls = stall_share(num_chips, rare.stalls_per_chip_hour, rare.stall_s, step_s)
-    in_repair = hosts_in_repair(cluster, num_chips)
-    spares, beyond, missing = None, 0.0, 0.0
-    if in_repair is not None and cluster.spare_hosts is not None:
-        spares = cluster.spare_hosts + idle_chips // cluster.chips_per_host
-        beyond, missing = shortage(in_repair, spares)
+    hosts = _hosts(cluster, num_chips, idle_chips)
     if reliability.is_elastic:
         losses = _elastic(
-            reliability, cost, mean_s, interval_s, stalls, step_s, num_replicas, missing
+            reliability, cost, mean_s, interval_s, stalls, step_s, num_replicas, hosts.missing
         )
         recovered_s = reliability.detection_s + 2 * reliability.reconfiguration_s
     else:
-        losses = _restarting(reliability, cost, mean_s, interval_s, stalls, beyond)
+        losses = _restarting(reliability, cost, mean_s, interval_s, stalls, hosts.shortage)
         recovered_s = recovery_s(reliability, mean_s, cost.load_s)
     share = losses.pop("training")
     return Goodput(
@@ -217,11 +223,57 @@ def goodput(
         checkpoint_behind_s=cost.behind_s,
         recovery_s=recovered_s,
         is_elastic=reliability.is_elastic,
-        hosts_in_repair=in_repair,
-        spare_hosts=spares,
-        spare_hosts_needed=None if in_repair is None else spares_needed(in_repair),
-        shortage_share=beyond,
+        hosts_in_repair=hosts.in_repair,
+        spare_hosts=hosts.spares,
+        spare_hosts_needed=hosts.needed,
+        shortage_share=hosts.shortage,
     )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Hosts:
+    """Hosts that are away and those that stand in for them; None where that is not modelled."""
+
+    in_repair: float | None = None
+    spares: int | None = None
+    needed: int | None = None
+    shortage: float = 0.0
+    missing: float = 0.0
+
+
+def _hosts(cluster: ClusterSpec, num_chips: int, idle_chips: int) -> _Hosts:
+    """Of one kind of host, or of all islands, whose spares do not stand in for each other."""
+    if cluster.islands:
+        used = num_chips / cluster.num_chips
+        each = [_hosts(one, round(used * one.num_chips), 0) for one in cluster.islands]
+        return _Hosts(
+            in_repair=_total([one.in_repair for one in each]),
+            spares=_total([one.spares for one in each]),
+            needed=_total([one.needed for one in each]),
+            shortage=1 - math.prod(1 - one.shortage for one in each),
+            missing=math.fsum(one.missing for one in each),
+        )
+    in_repair = hosts_in_repair(cluster, num_chips)
+    if in_repair is None:
+        return _Hosts()
+    needed = spares_needed(in_repair)
+    waiting = spare_hosts(cluster, num_chips)
+    if waiting is None:
+        return _Hosts(in_repair=in_repair, needed=needed)
+    spares = waiting + idle_chips // cluster.chips_per_host
+    beyond, missing = shortage(in_repair, spares)
+    return _Hosts(
+        in_repair=in_repair, spares=spares, needed=needed, shortage=beyond, missing=missing
+    )
+
+
+Number = TypeVar("Number", int, float)
+
+
+def _total(values: Sequence[Number | None]) -> Number | None:
+    """The sum, or None where one is not known."""
+    known = [value for value in values if value is not None]
+    return sum(known[1:], known[0]) if len(known) == len(values) else None
 
 
 def _restarting(

@@ -12,12 +12,13 @@ chip draws what is left of its design power beside the idle chip and the operand
 """
 
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 from harness.device.chip import ChipSpec
 from harness.errors import ConfigError
-from harness.extrapolate.cluster import ClusterSpec, Power
+from harness.extrapolate.cluster import ClusterSpec, Power, Price
+from harness.extrapolate.goodput import spare_hosts
 from harness.extrapolate.memory import SIZE_BYTES
 from harness.extrapolate.priors import BEST_SHARE_OF_PEAK, GRADIENT_BYTES_ON_WIRE, Prior
 from harness.extrapolate.step import StepModel
@@ -254,67 +255,110 @@ def slowdown_s(work: StepWork, clock: float) -> float:
     return work.matrix_s * (1 / clock - 1)
 
 
-def energy_use(
-    cluster: ClusterSpec,
-    chip: ChipPower,
-    work: StepWork,
-    *,
-    num_chips_used: int,
-    step_s: float,
-    step_tokens: float,
-    wall_time: Goodput,
-) -> EnergyUse:
-    """Power of the cluster in such a step, and energy per token over the wall time.
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Draw:
+    """What the machines of one kind draw while their cluster trains."""
 
-    Idle and spare chips are on and wait. While nothing trains, chips draw what they draw idle.
-    """
+    steady_w: tuple[tuple[str, float], ...]
+    """What is drawn whatever the chips do, by what draws it, in watts."""
+    work_joules: tuple[tuple[str, float], ...]
+    """What the chips in use draw more in a step, by what for."""
+    num_chips: int
+    """Chips that are on, idle and spare ones included."""
+    num_chips_used: int
+    chip: ChipPower
+    clock: float
+    computing_w: float
+    """One chip in use while it computes."""
+    pue: float
+    price: Price | None
+
+    def working_w(self, step_s: float) -> tuple[tuple[str, float], ...]:
+        """The work of a step of that time, as watts; no more than the chips' limit allows."""
+        total = math.fsum(joules for _, joules in self.work_joules)
+        most = self.num_chips_used * (self.chip.limit_w - self.chip.idle_w) * step_s
+        share = min(1.0, most / total) if total > 0 else 0.0
+        return tuple((name, share * joules / step_s) for name, joules in self.work_joules)
+
+
+def draw_of(cluster: ClusterSpec, chip: ChipPower, work: StepWork, num_chips_used: int) -> Draw:
+    """What a cluster of one kind of chip draws in such steps; idle and spare chips wait."""
     power = cluster.power
     assert power is not None, "asked only of clusters whose file has power"
     clock = clock_factor(work, chip)
     matrix_joules = work.matrix_joules * clock ** (CLOCK_EXPONENT.value - 1)
-    spare_chips = (cluster.spare_hosts or 0) * cluster.chips_per_host
-    num_chips = cluster.num_chips + spare_chips
-    dynamic = {
-        "matrix units": matrix_joules,
-        "memory": work.memory_joules,
-        "chips' links": work.network_joules,
-    }
-    chip_w = min(chip.limit_w, chip.idle_w + sum(dynamic.values()) / step_s)
-    scale = (chip_w - chip.idle_w) * step_s / max(sum(dynamic.values()), 1e-30)
-    machines = {
-        "chips, idle": num_chips * chip.idle_w,
-        **{name: num_chips_used * joules * scale / step_s for name, joules in dynamic.items()},
-        "hosts": math.ceil(num_chips / cluster.chips_per_host) * power.host_w,
-        "network cards": num_chips * power.nic_w_per_chip,
-        "switches and optics": num_chips * power.network_w_per_chip,
-    }
-    machines_w = math.fsum(machines.values())
-    training_w = chip_w - chip.idle_w
-    peak_chip_w = min(chip.limit_w, max(chip_w, computing_w(work, chip, clock)))
-    swing_w = num_chips_used * (peak_chip_w - chip.idle_w)
-    peak_w = machines_w + num_chips_used * (peak_chip_w - chip_w)
-    # Chips draw their training power also for what is done again and lost.
-    running = 1 - sum(lost for name, lost in wall_time.losses if name in _WITHOUT_TRAINING)
-    mean_w = machines_w - (1 - running) * num_chips_used * training_w
+    spares = spare_hosts(cluster, cluster.num_chips) or 0
+    num_chips = cluster.num_chips + spares * cluster.chips_per_host
+    num_hosts = math.ceil(num_chips / cluster.chips_per_host)
+    return Draw(
+        steady_w=(
+            ("chips, idle", num_chips * chip.idle_w),
+            ("hosts", num_hosts * power.host_w),
+            ("network cards", num_chips * power.nic_w_per_chip),
+            ("switches and optics", num_chips * power.network_w_per_chip),
+        ),
+        work_joules=(
+            ("matrix units", num_chips_used * matrix_joules),
+            ("memory", num_chips_used * work.memory_joules),
+            ("chips' links", num_chips_used * work.network_joules),
+        ),
+        num_chips=num_chips,
+        num_chips_used=num_chips_used,
+        chip=chip,
+        clock=clock,
+        computing_w=min(chip.limit_w, computing_w(work, chip, clock)),
+        pue=power.pue,
+        price=cluster.price,
+    )
+
+
+def energy_use(
+    draws: Sequence[Draw], *, step_s: float, step_tokens: float, wall_time: Goodput
+) -> EnergyUse:
+    """Power of all of them in steps of that time, and energy per token over the wall time.
+
+    While nothing trains, chips draw what they draw idle.
+    """
+    parts: dict[str, float] = {}
+    machines_w = site_w = mean_site_w = peak_site_w = swing_w = working_w = 0.0
+    waiting = math.fsum(lost for name, lost in wall_time.losses if name in _WITHOUT_TRAINING)
+    costs: list[float] = []
+    for draw in draws:
+        working = draw.working_w(step_s)
+        for name, watts in (*draw.steady_w, *working):
+            parts[name] = parts.get(name, 0.0) + watts
+        above_idle_w = math.fsum(watts for _, watts in working)
+        own_w = math.fsum(watts for _, watts in draw.steady_w) + above_idle_w
+        peak_w = max(above_idle_w, draw.num_chips_used * (draw.computing_w - draw.chip.idle_w))
+        own_mean_w = (own_w - waiting * above_idle_w) * draw.pue
+        working_w += above_idle_w
+        machines_w += own_w
+        site_w += own_w * draw.pue
+        mean_site_w += own_mean_w
+        peak_site_w += (own_w - above_idle_w + peak_w) * draw.pue
+        swing_w += peak_w
+        if draw.price is not None:
+            costs.append(draw.price.per_hour(draw.num_chips, own_mean_w))
+    parts["cooling and conversion"] = site_w - machines_w
     tokens_per_s = step_tokens / step_s * wall_time.share
-    site_w = mean_w * power.pue
-    per_token = site_w / tokens_per_s if tokens_per_s > 0 else math.inf
-    building = {"cooling and conversion": machines_w * (power.pue - 1)}
-    cost_per_hour = None
-    if cluster.price is not None:
-        cost_per_hour = cluster.price.per_hour(num_chips, site_w)
+    per_token = mean_site_w / tokens_per_s if tokens_per_s > 0 else math.inf
+    used = sum(draw.num_chips_used for draw in draws)
+    currencies = {draw.price.currency for draw in draws if draw.price is not None}
+    has_cost = len(costs) == len(draws) and len(currencies) == 1
+    cost_per_hour = math.fsum(costs) if has_cost else None
     return EnergyUse(
-        chip_w=chip_w,
-        chip_limit_w=chip.limit_w,
-        clock_factor=clock,
-        parts=tuple((machines | building).items()),
+        chip_w=working_w / used
+        + math.fsum(draw.num_chips_used * draw.chip.idle_w for draw in draws) / used,
+        chip_limit_w=math.fsum(draw.num_chips_used * draw.chip.limit_w for draw in draws) / used,
+        clock_factor=min(draw.clock for draw in draws),
+        parts=tuple(parts.items()),
         machines_w=machines_w,
-        site_w=machines_w * power.pue,
-        peak_site_w=peak_w * power.pue,
+        site_w=site_w,
+        peak_site_w=peak_site_w,
         swing_w=swing_w,
         joules_per_token=per_token,
         kwh_per_million_tokens=per_token * MEGA / JOULES_PER_KWH,
-        currency="" if cluster.price is None else cluster.price.currency,
+        currency=currencies.pop() if has_cost else "",
         cost_per_hour=cost_per_hour,
         cost_per_million_tokens=None
         if cost_per_hour is None or tokens_per_s == 0

@@ -42,6 +42,8 @@ CHIP_OF_THE_RUN = "this"
 """What a cluster writes for its chip when it is made of whatever was measured."""
 SMALLEST_CLUSTER = 8
 NO_GOAL = TrainingGoal()
+BEYOND_CRITICAL = 0.5
+"""Worth of a token at the critical batch; below it the batch is said before anything else."""
 
 FASTER_THAN_MODEL = 0.05
 """ln of predicted over published step time that 95 % of the dense bf16 runs on H100 stay within;
@@ -189,6 +191,7 @@ def project(
     device_memory_bytes: float | None = None,
     strict: bool = False,
     goal: TrainingGoal = NO_GOAL,
+    sizes: Sequence[int] | None = None,
 ) -> Projection:
     """A training step of the model on the cluster, with the best plan or the one that is fixed.
 
@@ -197,6 +200,8 @@ def project(
     measured roofs, those of the records if none are given.
     `device_memory_bytes` is what the device said it has; the smaller of it and the data sheet's
     memory is the limit. `goal` is what is trained for, where that is known.
+    `sizes` are the smaller numbers of chips of the scaling curve, those of `cluster_sizes` where
+    none are given.
 
     Raises:
         PlanError: when no plan fits the chips or their memory, with the arithmetic and the
@@ -221,7 +226,8 @@ def project(
     if strict:
         _refuse_unmeasured(work)
     headline = scale_point(context, found, cluster.num_chips)
-    scaling = [*_smaller(context, cluster.num_chips), headline]
+    sizes = cluster_sizes(cluster.num_chips)[:-1] if sizes is None else sizes
+    scaling = [*_smaller(context, sizes), headline]
     total = sum(seconds for _, seconds, _ in work)
     tokens_per_s = headline.tokens_per_second.value
     return Projection(
@@ -250,7 +256,7 @@ def project(
         mfu=headline.mfu,
         hfu=_utilization(context, found.plan, tokens_per_s, hardware=True),
         interval_confidence=CONFIDENCE,
-        interval_basis=_interval_basis(model, cluster.num_chips),
+        interval_basis=interval_basis(model, cluster.num_chips),
         assumptions=assumptions(context, headline, chip),
         num_plans_considered=found.num_considered,
         run_ids=tuple(sorted({record.run_id for record in records})),
@@ -258,11 +264,11 @@ def project(
     )
 
 
-def _smaller(context: _Context, num_chips: int) -> list[ScalePoint]:
+def _smaller(context: _Context, sizes: Sequence[int]) -> list[ScalePoint]:
     """The best plan at each smaller size, where one fits; a fixed data degree is let go."""
     parallel = replace(context.parallel, data=None)
     points = []
-    for size in cluster_sizes(num_chips)[:-1]:
+    for size in sizes:
         found = best_plan(context.steps, parallel, size, context.memory_limit)
         if found is not None:
             points.append(scale_point(context, found, size))
@@ -290,7 +296,8 @@ def _refuse_unmeasured(work: Sequence[tuple[WorkItem, float, Source]]) -> None:
         )
 
 
-def _interval_basis(model: ModelSpec, num_chips: int) -> str:
+def interval_basis(model: ModelSpec, num_chips: int) -> str:
+    """What the interval is made of, in a sentence."""
     error = model_error(model)
     kind = "models with experts" if model.experts is not None else "dense models"
     text = (
@@ -323,7 +330,10 @@ def assumptions(context: _Context, headline: ScalePoint, chip: ChipSpec) -> tupl
     plan = headline.plan
     steps, parallel = context.steps, context.parallel
     cluster, lookup = steps.cluster, steps.lookup
-    found = list(cluster.assumptions)
+    batch, *at_scale_taken = scale_assumptions(headline)
+    is_beyond = headline.batch is not None and headline.batch.share < BEYOND_CRITICAL
+    # Beyond the critical batch this is the first thing to know.
+    found = [batch, *cluster.assumptions] if is_beyond else list(cluster.assumptions)
     sequences = plan.data * plan.microbatch_size * plan.num_microbatches
     tokens = sequences * steps.sequence_length
     asked = parallel.global_batch_tokens
@@ -345,7 +355,8 @@ def assumptions(context: _Context, headline: ScalePoint, chip: ChipSpec) -> tupl
         "Networks are taken from the cluster's file, not measured.",
         "Every chip is as fast as the one measured, but for jitter that costs "
         f"{GROWTH_PER_DOUBLING.value:.2%} of the busy time per doubling of the chips.",
-        *scale_assumptions(headline, cluster),
+        *([] if is_beyond else [batch]),
+        *at_scale_taken,
         "Gradients are reduced in 16 bits and summed in fp32; Adam keeps fp32 moments.",
     ]
     if steps.model.experts is not None:

@@ -24,6 +24,7 @@ from harness.report import (
     roofline_plot,
     scaling_plot,
 )
+from harness.report.at_scale import goodput_rows, power_rows
 from harness.report.page import SCRIPT, STYLE
 from harness.report.power import power_tables
 from harness.report.rows import (
@@ -218,6 +219,9 @@ def _figures(rows: Sequence[ResultRow], roofs: Roofs, projection: Projection | N
         tokens = with_prefix(point.tokens_per_second.value, "tokens/s")
         figures.append((tokens, f"projected on {point.num_chips:,} chips"))
         figures.append((percent_text(projection.mfu), "projected MFU"))
+        figures.append((percent_text(point.goodput), "projected goodput"))
+        if point.energy is not None:
+            figures.append((with_prefix(point.energy.site_w, "W"), "projected power of the site"))
     items = "".join(
         f"<li><b>{escape(value)}</b><span>{escape(name)}</span></li>" for value, name in figures
     )
@@ -245,6 +249,12 @@ def _projection(projection: Projection) -> str:
             "<h3>Compute by op, and where each time comes from</h3>",
             _plot(ops_plot.figure(projection), "ops", "Compute of a step by op and source"),
         ]
+    for title, rows in (
+        ("Wall time, taken apart", goodput_rows(point)),
+        ("Power of the site", power_rows(point)),
+    ):
+        if rows:
+            body += [f"<h3>{title}</h3>", _definitions(rows)]
     if projection.memory_parts:
         memory = tuple((name, capacity(size)) for name, size in projection.memory_parts)
         body += ["<h3>Memory per chip</h3>", _definitions(memory)]

@@ -5,6 +5,7 @@ from collections.abc import Callable, Sequence
 from harness.environment import Environment
 from harness.projection import Interval, Projection, ScalePoint
 from harness.record import SHORT_RESOLUTIONS, Record, protocol_values
+from harness.report.at_scale import island_rows, scale_facts
 from harness.results import NOISY_HALF_WIDTH, ResultRow, Roofs, disturbed_text, sheet_share
 from harness.roofline import Roof
 from harness.store.folder import RunInfo
@@ -110,7 +111,7 @@ def projection_facts(projection: Projection) -> tuple[tuple[str, str], ...]:
     )
     return (
         ("chips", chips_text(point)),
-        ("plan", f"{point.plan.label} (best of {projection.num_plans_considered:,} considered)"),
+        *_plan_facts(projection),
         (
             "batch",
             f"{point.global_batch_sequences:,} sequences of {projection.sequence_length:,} tokens, "
@@ -120,7 +121,7 @@ def projection_facts(projection: Projection) -> tuple[tuple[str, str], ...]:
         ("throughput", tokens_interval_text(point.tokens_per_second)),
         ("MFU", percent_text(projection.mfu)),
         ("HFU", percent_text(projection.hfu)),
-        ("goodput", f"{percent_text(point.goodput)} of the wall time is left after failures"),
+        *scale_facts(projection),
         (
             "memory",
             f"{capacity(projection.memory_bytes_per_chip)} per chip "
@@ -129,6 +130,14 @@ def projection_facts(projection: Projection) -> tuple[tuple[str, str], ...]:
         ("compute time from", sources or NOT_AVAILABLE),
         ("interval", f"{confidence_text(projection)}: {projection.interval_basis}"),
     )
+
+
+def _plan_facts(projection: Projection) -> tuple[tuple[str, str], ...]:
+    """The plan, or those of the islands of a mixed cluster."""
+    considered = f"best of {projection.num_plans_considered:,} considered"
+    if projection.islands:
+        return (("plans", f"one for each island, {considered}"), *island_rows(projection))
+    return (("plan", f"{projection.headline.plan.label} ({considered})"),)
 
 
 def part_shares(projection: Projection) -> tuple[tuple[str, float, float], ...]:

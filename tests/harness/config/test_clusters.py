@@ -110,7 +110,7 @@ def test_a_file_of_before_still_reads() -> None:
     }
     cluster = cluster_spec(old)
     assert cluster.reliability.mtbf_hours_per_chip == pytest.approx(50700)
-    assert (cluster.storage, cluster.power, cluster.price, cluster.spare_hosts) == (None,) * 4
+    assert (cluster.storage, cluster.power, cluster.price, cluster.spare_confidence) == (None,) * 4
     assert cluster.chips_per_host == 8
 
 
@@ -127,8 +127,6 @@ def test_the_islands_of_the_mixed_cluster_are_their_own_files() -> None:
     assert [island.chip for island in cluster.islands] == ["h100_sxm", "ascend_910c", "mi300x"]
     assert sum(island.num_chips for island in cluster.islands) == cluster.num_chips
     assert cluster.islands[0].tiers == load_cluster("h100_100k").tiers
-    # Fewer chips of a cluster have fewer spare hosts.
-    assert cluster.islands[0].spare_hosts == 32
 
 
 def test_islands_keep_their_proportions_and_lose_no_chip() -> None:

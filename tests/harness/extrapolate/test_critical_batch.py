@@ -16,7 +16,7 @@ def test_the_batch_of_a_loss_is_that_of_the_figure(loss: float, low: float, high
 
 
 def test_the_batch_of_a_run_grows_with_its_tokens_and_stays_in_the_sweep() -> None:
-    # arXiv 2410.21676: batches of 64 to 8,192 sequences of 512, 85 million to 1.2 billion parameters.
+    # arXiv 2410.21676: 64 to 8,192 sequences of 512, 85 million to 1.2 billion parameters.
     for parameters in (85e6, 1.2e9):
         sequences = 0.2 * critical_tokens_of_data(20 * parameters) / 512
         assert 64 < sequences < 8192

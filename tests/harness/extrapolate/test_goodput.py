@@ -16,6 +16,7 @@ from harness.extrapolate.goodput import (
     interruption_interval_s,
     recovery_s,
     shortage,
+    spare_hosts,
     spares_needed,
     stall_share,
     wall_time_s,
@@ -112,7 +113,7 @@ def test_without_refinements_it_is_daly_s(
 ) -> None:
     reliability = plain(restart_s=restart_s, checkpoint_s=checkpoint_s)
     cluster = dataclasses.replace(
-        H100, reliability=reliability, storage=None, stragglers=None, spare_hosts=None
+        H100, reliability=reliability, storage=None, stragglers=None, spare_confidence=None
     )
     mean_s = interruption_interval_s(reliability, chips)
     found = left(cluster, chips)
@@ -240,13 +241,24 @@ def test_few_spares_leave_the_job_waiting() -> None:
     few = left(dataclasses.replace(H100, spare_hosts=30))
     assert few.spare_hosts_needed == pytest.approx(56, abs=2)
     assert dict(few.losses)["waiting for spare hosts"] == few.shortage_share > 0.5
-    assert left(H100).shortage_share < 1e-3
+    assert left(H100).shortage_share < 5e-3
+
+
+def test_spares_follow_from_the_chips_where_no_number_is_given() -> None:
+    for chips in (8, 1024, 100_000):
+        assert left(H100, chips).shortage_share <= 0.005
+    assert spare_hosts(H100, 8) == 0
+    few, many = spare_hosts(H100, 1024), spare_hosts(H100, 100_000)
+    assert few is not None
+    assert many is not None
+    assert 50 < many < 60 <= 20 * few
 
 
 def test_idle_chips_stand_in_for_spare_hosts() -> None:
     few = dataclasses.replace(H100, spare_hosts=0)
+    many = dataclasses.replace(H100, spare_hosts=64)
     assert left(few, idle_chips=512).spare_hosts == 64
-    assert left(few, idle_chips=512).share == pytest.approx(left(H100).share)
+    assert left(few, idle_chips=512).share == left(many).share
 
 
 def test_an_elastic_job_loses_a_replica_and_not_the_job() -> None:

@@ -16,6 +16,7 @@ from harness.extrapolate.power import (
     chip_power,
     clock_factor,
     computing_w,
+    draw_of,
     energy_use,
     network_bytes,
     run_energy_kwh,
@@ -49,10 +50,7 @@ def used(
     step_s = step_s or steps.step(plan).seconds
     tokens = plan.data * plan.num_microbatches * plan.microbatch_size * steps.sequence_length
     return energy_use(
-        cluster,
-        chip,
-        step_work(steps, plan, chip),
-        num_chips_used=plan.num_chips,
+        (draw_of(cluster, chip, step_work(steps, plan, chip), plan.num_chips),),
         step_s=step_s,
         step_tokens=float(tokens),
         wall_time=goodput(
