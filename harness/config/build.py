@@ -237,7 +237,7 @@ def project_request(config: DictConfig, config_dirs: Sequence[Path] = ()) -> Pro
             "chips, each taken from its data sheet. Set runs=[], or a cluster of the chip measured."
         )
     has_one_chip = cluster.chip != "this" and not cluster.is_mixed
-    goals = Reader({name: data[name] for name in ("train_tokens", "train_loss")}, "project")
+    goals = Reader({name: data[name] for name in ("train_tokens", "train_loss")}, "")
     return ProjectRequest(
         model=model_spec(data["model"]),
         cluster=cluster,

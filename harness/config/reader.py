@@ -20,8 +20,12 @@ class Reader:
     key: str
     used: set[str] = field(default_factory=set)
 
+    def at(self, name: str) -> str:
+        """The whole key of one of the mapping's."""
+        return f"{self.key}.{name}" if self.key else name
+
     def _error(self, name: str, value: object, allowed: str, advice: str) -> ConfigError:
-        return ConfigError(f"{self.key}.{name}: {value!r} is not {allowed}. {advice}")
+        return ConfigError(f"{self.at(name)}: {value!r} is not {allowed}. {advice}")
 
     def _take(self, name: str) -> object:
         self.used.add(name)
@@ -30,7 +34,7 @@ class Reader:
     def _required(self, name: str, allowed: str) -> object:
         value = self._take(name)
         if value is None:
-            raise ConfigError(f"{self.key}.{name}: missing; it must be {allowed}. Add it.")
+            raise ConfigError(f"{self.at(name)}: missing; it must be {allowed}. Add it.")
         return value
 
     def text(self, name: str, default: str | None = None) -> str:
@@ -40,7 +44,7 @@ class Reader:
             return default
         if not isinstance(value, str) or (default is None and not value):
             if value is None:
-                raise ConfigError(f"{self.key}.{name}: missing; it must be a text. Add it.")
+                raise ConfigError(f"{self.at(name)}: missing; it must be a text. Add it.")
             raise self._error(name, value, "a text", "Put it in quotes.")
         return value
 
@@ -52,7 +56,7 @@ class Reader:
                 name,
                 value,
                 f"one of {', '.join(allowed)}",
-                f"{did_you_mean(value, allowed)}Set {self.key}.{name}={allowed[0]} or another.",
+                f"{did_you_mean(value, allowed)}Set {self.at(name)}={allowed[0]} or another.",
             )
         return value
 
@@ -62,7 +66,7 @@ class Reader:
         if value is None:
             return default
         if not isinstance(value, bool):
-            raise self._error(name, value, "true or false", f"Set {self.key}.{name}=true or false.")
+            raise self._error(name, value, "true or false", f"Set {self.at(name)}=true or false.")
         return value
 
     def optional_number(self, name: str, *, above: float = 0.0) -> float | None:
@@ -101,7 +105,7 @@ class Reader:
                 name,
                 value,
                 f"a whole number of at least {least}",
-                f"Set {self.key}.{name}={least} or more.",
+                f"Set {self.at(name)}={least} or more.",
             )
         return value
 
@@ -119,7 +123,7 @@ class Reader:
         """A number above 0 and up to 1, or None when absent or null."""
         value = self.optional_number(name)
         if value is not None and value > 1:
-            raise self._error(name, value, "a share between 0 and 1", f"Set {self.key}.{name}=1.")
+            raise self._error(name, value, "a share between 0 and 1", f"Set {self.at(name)}=1.")
         return value
 
     def counts(self, name: str) -> tuple[int, ...]:
@@ -158,7 +162,7 @@ class Reader:
             return ()
         if not isinstance(table, Mapping):
             raise self._error(name, table, "a table by data type", "Write {bf16: 989}.")
-        reader = Reader(table, f"{self.key}.{name}")
+        reader = Reader(table, f"{self.at(name)}")
         found = [(dtype, reader.optional_number(dtype)) for dtype in PEAK_DTYPES]
         reader.finish()
         return tuple((dtype, value * scale) for dtype, value in found if value is not None)
@@ -182,7 +186,7 @@ class Reader:
             return None
         if not isinstance(value, Mapping):
             raise self._error(name, value, "a table of keys", "Indent its keys below it.")
-        return Reader(value, f"{self.key}.{name}")
+        return Reader(value, f"{self.at(name)}")
 
     def list_of_tables(self, name: str) -> Iterator["Reader"]:
         """A reader of each table of a list that is not empty."""
@@ -192,7 +196,7 @@ class Reader:
         for index, item in enumerate(value):
             if not isinstance(item, Mapping):
                 raise self._error(f"{name}[{index}]", item, "a table of keys", "Indent its keys.")
-            yield Reader(item, f"{self.key}.{name}[{index}]")
+            yield Reader(item, f"{self.at(name)}[{index}]")
 
     def real(
         self,
@@ -216,17 +220,17 @@ class Reader:
         offered = example if example is not None else least if above is None else most
         if value is None:
             raise ConfigError(
-                f"{self.key}.{name}: missing; it must be {allowed}. "
-                f"Set {self.key}.{name}={offered:g} or another."
+                f"{self.at(name)}: missing; it must be {allowed}. "
+                f"Set {self.at(name)}={offered:g} or another."
             )
         is_number = isinstance(value, int | float) and not isinstance(value, bool)
         if not is_number or not math.isfinite(value):  # type: ignore[arg-type]
-            raise self._error(name, value, allowed, f"Set {self.key}.{name}={offered:g}.")
+            raise self._error(name, value, allowed, f"Set {self.at(name)}={offered:g}.")
         number = float(value)  # type: ignore[arg-type]
         if number > most:
-            raise self._error(name, value, allowed, f"Set {self.key}.{name}={most:g}.")
+            raise self._error(name, value, allowed, f"Set {self.at(name)}={most:g}.")
         if number <= above if above is not None else number < least:
-            raise self._error(name, value, allowed, f"Set {self.key}.{name}={offered:g}.")
+            raise self._error(name, value, allowed, f"Set {self.at(name)}={offered:g}.")
         return number
 
     def optional_real(
@@ -273,6 +277,6 @@ class Reader:
         for name in self.data:
             if name not in self.used:
                 raise ConfigError(
-                    f"{self.key}.{name}: no such key. {did_you_mean(str(name), self.used)}"
+                    f"{self.at(name)}: no such key. {did_you_mean(str(name), self.used)}"
                     f"Allowed are {', '.join(sorted(self.used))}."
                 )

@@ -145,7 +145,9 @@ def test_the_share_and_the_losses_are_all_of_the_time(
 
 @given(st.integers(8, 10**6))
 def test_more_chips_leave_less(chips: int) -> None:
-    assert 0 <= left(H100, chips + 1000).share <= left(H100, chips).share <= 1
+    # Spare hosts come in whole numbers, so they alone make it rise at times.
+    cluster = dataclasses.replace(H100, spare_confidence=None)
+    assert 0 <= left(cluster, chips + 1000).share <= left(cluster, chips).share <= 1
 
 
 @pytest.mark.parametrize(

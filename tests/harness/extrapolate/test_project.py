@@ -11,6 +11,7 @@ from harness.errors import ConfigError, PlanError
 from harness.extrapolate import step as step_module
 from harness.extrapolate.lookup import Lookup
 from harness.extrapolate.memory import memory_by_stage
+from harness.extrapolate.mixed import project_mixed
 from harness.extrapolate.project import cluster_sizes, project
 from harness.extrapolate.search import best_plan
 from harness.extrapolate.step import StepModel, StepTime
@@ -137,9 +138,21 @@ def test_the_search_takes_apart_few_of_the_plans_it_considers(
 @pytest.mark.parametrize("name", list_names("cluster"))
 def test_every_cluster_can_be_projected(name: str) -> None:
     spec = load_cluster(name)
-    chip = load_chip("h200_sxm" if spec.chip == "this" else spec.chip)
-    found = projected("llama3_70b", name, chip=chip, num_chips=1024)
+    if spec.is_mixed:
+        found = project_mixed(
+            chips=[load_chip(island.chip) for island in spec.islands],
+            model=load_model("llama3_70b"),
+            cluster=spec.with_num_chips(1024),
+            parallel=SEARCH,
+            cost=registry.cost,
+        )
+    else:
+        chip = load_chip("h200_sxm" if spec.chip == "this" else spec.chip)
+        found = projected("llama3_70b", name, chip=chip, num_chips=1024)
     assert found.headline.num_chips_used <= 1024
+    assert 0.9 < found.headline.goodput < 1
+    assert found.headline.energy is not None
+    assert 400 < found.headline.energy.site_w / 1024 < 3000
 
 
 @pytest.mark.parametrize("name", list_names("model"))
@@ -323,6 +336,8 @@ def test_a_chip_of_unknown_memory_is_refused() -> None:
 def test_assumptions_name_the_batch_the_failures_and_the_network(headline: Projection) -> None:
     text = " ".join(headline.assumptions)
     assert "67,108,864 were asked for" in text
+    assert "critical batch" in text
+    assert "spare ones" in text
     assert "Nothing was measured" in text
     assert "not measured." in text
     assert "interrupted every" in text
@@ -331,3 +346,20 @@ def test_assumptions_name_the_batch_the_failures_and_the_network(headline: Proje
 def test_one_chip_can_be_projected() -> None:
     found = projected("llama3_8b", num_chips=1, chip=load_chip("mi355x"))
     assert found.headline.plan.num_chips == 1
+
+
+def test_a_batch_beyond_the_critical_one_is_the_first_thing_said() -> None:
+    found = projected("llama3_8b", num_chips=1024, global_batch_tokens=2**28)
+    assert found.headline.batch is not None
+    assert found.headline.batch.batch_tokens > found.headline.batch.critical_tokens
+    assert "exceeds the critical batch" in found.assumptions[0]
+
+
+def test_each_point_of_the_curve_has_its_own_goodput_power_and_batch(headline: Projection) -> None:
+    first, *_, last = [point.goodput for point in headline.scaling]
+    assert first > 0.98 > 0.85 > last
+    watts = [point.energy.site_w for point in headline.scaling if point.energy is not None]
+    assert len(watts) == len(headline.scaling)
+    assert watts == sorted(watts)
+    assert all(point.batch is not None for point in headline.scaling)
+    assert headline.training_run is None
