@@ -140,6 +140,10 @@ class EnergyUse:
     joules_per_token: float
     """At the site's meter, over the wall time."""
     kwh_per_million_tokens: float
+    rack_w: float | None = None
+    """A rack of chips in use with their hosts; of several kinds the one that draws most."""
+    num_measured_cases: int = 0
+    """Cases whose measured energy the chip's constants fit; 0 where the data sheet gives them."""
     currency: str = ""
     cost_per_hour: float | None = None
     cost_per_million_tokens: float | None = None

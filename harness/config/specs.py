@@ -229,6 +229,7 @@ def cluster_spec(
         reliability=reliability_of(reader, islands),
         source=reader.sources(),
         chips_per_host=reader.count("chips_per_host", default=min(8, tiers[0].chips)),
+        chips_per_rack=reader.optional_count("chips_per_rack"),
         spare_hosts=reader.optional_count("spare_hosts", least=0),
         spare_confidence=spare_confidence_of(reader),
         storage=storage_of(reader),

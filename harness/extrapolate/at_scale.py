@@ -9,6 +9,7 @@ from harness.device.chip import ChipSpec
 from harness.extrapolate.cluster import ClusterSpec
 from harness.extrapolate.critical_batch import batch_efficiency
 from harness.extrapolate.goodput import goodput
+from harness.extrapolate.lookup import Lookup
 from harness.extrapolate.memory import OPTIMIZER_BYTES, SIZE_BYTES
 from harness.extrapolate.power import (
     JOULES_PER_KWH,
@@ -17,6 +18,7 @@ from harness.extrapolate.power import (
     clock_factor,
     draw_of,
     energy_use,
+    fitted,
     slowdown_s,
     step_work,
 )
@@ -48,9 +50,13 @@ def state_bytes(model: ModelSpec, dtype: str) -> float:
     return float(model.num_parameters * (SIZE_BYTES[dtype] + OPTIMIZER_BYTES))
 
 
-def power_of_chip(chip: ChipSpec, cluster: ClusterSpec) -> ChipPower | None:
-    """The chip's power on that cluster, or None where nobody tells it."""
-    return None if cluster.power is None else chip_power(chip, cluster.power)
+def power_of_chip(chip: ChipSpec, cluster: ClusterSpec, lookup: Lookup) -> ChipPower | None:
+    """The chip's power on that cluster, by its own measured energy where there is enough of it.
+
+    None where nobody tells the chip's power.
+    """
+    known = None if cluster.power is None else chip_power(chip, cluster.power)
+    return None if known is None else fitted(known, lookup.records, lookup.cost)
 
 
 def slower_parts(
@@ -65,7 +71,7 @@ def slower_parts(
         domain = min(cluster.tiers[0].chips, num_chips)
         lost_s = busy_s * straggler_share(cluster.stragglers, step.plan.num_chips, domain)
         found["spread of the chips beyond the jitter"] = lost_s - known_s
-    power = power_of_chip(chip, cluster)
+    power = power_of_chip(chip, cluster, steps.lookup)
     if power is not None and power.limit_w < power.design_w:
         work = step_work(steps, step.plan, power)
         found["power limit"] = slowdown_s(work, clock_factor(work, power))
@@ -92,7 +98,7 @@ def at_scale(
         num_replicas=point.plan.data,
         idle_chips=point.num_chips - used,
     )
-    power = power_of_chip(chip, cluster)
+    power = power_of_chip(chip, cluster, steps.lookup)
     energy = None
     if power is not None:
         energy = energy_use(
@@ -176,9 +182,14 @@ def scale_assumptions(point: ScalePoint) -> list[str]:
                 f"{wall_time.spare_hosts_needed} for all but 0.1 %."
             )
     if point.energy is not None:
+        measured = point.energy.num_measured_cases
+        basis = (
+            f"constants that fit the measured energy of {measured} cases"
+            if measured
+            else "constants of the chip's design power, not from a meter"
+        )
         found.append(
-            "Power follows from FLOPs and bytes by constants of the chip's design power, not from "
-            "a meter; the site draws "
+            f"Power follows from FLOPs and bytes by {basis}; the site draws "
             f"{point.energy.site_w / point.energy.machines_w:.3g} times what its machines do."
         )
     return found

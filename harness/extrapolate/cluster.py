@@ -207,6 +207,8 @@ class ClusterSpec:
     reliability: Reliability
     source: str
     chips_per_host: int = 8
+    chips_per_rack: int | None = None
+    """None where it is not known; the network's racks are others."""
     spare_hosts: int | None = None
     """Hosts that wait beside those of `num_chips`; None where `spare_confidence` says how many."""
     spare_confidence: float | None = None

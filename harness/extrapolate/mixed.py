@@ -300,14 +300,10 @@ def _point(question: _Question, cluster: ClusterSpec, parts: Sequence[_Part]) ->
     )
     draws = []
     for part in parts:
-        power = power_of_chip(part.chip, part.cluster)
+        lookup = Lookup(part.chip, question.cost)
+        power = power_of_chip(part.chip, part.cluster, lookup)
         if power is not None:
-            steps = StepModel.of(
-                question.model,
-                part.cluster,
-                Lookup(part.chip, question.cost),
-                question.parallel,
-            )
+            steps = StepModel.of(question.model, part.cluster, lookup, question.parallel)
             work = step_work(steps, part.point.plan, power)
             draws.append(draw_of(part.cluster, power, work, part.point.num_chips_used))
     energy = None

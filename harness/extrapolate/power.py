@@ -7,22 +7,30 @@ An operator's power limit below the design power slows what the matrix units do:
 power goes as f^q and their time as 1/f, while what waits for memory keeps its time. The clock is
 the highest at which the chip, while it computes, stays in the limit.
 
-Where a cluster's file gives no energy per FLOP, a matrix product at the best rate published for the
-chip draws what is left of its design power beside the idle chip and the operands' traffic.
+Where cases of this chip were measured with its own counter of energy, the constants are those that
+fit them best. Otherwise, where a cluster's file gives none, a matrix product at the best rate
+published for the chip draws what is left of its design power beside the idle chip and the
+operands' traffic.
 """
 
 import math
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+
+import numpy as np
+from scipy.optimize import nnls
 
 from harness.device.chip import ChipSpec
 from harness.errors import ConfigError
 from harness.extrapolate.cluster import ClusterSpec, Power, Price
 from harness.extrapolate.goodput import spare_hosts
+from harness.extrapolate.lookup import CostFunction
 from harness.extrapolate.memory import SIZE_BYTES
 from harness.extrapolate.priors import BEST_SHARE_OF_PEAK, GRADIENT_BYTES_ON_WIRE, Prior
 from harness.extrapolate.step import StepModel
 from harness.projection import EnergyUse, Goodput, PlanChoice
+from harness.record import Record, Status
+from harness.roofs import HOT
 from harness.units import MEGA
 from harness.workload.step import (
     Direction,
@@ -68,6 +76,8 @@ CLOCK_EXPONENT = Prior(
     "and frequency scaling); assumed",
 )
 LEAST_CLOCK = 0.1
+MIN_ENERGY_CASES = 6
+"""Twice as many as constants that are fitted to them."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -81,6 +91,8 @@ class ChipPower:
     """By data type."""
     joules_per_memory_byte: float
     joules_per_network_byte: float
+    num_measured_cases: int = 0
+    """Cases whose measured energy the constants fit; 0 where they follow from the data sheet."""
 
     def flop_joules(self, dtype: str) -> float:
         """Of that type, or of the dearest one known."""
@@ -104,6 +116,46 @@ class StepWork:
     def joules(self) -> float:
         """All but the idle chip's."""
         return self.matrix_joules + self.memory_joules + self.network_joules
+
+
+def fitted(known: ChipPower, records: Sequence[Record], cost: CostFunction) -> ChipPower:
+    """The constants that fit the measured energy of the chip's own runs best.
+
+    E = P_idle t + k e_F flops + e_M bytes for each case, errors relative, none below zero; k keeps
+    the proportions of the data types. The constants known stay where fewer than MIN_ENERGY_CASES
+    cases were measured, or those leave a constant without any say.
+
+    Source: non-negative least squares, Lawson and Hanson 1974.
+    """
+    rows, joules = [], []
+    for record in records:
+        energy = None if record.measurement is None else record.measurement.energy
+        if record.status is not Status.OK or energy is None or energy.is_host_bound:
+            continue
+        if record.case.cache == HOT or energy.joules_per_run <= 0:
+            continue
+        found = cost(record.case.problem)
+        per_flop = known.flop_joules(record.case.problem.dtype)
+        rows.append((energy.seconds / energy.num_runs, per_flop * found.flops, found.num_bytes))
+        joules.append(energy.joules_per_run)
+    if len(rows) < MIN_ENERGY_CASES:
+        return known
+    measured = np.array(joules)
+    terms = np.array(rows, dtype=float) / measured[:, None]
+    scale = terms.max(axis=0)
+    if not scale.all():
+        return known
+    solution, _ = nnls(terms / scale, np.ones(len(rows)))
+    idle_w, factor, per_byte = (float(one) for one in solution / scale)
+    if not 0 < idle_w < known.limit_w or factor == 0 or per_byte == 0:
+        return known
+    return replace(
+        known,
+        idle_w=idle_w,
+        joules_per_flop=tuple((dtype, factor * one) for dtype, one in known.joules_per_flop),
+        joules_per_memory_byte=per_byte,
+        num_measured_cases=len(rows),
+    )
 
 
 def chip_power(chip: ChipSpec, power: Power) -> ChipPower | None:
@@ -272,6 +324,9 @@ class Draw:
     """One chip in use while it computes."""
     pue: float
     price: Price | None
+    host_w_per_chip: float
+    """The chip's share of its host, network card included."""
+    chips_per_rack: int | None
 
     def working_w(self, step_s: float) -> tuple[tuple[str, float], ...]:
         """The work of a step of that time, as watts; no more than the chips' limit allows."""
@@ -309,6 +364,8 @@ def draw_of(cluster: ClusterSpec, chip: ChipPower, work: StepWork, num_chips_use
         computing_w=min(chip.limit_w, computing_w(work, chip, clock)),
         pue=power.pue,
         price=cluster.price,
+        host_w_per_chip=power.host_w / cluster.chips_per_host + power.nic_w_per_chip,
+        chips_per_rack=cluster.chips_per_rack,
     )
 
 
@@ -323,6 +380,7 @@ def energy_use(
     machines_w = site_w = mean_site_w = peak_site_w = swing_w = working_w = 0.0
     waiting = math.fsum(lost for name, lost in wall_time.losses if name in _WITHOUT_TRAINING)
     costs: list[float] = []
+    racks: list[float] = []
     for draw in draws:
         working = draw.working_w(step_s)
         for name, watts in (*draw.steady_w, *working):
@@ -337,6 +395,9 @@ def energy_use(
         mean_site_w += own_mean_w
         peak_site_w += (own_w - above_idle_w + peak_w) * draw.pue
         swing_w += peak_w
+        if draw.chips_per_rack is not None:
+            in_use_w = draw.chip.idle_w + above_idle_w / draw.num_chips_used
+            racks.append(draw.chips_per_rack * (in_use_w + draw.host_w_per_chip))
         if draw.price is not None:
             costs.append(draw.price.per_hour(draw.num_chips, own_mean_w))
     parts["cooling and conversion"] = site_w - machines_w
@@ -356,6 +417,8 @@ def energy_use(
         site_w=site_w,
         peak_site_w=peak_site_w,
         swing_w=swing_w,
+        rack_w=max(racks, default=None),
+        num_measured_cases=sum(draw.chip.num_measured_cases for draw in draws),
         joules_per_token=per_token,
         kwh_per_million_tokens=per_token * MEGA / JOULES_PER_KWH,
         currency=currencies.pop() if has_cost else "",
@@ -379,3 +442,40 @@ def run_energy_kwh(use: EnergyUse, seconds: float, *, with_building: bool = Fals
     """
     watts = use.site_w if with_building else use.machines_w
     return watts * seconds / JOULES_PER_KWH
+
+
+def training_energy_kwh(
+    steps: StepModel, plan: PlanChoice, chip: ChipSpec, *, step_s: float, seconds: float
+) -> float | None:
+    """Energy that the machines of a plan take in so many seconds of such steps.
+
+    No chip is idle or spare and nothing fails, as in a benchmark; None where the power of the chip
+    or of its cluster is not known.
+    """
+    if steps.cluster.power is None:
+        return None
+    known = chip_power(chip, steps.cluster.power)
+    if known is None:
+        return None
+    cluster = replace(
+        steps.cluster.with_num_chips(plan.num_chips), spare_hosts=0, spare_confidence=None
+    )
+    use = energy_use(
+        (draw_of(cluster, known, step_work(steps, plan, known), plan.num_chips),),
+        step_s=step_s,
+        step_tokens=1.0,
+        wall_time=UNDISTURBED,
+    )
+    return run_energy_kwh(use, seconds)
+
+
+UNDISTURBED = Goodput(
+    share=1.0,
+    losses=(),
+    interruption_s=math.inf,
+    checkpoint_interval_s=math.inf,
+    checkpoint_s=0.0,
+    checkpoint_behind_s=0.0,
+    recovery_s=0.0,
+)
+"""The wall time of a run in which nothing fails and nothing is kept."""

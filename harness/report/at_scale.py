@@ -79,10 +79,11 @@ def _failures(wall_time: Goodput) -> str:
 
 def _power(use: EnergyUse) -> str:
     limited = f", at {_percent(use.clock_factor)} of the clock" if use.clock_factor < 1 else ""
+    rack = f", {with_prefix(use.rack_w, 'W')} per rack" if use.rack_w is not None else ""
     return (
         f"{with_prefix(use.site_w, 'W')} at the site ({with_prefix(use.peak_site_w, 'W')} at the "
         f"peak, steps swing by {with_prefix(use.swing_w, 'W')}); {significant(use.chip_w)} of "
-        f"{significant(use.chip_limit_w)} W per chip{limited}"
+        f"{significant(use.chip_limit_w)} W per chip{limited}{rack}"
     )
 
 

@@ -11,6 +11,7 @@ from harness.extrapolate.cluster import ClusterSpec, Power, Price
 from harness.extrapolate.goodput import goodput
 from harness.extrapolate.lookup import Lookup
 from harness.extrapolate.power import (
+    UNDISTURBED,
     ChipPower,
     StepWork,
     chip_power,
@@ -18,14 +19,19 @@ from harness.extrapolate.power import (
     computing_w,
     draw_of,
     energy_use,
+    fitted,
     network_bytes,
     run_energy_kwh,
     step_work,
+    training_energy_kwh,
 )
 from harness.extrapolate.step import StepModel
 from harness.projection import EnergyUse, PlanChoice
+from harness.record import Energy, Record
 from harness.units import GIGA
 from kernels import registry
+from kernels.op import Problem, problem
+from tests.harness.extrapolate.measured import record
 
 H100 = load_chip("h100_sxm")
 CLUSTER = load_cluster("h100_16k")
@@ -68,7 +74,11 @@ def test_512_h100_draw_what_mlperf_measured() -> None:
     steps = model_of("gpt3_175b", dataclasses.replace(cluster, power=power), 2048, "fp8")
     use = used(steps, GPT3_ON_512, steps.cluster)
     assert use.machines_w / 512 == pytest.approx(855, rel=0.1)
-    assert run_energy_kwh(use, 56.87 * 60) == pytest.approx(415.2, rel=0.1)
+    found = training_energy_kwh(
+        steps, GPT3_ON_512, H100, step_s=steps.step(GPT3_ON_512).seconds, seconds=56.87 * 60
+    )
+    assert found == pytest.approx(415.2, rel=0.1)
+    assert found == pytest.approx(run_energy_kwh(use, 56.87 * 60), rel=1e-3)
 
 
 def test_a_node_of_8_h100_draws_what_was_measured_in_training() -> None:
@@ -149,6 +159,86 @@ def limited(limit_w: float) -> ChipPower:
         joules_per_memory_byte=60e-12,
         joules_per_network_byte=80e-12,
     )
+
+
+TRUTH = ChipPower(
+    design_w=700.0,
+    limit_w=700.0,
+    idle_w=90.0,
+    joules_per_flop=(("bf16", 0.5e-12), ("fp32", 5e-12)),
+    joules_per_memory_byte=45e-12,
+    joules_per_network_byte=80e-12,
+)
+
+
+def measured(made: Problem, seconds: float, *, is_host_bound: bool = False) -> Record:
+    """A record of a chip whose power is TRUTH's."""
+    cost = registry.cost(made)
+    joules = TRUTH.idle_w * seconds + cost.flops * TRUTH.flop_joules(made.dtype)
+    joules += cost.num_bytes * TRUTH.joules_per_memory_byte
+    found = record(made, seconds)
+    assert found.measurement is not None
+    energy = Energy(
+        joules_per_run=joules * (3 if is_host_bound else 1),
+        num_runs=100,
+        seconds=100 * seconds,
+        mean_power_w=joules / seconds,
+        is_host_bound=is_host_bound,
+    )
+    return dataclasses.replace(
+        found, measurement=dataclasses.replace(found.measurement, energy=energy)
+    )
+
+
+GEMMS = [problem("gemm", "bf16", M=1024 * k, N=4096, K=4096) for k in (1, 4, 8)]
+COPIES = [problem("copy", "bf16", N=2**k) for k in (24, 26, 28)]
+
+
+def energies() -> list[Record]:
+    gemms = [measured(one, registry.cost(one).flops / 600e12) for one in GEMMS]
+    return gemms + [measured(one, registry.cost(one).num_bytes / 3e12) for one in COPIES]
+
+
+def test_the_chip_s_own_energy_decides_where_it_was_measured() -> None:
+    known = dataclasses.replace(
+        TRUTH,
+        idle_w=161.0,
+        joules_per_flop=(("bf16", 1e-12), ("fp32", 10e-12)),
+        joules_per_memory_byte=60e-12,
+    )
+    doubtful = measured(GEMMS[0], 1e-3, is_host_bound=True)
+    found = fitted(known, [*energies(), doubtful], registry.cost)
+    assert found.num_measured_cases == 6
+    assert found.idle_w == pytest.approx(90, rel=1e-3)
+    assert found.flop_joules("bf16") == pytest.approx(0.5e-12, rel=1e-3)
+    assert found.flop_joules("fp32") == pytest.approx(5e-12, rel=1e-3)
+    assert found.joules_per_memory_byte == pytest.approx(45e-12, rel=1e-3)
+
+
+def test_a_few_cases_or_of_one_kind_decide_nothing() -> None:
+    assert fitted(TRUTH, energies()[:5], registry.cost) is TRUTH
+    copies = [measured(one, registry.cost(one).num_bytes / 3e12) for one in COPIES * 2]
+    assert fitted(TRUTH, copies, registry.cost) is TRUTH
+
+
+def test_a_rack_of_gb200_draws_what_it_is_built_for() -> None:
+    # DGX GB200 is built for some 120 kW; training draws less.
+    cluster = load_cluster("gb200_100k").with_num_chips(1152)
+    chip = load_chip("gb200")
+    parallel = dataclasses.replace(PARALLEL, sequence_length=8192)
+    steps = StepModel.of(load_model("llama3_70b"), cluster, Lookup(chip, registry.cost), parallel)
+    plan = PlanChoice(tensor=4, pipeline=1, data=288, num_microbatches=8, zero_stage=2)
+    assert cluster.power is not None
+    known = chip_power(chip, cluster.power)
+    assert known is not None
+    use = energy_use(
+        (draw_of(cluster, known, step_work(steps, plan, known), plan.num_chips),),
+        step_s=steps.step(plan).seconds,
+        step_tokens=1.0,
+        wall_time=UNDISTURBED,
+    )
+    assert use.rack_w is not None
+    assert 80e3 < use.rack_w < 120e3
 
 
 def test_a_limit_at_the_design_power_leaves_the_clock_alone() -> None:

@@ -40,6 +40,7 @@ ENERGY = EnergyUse(
     site_w=53e6,
     peak_site_w=60e6,
     swing_w=40e6,
+    rack_w=12.5e3,
     joules_per_token=6.54,
     kwh_per_million_tokens=1.82,
     currency="USD",
@@ -82,7 +83,7 @@ def test_what_is_known_is_told_with_its_units() -> None:
     assert facts["critical batch"].startswith("141 Mtokens: a token of this batch teaches 67.8 %")
     assert facts["power"] == (
         "53.0 MW at the site (60.0 MW at the peak, steps swing by 40.0 MW); 457 of 600 W per chip, "
-        "at 93.0 % of the clock"
+        "at 93.0 % of the clock, 12.5 kW per rack"
     )
     assert facts["energy"] == (
         "6.54 J per token, 1.82 kWh and USD 2.95 per million tokens; USD 151,000 per hour"
