@@ -294,10 +294,11 @@ def islands_of(
             f"cluster={clusters[0].name}."
         )
     if sum(counts) != num_chips:
-        nearest = ", ".join(map(str, shared_out(counts, num_chips)))
+        nearest = shared_out(counts, num_chips)
+        or_islands = f", or the islands' num_chips to {', '.join(map(str, nearest))}"
         raise ConfigError(
             f"{reader.key}.num_chips: {num_chips} is not the {sum(counts)} of its islands "
-            f"({' + '.join(map(str, counts))}). Set {reader.key}.num_chips={sum(counts)}, or the "
-            f"islands' num_chips to {nearest}."
+            f"({' + '.join(map(str, counts))}). Set {reader.key}.num_chips={sum(counts)}"
+            f"{or_islands if min(nearest) > 0 else ''}."
         )
     return tuple(clusters)

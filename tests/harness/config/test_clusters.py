@@ -41,6 +41,7 @@ def test_every_value_of_every_file_has_its_source_or_is_assumed(name: str) -> No
             key
             for key, value in table.items()
             if key not in TEXTS | {"source", "sources"}
+            and value is not None
             and not isinstance(value, dict)
             and not (isinstance(value, list) and value and isinstance(value[0], dict))
         ]
@@ -289,6 +290,10 @@ def island(index: int, **keys: object) -> dict[str, Any]:
             mixed(num_chips=50_000),
             "cluster.num_chips: 50000 is not the 100000 of its islands (50000 + 30000 + 20000). "
             "Set cluster.num_chips=100000, or the islands' num_chips to 25000, 15000, 10000.",
+        ),
+        (
+            mixed(num_chips=1),
+            "(50000 + 30000 + 20000). Set cluster.num_chips=100000.",
         ),
         (
             island(0, num_chips=0),
