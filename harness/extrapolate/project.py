@@ -208,6 +208,7 @@ def project(
             nearest plan that does; or when `strict` and an op on the plan was not measured.
         ConfigError: when a rate that is needed is neither measured nor known.
     """
+    assert not cluster.is_mixed, "islands of different chips are projected by project_mixed"
     memory_limit = _memory_limit(chip, device_memory_bytes)
     lookup = Lookup(chip, cost, records, roofs)
     context = _Context(

@@ -23,6 +23,7 @@ from harness.report import (
     roof_share_plot,
     roofline_plot,
     scaling_plot,
+    wall_time_plot,
 )
 from harness.report.at_scale import goodput_rows, power_rows
 from harness.report.page import SCRIPT, STYLE
@@ -249,12 +250,7 @@ def _projection(projection: Projection) -> str:
             "<h3>Compute by op, and where each time comes from</h3>",
             _plot(ops_plot.figure(projection), "ops", "Compute of a step by op and source"),
         ]
-    for title, rows in (
-        ("Wall time, taken apart", goodput_rows(point)),
-        ("Power of the site", power_rows(point)),
-    ):
-        if rows:
-            body += [f"<h3>{title}</h3>", _definitions(rows)]
+    body += _at_scale(projection)
     if projection.memory_parts:
         memory = tuple((name, capacity(size)) for name, size in projection.memory_parts)
         body += ["<h3>Memory per chip</h3>", _definitions(memory)]
@@ -265,6 +261,22 @@ def _projection(projection: Projection) -> str:
         "It is an expectation, not a measurement of a cluster."
     )
     return _section("projection", "Projection", note, "".join(body))
+
+
+def _at_scale(projection: Projection) -> list[str]:
+    """Wall time and power, where the cluster's file says enough for them."""
+    point = projection.headline
+    body = []
+    if point.wall_time is not None:
+        shares = ", ".join(" ".join(row) for row in goodput_rows(point))
+        body += [
+            "<h3>Wall time, taken apart</h3>",
+            _definitions(goodput_rows(point)),
+            _plot(wall_time_plot.figure(projection), "wall-time", f"The wall time: {shares}"),
+        ]
+    if point.energy is not None:
+        body += ["<h3>Power of the site</h3>", _definitions(power_rows(point))]
+    return body
 
 
 def _roofs(roofs: Roofs, info: RunInfo | None) -> str:

@@ -186,6 +186,12 @@ def test_the_rate_of_a_cluster_is_the_sum_of_its_parts() -> None:
     assert more * 1e6 == pytest.approx(17.3 / 8)
 
 
+def test_the_rate_is_between_those_of_two_other_fleets() -> None:
+    # Kokolis et al. (arXiv 2410.21680): 2.34 and 6.50 failures per 1,000 days of a node of 8 A100.
+    hours = [1000 * 24 * 8 / failures for failures in (6.50, 2.34)]
+    assert hours[0] < H100.reliability.mtbf_hours_per_chip < hours[1]
+
+
 def test_software_sends_no_host_to_repair() -> None:
     parts = H100.reliability.failures
     gone = sum(one.per_chip_hour for one in parts if one.part in (Part.SOFTWARE, Part.SWITCH))

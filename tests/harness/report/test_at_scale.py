@@ -1,5 +1,7 @@
 import dataclasses
 
+import pytest
+
 from harness.codec import from_data, to_data
 from harness.projection import (
     BatchEfficiency,
@@ -9,7 +11,7 @@ from harness.projection import (
     Projection,
     TrainingRun,
 )
-from harness.report import html
+from harness.report import html, wall_time_plot
 from harness.report.at_scale import goodput_rows, island_rows, power_rows, scale_facts
 from harness.report.rows import projection_facts
 from harness.report.table import projection_view
@@ -129,6 +131,8 @@ def test_the_terminal_and_the_page_show_all_of_it() -> None:
     page = html.render(projection=projection)
     for text in ("Wall time, taken apart", "Power of the site", "USD 2.95 per million tokens"):
         assert text in page
+    assert "plot-wall-time" in page
+    assert "plot-wall-time" not in html.render(projection=sample_projection())
     view = text_of(projection_view(projection), 80)
     assert all(len(line) <= 80 for line in view.splitlines())
     assert "6.54 J per token" in view
@@ -169,3 +173,19 @@ def test_mlflow_has_power_and_cost_by_number_of_chips(tmp_path: object) -> None:
         assert name in names
         assert (f"by_number_of_chips/{name}", 100_000) in points
     assert {"train_days", "train_kwh", "train_cost"} <= names
+
+
+def test_the_chart_of_the_wall_time_adds_up_at_each_number_of_chips() -> None:
+    projection = at_scale()
+    few = dataclasses.replace(
+        projection.headline,
+        num_chips=512,
+        wall_time=dataclasses.replace(
+            WALL_TIME, share=0.9, losses=(("waiting for spare hosts", 0.1),)
+        ),
+    )
+    plot = wall_time_plot.figure(dataclasses.replace(projection, scaling=(few,)))
+    assert [tuple(trace.x) for trace in plot.data] == [(512, 100_000)] * 5
+    for place in range(2):
+        assert sum(trace.y[place] for trace in plot.data) == pytest.approx(100, abs=0.02)
+    assert [trace.name for trace in plot.data][:2] == ["training", "coming back from failures"]
