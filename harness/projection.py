@@ -1,5 +1,6 @@
 """Projection: what a cluster of a chip is expected to do; the result as data, without the model."""
 
+import math
 from dataclasses import dataclass
 from enum import StrEnum
 
@@ -28,6 +29,14 @@ class Interval:
     value: float
     low: float
     high: float
+
+
+def product(*factors: Interval) -> Interval:
+    """The product of independent positive numbers; squares of logarithms add."""
+    value = math.prod(one.value for one in factors)
+    low = math.hypot(*(math.log(one.value / one.low) for one in factors))
+    high = math.hypot(*(math.log(one.high / one.value) for one in factors))
+    return Interval(value=value, low=value * math.exp(-low), high=value * math.exp(high))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -114,6 +123,8 @@ class Goodput:
     """For 99.9 % of the time."""
     shortage_share: float = 0.0
     """Share of the time in which more hosts are away than there are spares."""
+    interval: Interval | None = None
+    """Of the share."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -147,6 +158,8 @@ class EnergyUse:
     currency: str = ""
     cost_per_hour: float | None = None
     cost_per_million_tokens: float | None = None
+    joules_per_token_interval: Interval | None = None
+    cost_per_million_tokens_interval: Interval | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -216,6 +229,14 @@ class ScalePoint:
     def useful_tokens_per_second(self) -> float:
         """Throughput times goodput: tokens that stay, per second of the wall clock."""
         return self.tokens_per_second.value * self.goodput
+
+    @property
+    def useful_tokens_per_second_interval(self) -> Interval | None:
+        """Throughput and goodput err independently: their squares of logarithms add."""
+        goodput = None if self.wall_time is None else self.wall_time.interval
+        if goodput is None or goodput.low <= 0:
+            return None
+        return product(self.tokens_per_second, goodput)
 
     @property
     def effective_tokens_per_second(self) -> float | None:

@@ -3,17 +3,19 @@
 The step itself is of chips that all work as the one measured. Here is what a cluster's file adds.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 from harness.device.chip import ChipSpec
 from harness.extrapolate.cluster import ClusterSpec
 from harness.extrapolate.critical_batch import batch_efficiency
-from harness.extrapolate.goodput import goodput
+from harness.extrapolate.goodput import goodput_with_interval
 from harness.extrapolate.lookup import Lookup
 from harness.extrapolate.memory import OPTIMIZER_BYTES, SIZE_BYTES
 from harness.extrapolate.power import (
     JOULES_PER_KWH,
     ChipPower,
+    Draw,
     chip_power,
     clock_factor,
     draw_of,
@@ -21,10 +23,19 @@ from harness.extrapolate.power import (
     fitted,
     slowdown_s,
     step_work,
+    with_intervals,
 )
 from harness.extrapolate.step import StepModel, StepTime
 from harness.extrapolate.stragglers import straggler_share
-from harness.projection import ScalePoint, StepPart, TrainingRun
+from harness.projection import (
+    EnergyUse,
+    Goodput,
+    Interval,
+    ScalePoint,
+    StepPart,
+    TrainingRun,
+    product,
+)
 from harness.units import span, with_prefix
 from harness.workload.model import ModelSpec
 
@@ -90,7 +101,7 @@ def at_scale(
     cluster = steps.cluster.with_num_chips(point.num_chips)
     used = point.num_chips_used
     tokens = float(point.global_batch_sequences * sequence_length)
-    wall_time = goodput(
+    wall_time = goodput_with_interval(
         cluster,
         num_chips=used,
         state_bytes=state_bytes(steps.model, steps.dtype),
@@ -99,14 +110,10 @@ def at_scale(
         idle_chips=point.num_chips - used,
     )
     power = power_of_chip(chip, cluster, steps.lookup)
-    energy = None
+    draws: tuple[Draw, ...] = ()
     if power is not None:
-        energy = energy_use(
-            (draw_of(cluster, power, step_work(steps, point.plan, power), used),),
-            step_s=point.step_time_s.value,
-            step_tokens=tokens,
-            wall_time=wall_time,
-        )
+        draws = (draw_of(cluster, power, step_work(steps, point.plan, power), used),)
+    energy = energy_of(draws, point.step_time_s, tokens, wall_time)
     return replace(
         point,
         goodput=wall_time.share,
@@ -119,6 +126,40 @@ def at_scale(
             train_loss=goal.loss,
         ),
     )
+
+
+def energy_of(
+    draws: Sequence[Draw], step_s: Interval, step_tokens: float, wall_time: Goodput
+) -> EnergyUse | None:
+    """Power, energy and cost with their intervals; None where there is no draw."""
+    if not draws:
+        return None
+
+    def use(seconds: float, share: float) -> EnergyUse:
+        return energy_use(
+            draws, step_s=seconds, step_tokens=step_tokens, wall_time=with_share(wall_time, share)
+        )
+
+    found = use(step_s.value, wall_time.share)
+    goods = wall_time.interval
+    if goods is None or goods.low <= 0:
+        return found
+    # Time and goodput err independently, so that both at their ends at once is too far.
+    both = product(step_s, Interval(value=1.0, low=goods.value / goods.high, high=1.0))
+    worse = product(step_s, Interval(value=1.0, low=1.0, high=goods.value / goods.low))
+    return with_intervals(
+        found,
+        slow=use(step_s.high, goods.value * step_s.high / worse.high),
+        fast=use(step_s.low, min(1.0, goods.value * step_s.low / both.low)),
+    )
+
+
+def with_share(wall_time: Goodput, share: float) -> Goodput:
+    """The wall time with another share of training, the losses in proportion."""
+    lost = 1 - wall_time.share
+    factor = (1 - share) / lost if lost > 0 else 0.0
+    losses = tuple((name, factor * part) for name, part in wall_time.losses)
+    return replace(wall_time, share=share, losses=losses)
 
 
 def training_run(point: ScalePoint, goal: TrainingGoal) -> TrainingRun | None:

@@ -27,6 +27,7 @@ from harness.device.chip import ChipSpec
 from harness.errors import ConfigError, PlanError
 from harness.extrapolate.at_scale import (
     TrainingGoal,
+    energy_of,
     power_of_chip,
     scale_assumptions,
     state_bytes,
@@ -34,9 +35,9 @@ from harness.extrapolate.at_scale import (
 )
 from harness.extrapolate.cluster import ClusterSpec, NetworkTier, Storage, Stragglers, shared_out
 from harness.extrapolate.critical_batch import batch_efficiency
-from harness.extrapolate.goodput import goodput
+from harness.extrapolate.goodput import goodput_with_interval
 from harness.extrapolate.lookup import CostFunction, Lookup
-from harness.extrapolate.power import draw_of, energy_use, step_work
+from harness.extrapolate.power import draw_of, step_work
 from harness.extrapolate.priors import BEST_SHARE_OF_PEAK, GRADIENT_BYTES_ON_WIRE
 from harness.extrapolate.project import CONFIDENCE, NO_GOAL, interval_basis, project
 from harness.extrapolate.search import BATCH_TOLERANCE
@@ -291,7 +292,7 @@ def _point(question: _Question, cluster: ClusterSpec, parts: Sequence[_Part]) ->
     sequences = sum(part.sequences for part in parts)
     tokens = float(sequences * question.parallel.sequence_length)
     used = sum(part.point.num_chips_used for part in parts)
-    wall_time = goodput(
+    wall_time = goodput_with_interval(
         replace(cluster, storage=_storage(cluster), stragglers=_stragglers(cluster)),
         num_chips=used,
         state_bytes=state_bytes(question.model, question.parallel.dtype),
@@ -306,15 +307,16 @@ def _point(question: _Question, cluster: ClusterSpec, parts: Sequence[_Part]) ->
             steps = StepModel.of(question.model, part.cluster, lookup, question.parallel)
             work = step_work(steps, part.point.plan, power)
             draws.append(draw_of(part.cluster, power, work, part.point.num_chips_used))
+    step_s = Interval(value=seconds, low=low, high=high)
     energy = None
     if len(draws) == len(parts):
-        energy = energy_use(draws, step_s=seconds, step_tokens=tokens, wall_time=wall_time)
+        energy = energy_of(draws, step_s, tokens, wall_time)
     return ScalePoint(
         num_chips=cluster.num_chips,
         num_chips_used=used,
         plan=slowest.plan,
         global_batch_sequences=sequences,
-        step_time_s=Interval(value=seconds, low=low, high=high),
+        step_time_s=step_s,
         tokens_per_second=Interval(value=tokens / seconds, low=tokens / high, high=tokens / low),
         mfu=_mfu(question, parts, tokens / seconds),
         goodput=wall_time.share,

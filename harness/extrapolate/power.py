@@ -28,7 +28,7 @@ from harness.extrapolate.lookup import CostFunction
 from harness.extrapolate.memory import SIZE_BYTES
 from harness.extrapolate.priors import BEST_SHARE_OF_PEAK, GRADIENT_BYTES_ON_WIRE, Prior
 from harness.extrapolate.step import StepModel
-from harness.projection import EnergyUse, Goodput, PlanChoice
+from harness.projection import EnergyUse, Goodput, Interval, PlanChoice, product
 from harness.record import Record, Status
 from harness.roofs import HOT
 from harness.units import MEGA
@@ -76,6 +76,10 @@ CLOCK_EXPONENT = Prior(
     "and frequency scaling); assumed",
 )
 LEAST_CLOCK = 0.1
+POWER_MORE = 1.16
+"""Measured over predicted power where it is more: 8 H100 in training (arXiv 2506.14551)."""
+POWER_LESS = 1.07
+"""Predicted over measured power where it is less: 512 H100 of MLPerf v4.0. A test holds both."""
 MIN_ENERGY_CASES = 6
 """Twice as many as constants that are fitted to them."""
 
@@ -427,6 +431,23 @@ def energy_use(
         if cost_per_hour is None or tokens_per_s == 0
         else cost_per_hour / SECONDS_PER_HOUR / tokens_per_s * MEGA,
     )
+
+
+def with_intervals(use: EnergyUse, slow: EnergyUse, fast: EnergyUse) -> EnergyUse:
+    """Energy and cost per token with their intervals.
+
+    `slow` and `fast` are those at the ends of the useful tokens per second. The power itself is off
+    by what the published meters say, which the energy has beside it; of the cost it is little.
+    """
+    energy = product(
+        Interval(value=use.joules_per_token, low=fast.joules_per_token, high=slow.joules_per_token),
+        Interval(value=1.0, low=1 / POWER_LESS, high=POWER_MORE),
+    )
+    cost, low, high = (one.cost_per_million_tokens for one in (use, fast, slow))
+    interval = None
+    if cost is not None and low is not None and high is not None:
+        interval = Interval(value=cost, low=low, high=high)
+    return replace(use, joules_per_token_interval=energy, cost_per_million_tokens_interval=interval)
 
 
 _WITHOUT_TRAINING = frozenset(

@@ -1,6 +1,6 @@
 """What a cluster makes of a step, as names and values: goodput, power, cost, batch, islands."""
 
-from harness.projection import EnergyUse, Goodput, Projection, ScalePoint, TrainingRun
+from harness.projection import EnergyUse, Goodput, Interval, Projection, ScalePoint, TrainingRun
 from harness.units import GIGA, KILO, MEGA, TERA, significant, span, with_prefix
 
 Facts = tuple[tuple[str, str], ...]
@@ -21,6 +21,20 @@ def _money(amount: float, currency: str) -> str:
     if amount >= KILO:
         return f"{currency} {float(significant(amount)):,.0f}"
     return f"{currency} {significant(amount)}"
+
+
+def tokens_interval_text(interval: Interval) -> str:
+    """`46.2 M tokens/s (41.6 to 49.9)`, all three with the prefix of the first."""
+    value = with_prefix(interval.value, "tokens/s")
+    low, high = (with_prefix(end, "tokens/s") for end in (interval.low, interval.high))
+    return f"{value} ({low.removesuffix(' tokens/s')} to {high})"
+
+
+def _ends(interval: Interval | None, scale: float = 1.0) -> str:
+    """` (5.70 to 8.55)`, or nothing where no interval is known."""
+    if interval is None:
+        return ""
+    return f" ({significant(scale * interval.low)} to {significant(scale * interval.high)})"
 
 
 def scale_facts(projection: Projection) -> Facts:
@@ -51,7 +65,8 @@ def scale_facts(projection: Projection) -> Facts:
 
 
 def _goodput(point: ScalePoint) -> str:
-    text = f"{_percent(point.goodput)} of the wall time is left after failures"
+    ends = "" if point.wall_time is None else _ends(point.wall_time.interval, 100)
+    text = f"{_percent(point.goodput)}{ends} of the wall time is left after failures"
     if point.wall_time is None or not point.wall_time.losses:
         return text
     largest = max(point.wall_time.losses, key=lambda loss: loss[1])
@@ -59,7 +74,11 @@ def _goodput(point: ScalePoint) -> str:
 
 
 def _useful(point: ScalePoint) -> str:
-    text = f"{with_prefix(point.useful_tokens_per_second, 'tokens/s')} of the wall clock"
+    interval = point.useful_tokens_per_second_interval
+    if interval is None:
+        text = f"{with_prefix(point.useful_tokens_per_second, 'tokens/s')} of the wall clock"
+    else:
+        text = f"{tokens_interval_text(interval)} of the wall clock"
     effective = point.effective_tokens_per_second
     if effective is None:
         return text
@@ -89,11 +108,12 @@ def _power(use: EnergyUse) -> str:
 
 def _energy(use: EnergyUse) -> str:
     text = (
-        f"{significant(use.joules_per_token)} J per token, "
+        f"{significant(use.joules_per_token)} J{_ends(use.joules_per_token_interval)} per token, "
         f"{significant(use.kwh_per_million_tokens)} kWh"
     )
     if use.cost_per_million_tokens is not None:
         text += f" and {_money(use.cost_per_million_tokens, use.currency)}"
+        text += _ends(use.cost_per_million_tokens_interval)
     text += " per million tokens"
     if use.cost_per_hour is not None:
         text += f"; {_money(use.cost_per_hour, use.currency)} per hour"

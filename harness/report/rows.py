@@ -5,7 +5,7 @@ from collections.abc import Callable, Sequence
 from harness.environment import Environment
 from harness.projection import Interval, Projection, ScalePoint
 from harness.record import SHORT_RESOLUTIONS, Record, protocol_values
-from harness.report.at_scale import island_rows, scale_facts
+from harness.report.at_scale import island_rows, scale_facts, tokens_interval_text
 from harness.results import NOISY_HALF_WIDTH, ResultRow, Roofs, disturbed_text, sheet_share
 from harness.roofline import Roof
 from harness.store.folder import RunInfo
@@ -83,13 +83,6 @@ def percent_text(share: float | None) -> str:
 def seconds_interval_text(interval: Interval) -> str:
     """`12.0 s (11.1 s to 13.4 s)`."""
     return f"{duration(interval.value)} ({duration(interval.low)} to {duration(interval.high)})"
-
-
-def tokens_interval_text(interval: Interval) -> str:
-    """`46.2 M tokens/s (41.6 to 49.9)`, all three with the prefix of the first."""
-    value = with_prefix(interval.value, "tokens/s")
-    low, high = (with_prefix(end, "tokens/s") for end in (interval.low, interval.high))
-    return f"{value} ({low.removesuffix(' tokens/s')} to {high})"
 
 
 def chips_text(point: ScalePoint) -> str:

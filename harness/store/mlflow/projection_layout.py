@@ -27,6 +27,9 @@ def _scale_values(point: ScalePoint) -> dict[str, float | None]:
     values: dict[str, float | None] = {
         "effective_tokens_per_s": point.effective_tokens_per_second,
     }
+    goodput = None if point.wall_time is None else point.wall_time.interval
+    if goodput is not None:
+        values |= {"goodput_low": goodput.low, "goodput_high": goodput.high}
     if point.energy is not None:
         use = point.energy
         values |= {

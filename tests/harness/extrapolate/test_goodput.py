@@ -13,6 +13,7 @@ from harness.extrapolate.goodput import (
     checkpoint_interval_s,
     daly_share,
     goodput,
+    goodput_with_interval,
     interruption_interval_s,
     recovery_s,
     shortage,
@@ -21,7 +22,7 @@ from harness.extrapolate.goodput import (
     stall_share,
     wall_time_s,
 )
-from harness.projection import Goodput
+from harness.projection import Goodput, Interval
 
 H100 = load_cluster("h100_100k")
 LLAMA_405B_STATE_BYTES = 405e9 * 14
@@ -35,6 +36,19 @@ def plain(**changes: object) -> Reliability:
         "checkpoint_s": 6.0,
     }
     return Reliability(**(values | changes))  # type: ignore[arg-type]
+
+
+def with_ends(cluster: ClusterSpec, num_chips: int = 100_000) -> Interval:
+    found = goodput_with_interval(
+        cluster,
+        num_chips=num_chips,
+        state_bytes=LLAMA_405B_STATE_BYTES,
+        step_s=6.0,
+        num_replicas=700,
+    )
+    assert found.interval is not None
+    assert dataclasses.replace(found, interval=None) == left(cluster, num_chips)
+    return found.interval
 
 
 def left(cluster: ClusterSpec, num_chips: int = 100_000, **changes: float) -> Goodput:
@@ -289,3 +303,23 @@ def test_the_stalls_of_the_files_spread_steps_as_the_logs_say() -> None:
     assert rare is not None
     per_step = 8192 * rare.stalls_per_chip_hour / 3600 * 5.13
     assert math.sqrt(per_step) * rare.stall_s / 5.13 == pytest.approx(0.03, rel=0.05)
+
+
+def test_what_the_inputs_leave_open_is_wider_on_more_chips() -> None:
+    small, large = with_ends(H100, 1024), with_ends(H100)
+    for ends in (small, large):
+        assert 0 <= ends.low < ends.value < ends.high <= 1
+    assert large.high - large.low > 5 * (small.high - small.low)
+
+
+@pytest.mark.parametrize("name", ["h100_16k", "gb200_100k", "mixed_100k"])
+def test_every_kind_of_cluster_has_an_interval(name: str) -> None:
+    cluster = load_cluster(name)
+    ends = with_ends(cluster, cluster.num_chips)
+    assert ends.low < ends.value < ends.high
+
+
+def test_llama_3_s_goodput_is_within_the_interval() -> None:
+    # More than 90 % on 16,384 chips (arXiv 2407.21783 section 3.3.4).
+    ends = with_ends(load_cluster("h100_16k"), 16384)
+    assert 0.9 < ends.low < ends.high < 0.98

@@ -82,6 +82,9 @@ def test_power_and_cost_are_of_all_islands(found: Projection) -> None:
     assert sum(watts for _, watts in use.parts) == pytest.approx(use.site_w)
     assert 700 < use.machines_w / NUM_CHIPS < 1600
     assert use.currency == "USD"
+    ends = use.joules_per_token_interval
+    assert ends is not None
+    assert ends.low < use.joules_per_token < ends.high
     assert found.training_run is not None
     assert found.training_run.cost is not None
 

@@ -11,6 +11,8 @@ from harness.extrapolate.cluster import ClusterSpec, Power, Price
 from harness.extrapolate.goodput import goodput
 from harness.extrapolate.lookup import Lookup
 from harness.extrapolate.power import (
+    POWER_LESS,
+    POWER_MORE,
     UNDISTURBED,
     ChipPower,
     StepWork,
@@ -73,7 +75,7 @@ def test_512_h100_draw_what_mlperf_measured() -> None:
     power = dataclasses.replace(cluster.power, network_w_per_chip=59_570 / 512)
     steps = model_of("gpt3_175b", dataclasses.replace(cluster, power=power), 2048, "fp8")
     use = used(steps, GPT3_ON_512, steps.cluster)
-    assert use.machines_w / 512 == pytest.approx(855, rel=0.1)
+    assert 1 < use.machines_w / 512 / 855 < POWER_LESS
     found = training_energy_kwh(
         steps, GPT3_ON_512, H100, step_s=steps.step(GPT3_ON_512).seconds, seconds=56.87 * 60
     )
@@ -88,7 +90,7 @@ def test_a_node_of_8_h100_draws_what_was_measured_in_training() -> None:
     power = dataclasses.replace(cluster.power, network_w_per_chip=0.0)
     steps = model_of("llama3_8b", dataclasses.replace(cluster, power=power), 8192)
     plan = PlanChoice(tensor=1, pipeline=1, data=8, num_microbatches=8, zero_stage=3)
-    assert used(steps, plan, steps.cluster).machines_w == pytest.approx(0.76 * 10_200, rel=0.15)
+    assert 1 < 0.76 * 10_200 / used(steps, plan, steps.cluster).machines_w < POWER_MORE
 
 
 def test_decoding_one_sequence_draws_what_was_measured() -> None:

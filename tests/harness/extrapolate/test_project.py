@@ -362,4 +362,13 @@ def test_each_point_of_the_curve_has_its_own_goodput_power_and_batch(headline: P
     assert len(watts) == len(headline.scaling)
     assert watts == sorted(watts)
     assert all(point.batch is not None for point in headline.scaling)
+    for point in headline.scaling:
+        assert point.energy is not None
+        for ends in (
+            point.useful_tokens_per_second_interval,
+            point.energy.joules_per_token_interval,
+            point.energy.cost_per_million_tokens_interval,
+        ):
+            assert ends is not None
+            assert ends.low < ends.value < ends.high
     assert headline.training_run is None

@@ -7,6 +7,7 @@ from harness.projection import (
     BatchEfficiency,
     EnergyUse,
     Goodput,
+    Interval,
     IslandShare,
     Projection,
     TrainingRun,
@@ -32,6 +33,7 @@ WALL_TIME = Goodput(
     spare_hosts=53,
     spare_hosts_needed=56,
     shortage_share=0.004,
+    interval=Interval(value=0.8, low=0.7, high=0.9),
 )
 ENERGY = EnergyUse(
     chip_w=457.0,
@@ -48,6 +50,8 @@ ENERGY = EnergyUse(
     currency="USD",
     cost_per_hour=151234.0,
     cost_per_million_tokens=2.95,
+    joules_per_token_interval=Interval(value=6.54, low=5.7, high=8.55),
+    cost_per_million_tokens_interval=Interval(value=2.95, low=2.5, high=3.97),
 )
 
 
@@ -76,8 +80,8 @@ def at_scale() -> Projection:
 def test_what_is_known_is_told_with_its_units() -> None:
     facts = dict(scale_facts(at_scale()))
     assert facts["goodput"] == (
-        "80.0 % of the wall time is left after failures; most goes to coming back from failures "
-        "(15.0 %)"
+        "80.0 % (70.0 to 90.0) of the wall time is left after failures; most goes to coming back "
+        "from failures (15.0 %)"
     )
     assert facts["failures"] == (
         "every 30.4 min, 5.67 min to be back, a checkpoint of 2.00 s every 84.0 s, 53 spare hosts"
@@ -88,7 +92,8 @@ def test_what_is_known_is_told_with_its_units() -> None:
         "at 93.0 % of the clock, 12.5 kW per rack"
     )
     assert facts["energy"] == (
-        "6.54 J per token, 1.82 kWh and USD 2.95 per million tokens; USD 151,000 per hour"
+        "6.54 J (5.70 to 8.55) per token, 1.82 kWh and USD 2.95 (2.50 to 3.97) per million tokens; "
+        "USD 151,000 per hour"
     )
     assert facts["training run"] == "15.6 T tokens in 12.7 days, 28.3 GWh, USD 46.0 million"
 
@@ -129,13 +134,17 @@ def test_losses_and_power_are_told_largest_first() -> None:
 def test_the_terminal_and_the_page_show_all_of_it() -> None:
     projection = at_scale()
     page = html.render(projection=projection)
-    for text in ("Wall time, taken apart", "Power of the site", "USD 2.95 per million tokens"):
+    for text in (
+        "Wall time, taken apart",
+        "Power of the site",
+        "USD 2.95 (2.50 to 3.97) per million",
+    ):
         assert text in page
     assert "plot-wall-time" in page
     assert "plot-wall-time" not in html.render(projection=sample_projection())
     view = text_of(projection_view(projection), 80)
     assert all(len(line) <= 80 for line in view.splitlines())
-    assert "6.54 J per token" in view
+    assert "6.54 J (5.70 to 8.55) per token" in view
 
 
 def test_islands_stand_in_place_of_the_plan() -> None:
@@ -189,3 +198,13 @@ def test_the_chart_of_the_wall_time_adds_up_at_each_number_of_chips() -> None:
     for place in range(2):
         assert sum(trace.y[place] for trace in plot.data) == pytest.approx(100, abs=0.02)
     assert [trace.name for trace in plot.data][:2] == ["training", "coming back from failures"]
+
+
+def test_useful_throughput_has_the_interval_of_both_its_factors() -> None:
+    point = at_scale().headline
+    found = point.useful_tokens_per_second_interval
+    assert found is not None
+    tokens = point.tokens_per_second
+    assert 0.7 * tokens.low < found.low < min(0.7 * tokens.value, 0.8 * tokens.low)
+    assert max(0.9 * tokens.value, 0.8 * tokens.high) < found.high < 0.9 * tokens.high
+    assert dataclasses.replace(point, wall_time=None).useful_tokens_per_second_interval is None
