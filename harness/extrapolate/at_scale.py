@@ -7,25 +7,15 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 from harness.device.chip import ChipSpec
+from harness.extrapolate.chip_power import ChipPower, chip_power, fitted
 from harness.extrapolate.cluster import ClusterSpec
 from harness.extrapolate.critical_batch import batch_efficiency
-from harness.extrapolate.goodput import goodput_with_interval
+from harness.extrapolate.goodput_interval import goodput_with_interval
 from harness.extrapolate.lookup import Lookup
 from harness.extrapolate.memory import OPTIMIZER_BYTES, SIZE_BYTES
-from harness.extrapolate.power import (
-    JOULES_PER_KWH,
-    ChipPower,
-    Draw,
-    chip_power,
-    clock_factor,
-    draw_of,
-    energy_use,
-    fitted,
-    slowdown_s,
-    step_work,
-    with_intervals,
-)
+from harness.extrapolate.power import JOULES_PER_KWH, Draw, draw_of, energy_use, with_intervals
 from harness.extrapolate.step import StepModel, StepTime
+from harness.extrapolate.step_power import clock_factor, slowdown_s, step_work
 from harness.extrapolate.stragglers import straggler_share
 from harness.projection import (
     EnergyUse,

@@ -32,30 +32,15 @@ queues (Palm 1938) for the spares.
 """
 
 import math
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, replace
-from typing import TypeVar
-
-from scipy.special import pdtr, pdtrik
+from dataclasses import dataclass
 
 from harness.extrapolate.cluster import ClusterSpec, Reliability, Storage
-from harness.projection import Goodput, Interval
+from harness.extrapolate.spares import hosts_of
+from harness.projection import Goodput
 
 SECONDS_PER_HOUR = 3600.0
 LARGEST_EXPONENT = 700.0
 """Of e in double precision; more failures than that per interval leave nothing."""
-SPARE_CONFIDENCE = 0.999
-"""Share of the time for which the spares that are told must do; assumed."""
-
-
-FAILURE_SPREAD = 1.7
-"""How far the rate of failures may be off: two research clusters of A100 had 29,500 and 82,000
-chip-hours between failures (Kokolis et al., arXiv 2410.21680), Llama 3 had 50,700."""
-TIME_SPREAD = 2.0
-"""Of the times to detect, restart and write a checkpoint; assumed."""
-STALL_SPREAD = 4.0
-"""Of the rate of stalls: the logs of MLPerf Training v5.0 on 2,432 and 8,192 chips differ by
-more."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -154,44 +139,6 @@ def stall_share(
     return -math.expm1(-per_step) * stall_s / step_s
 
 
-def hosts_in_repair(cluster: ClusterSpec, num_chips: int) -> float | None:
-    """Mean number of failed hosts that are not back yet."""
-    reliability = cluster.reliability
-    if reliability.repair_hours is None:
-        return None
-    return num_chips * reliability.repairs_per_chip_hour * reliability.repair_hours
-
-
-def spares_needed(mean_in_repair: float, confidence: float = SPARE_CONFIDENCE) -> int:
-    """Spare hosts that do for that share of the time: the quantile of a Poisson number."""
-    if mean_in_repair == 0:
-        return 0
-    found = max(0, math.floor(float(pdtrik(confidence, mean_in_repair))))
-    while float(pdtr(found, mean_in_repair)) < confidence:
-        found += 1
-    return found
-
-
-def spare_hosts(cluster: ClusterSpec, num_chips: int) -> int | None:
-    """Hosts that wait for one of those to fail; None where spares are not modelled."""
-    if cluster.spare_hosts is not None or cluster.spare_confidence is None:
-        return cluster.spare_hosts
-    in_repair = hosts_in_repair(cluster, num_chips)
-    return None if in_repair is None else spares_needed(in_repair, cluster.spare_confidence)
-
-
-def shortage(mean_in_repair: float, spares: int) -> tuple[float, float]:
-    """The chance that more hosts are away than there are spares, and how many more on average.
-
-    E[(X - S)+] of a Poisson X is mean P(X >= S) - S P(X > S).
-    """
-    if mean_in_repair == 0:
-        return 0.0, 0.0
-    beyond = 1 - float(pdtr(spares, mean_in_repair))
-    least = 1 - float(pdtr(spares - 1, mean_in_repair)) if spares else 1.0
-    return beyond, max(0.0, mean_in_repair * least - spares * beyond)
-
-
 def goodput(
     cluster: ClusterSpec,
     *,
@@ -214,7 +161,7 @@ def goodput(
     if cluster.stragglers is not None:
         rare = cluster.stragglers
         stalls = stall_share(num_chips, rare.stalls_per_chip_hour, rare.stall_s, step_s)
-    hosts = _hosts(cluster, num_chips, idle_chips)
+    hosts = hosts_of(cluster, num_chips, idle_chips)
     if reliability.is_elastic:
         losses = _elastic(
             reliability, cost, mean_s, interval_s, stalls, step_s, num_replicas, hosts.missing
@@ -238,159 +185,6 @@ def goodput(
         spare_hosts_needed=hosts.needed,
         shortage_share=hosts.shortage,
     )
-
-
-def goodput_with_interval(
-    cluster: ClusterSpec,
-    *,
-    num_chips: int,
-    state_bytes: float,
-    step_s: float,
-    num_replicas: int,
-    idle_chips: int = 0,
-) -> Goodput:
-    """The same, with what its inputs leave open; they are independent and add as squares.
-
-    Where the spare hosts follow from a share of the time, they follow other rates as well.
-    """
-
-    def share(other: ClusterSpec) -> float:
-        return goodput(
-            other,
-            num_chips=num_chips,
-            state_bytes=state_bytes,
-            step_s=step_s,
-            num_replicas=num_replicas,
-            idle_chips=idle_chips,
-        ).share
-
-    found = goodput(
-        cluster,
-        num_chips=num_chips,
-        state_bytes=state_bytes,
-        step_s=step_s,
-        num_replicas=num_replicas,
-        idle_chips=idle_chips,
-    )
-    ends = [(share(worse), share(better)) for worse, better in _varied(cluster)]
-    lost = math.hypot(*(max(0.0, found.share - worse) for worse, _ in ends))
-    gained = math.hypot(*(max(0.0, better - found.share) for _, better in ends))
-    interval = Interval(
-        value=found.share,
-        low=max(0.0, found.share - lost),
-        high=min(1.0, found.share + gained),
-    )
-    return replace(found, interval=interval)
-
-
-def _varied(cluster: ClusterSpec) -> Iterator[tuple[ClusterSpec, ClusterSpec]]:
-    """The cluster with one group of inputs at its worse and at its better end, group by group."""
-    reliability = cluster.reliability
-
-    def rates(factor: float) -> ClusterSpec:
-        failures = tuple(
-            replace(rate, per_hour=factor * rate.per_hour) for rate in reliability.failures
-        )
-        islands = tuple(
-            replace(
-                island,
-                reliability=replace(
-                    island.reliability,
-                    failures=tuple(
-                        replace(rate, per_hour=factor * rate.per_hour)
-                        for rate in island.reliability.failures
-                    ),
-                ),
-            )
-            for island in cluster.islands
-        )
-        return replace(
-            cluster, reliability=replace(reliability, failures=failures), islands=islands
-        )
-
-    def times(factor: float) -> ClusterSpec:
-        return replace(
-            cluster,
-            reliability=replace(
-                reliability,
-                detection_s=factor * reliability.detection_s,
-                replacement_s=factor * reliability.replacement_s,
-                restart_s=factor * reliability.restart_s,
-                reconfiguration_s=factor * reliability.reconfiguration_s,
-                checkpoint_s=factor * reliability.checkpoint_s,
-            ),
-        )
-
-    yield rates(FAILURE_SPREAD), rates(1 / FAILURE_SPREAD)
-    yield times(TIME_SPREAD), times(1 / TIME_SPREAD)
-    storage, rare = cluster.storage, cluster.stragglers
-    if storage is not None:
-
-        def slower(factor: float) -> ClusterSpec:
-            return replace(
-                cluster,
-                storage=replace(
-                    storage,
-                    write_bytes_per_s_per_chip=storage.write_bytes_per_s_per_chip / factor,
-                    read_bytes_per_s_per_chip=storage.read_bytes_per_s_per_chip / factor,
-                    overhead_s=storage.overhead_s * factor,
-                ),
-            )
-
-        yield slower(TIME_SPREAD), slower(1 / TIME_SPREAD)
-    if rare is not None:
-
-        def stalling(factor: float) -> ClusterSpec:
-            often = rare.stalls_per_chip_hour * factor
-            return replace(cluster, stragglers=replace(rare, stalls_per_chip_hour=often))
-
-        yield stalling(STALL_SPREAD), stalling(1 / STALL_SPREAD)
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class _Hosts:
-    """Hosts that are away and those that stand in for them; None where that is not modelled."""
-
-    in_repair: float | None = None
-    spares: int | None = None
-    needed: int | None = None
-    shortage: float = 0.0
-    missing: float = 0.0
-
-
-def _hosts(cluster: ClusterSpec, num_chips: int, idle_chips: int) -> _Hosts:
-    """Of one kind of host, or of all islands, whose spares do not stand in for each other."""
-    if cluster.islands:
-        used = num_chips / cluster.num_chips
-        each = [_hosts(one, round(used * one.num_chips), 0) for one in cluster.islands]
-        return _Hosts(
-            in_repair=_total([one.in_repair for one in each]),
-            spares=_total([one.spares for one in each]),
-            needed=_total([one.needed for one in each]),
-            shortage=1 - math.prod(1 - one.shortage for one in each),
-            missing=math.fsum(one.missing for one in each),
-        )
-    in_repair = hosts_in_repair(cluster, num_chips)
-    if in_repair is None:
-        return _Hosts()
-    needed = spares_needed(in_repair)
-    waiting = spare_hosts(cluster, num_chips)
-    if waiting is None:
-        return _Hosts(in_repair=in_repair, needed=needed)
-    spares = waiting + idle_chips // cluster.chips_per_host
-    beyond, missing = shortage(in_repair, spares)
-    return _Hosts(
-        in_repair=in_repair, spares=spares, needed=needed, shortage=beyond, missing=missing
-    )
-
-
-Number = TypeVar("Number", int, float)
-
-
-def _total(values: Sequence[Number | None]) -> Number | None:
-    """The sum, or None where one is not known."""
-    known = [value for value in values if value is not None]
-    return sum(known[1:], known[0]) if len(known) == len(values) else None
 
 
 def _restarting(

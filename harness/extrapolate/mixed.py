@@ -35,13 +35,14 @@ from harness.extrapolate.at_scale import (
 )
 from harness.extrapolate.cluster import ClusterSpec, NetworkTier, Storage, Stragglers, shared_out
 from harness.extrapolate.critical_batch import batch_efficiency
-from harness.extrapolate.goodput import goodput_with_interval
+from harness.extrapolate.goodput_interval import goodput_with_interval
 from harness.extrapolate.lookup import CostFunction, Lookup
-from harness.extrapolate.power import draw_of, step_work
+from harness.extrapolate.power import draw_of
 from harness.extrapolate.priors import BEST_SHARE_OF_PEAK, GRADIENT_BYTES_ON_WIRE
 from harness.extrapolate.project import CONFIDENCE, NO_GOAL, interval_basis, project
 from harness.extrapolate.search import BATCH_TOLERANCE
 from harness.extrapolate.step import StepModel
+from harness.extrapolate.step_power import step_work
 from harness.projection import (
     Interval,
     IslandShare,

@@ -13,15 +13,13 @@ from harness.extrapolate.goodput import (
     checkpoint_interval_s,
     daly_share,
     goodput,
-    goodput_with_interval,
     interruption_interval_s,
     recovery_s,
-    shortage,
-    spare_hosts,
-    spares_needed,
     stall_share,
     wall_time_s,
 )
+from harness.extrapolate.goodput_interval import goodput_with_interval
+from harness.extrapolate.spares import shortage, spare_hosts, spares_needed
 from harness.projection import Goodput, Interval
 
 H100 = load_cluster("h100_100k")

@@ -7,6 +7,7 @@ from hypothesis import strategies as st
 from harness.config.specs import load_chip, load_cluster, load_model, load_parallel
 from harness.errors import ConfigError
 from harness.extrapolate.at_scale import slower_parts
+from harness.extrapolate.chip_power import ChipPower, chip_power, fitted
 from harness.extrapolate.cluster import ClusterSpec, Power, Price
 from harness.extrapolate.goodput import goodput
 from harness.extrapolate.lookup import Lookup
@@ -14,20 +15,19 @@ from harness.extrapolate.power import (
     POWER_LESS,
     POWER_MORE,
     UNDISTURBED,
-    ChipPower,
-    StepWork,
-    chip_power,
-    clock_factor,
-    computing_w,
     draw_of,
     energy_use,
-    fitted,
-    network_bytes,
     run_energy_kwh,
-    step_work,
     training_energy_kwh,
 )
 from harness.extrapolate.step import StepModel
+from harness.extrapolate.step_power import (
+    StepWork,
+    clock_factor,
+    computing_w,
+    network_bytes,
+    step_work,
+)
 from harness.projection import EnergyUse, PlanChoice
 from harness.record import Energy, Record
 from harness.units import GIGA
