@@ -7,7 +7,8 @@ from harness.config.specs import load_chip, load_cluster, load_model, load_paral
 from harness.errors import ConfigError, PlanError
 from harness.extrapolate.at_scale import TrainingGoal
 from harness.extrapolate.cluster import ClusterSpec
-from harness.extrapolate.mixed import exchange_s, project_mixed
+from harness.extrapolate.islands import exchange_s
+from harness.extrapolate.mixed import project_mixed
 from harness.extrapolate.project import project
 from harness.extrapolate.search import BATCH_TOLERANCE
 from harness.projection import Projection
