@@ -24,7 +24,7 @@ from harness.extrapolate.goodput_interval import goodput_with_interval
 from harness.extrapolate.islands import Part, Question, exchange_s, in_step
 from harness.extrapolate.lookup import CostFunction, Lookup
 from harness.extrapolate.power import draw_of
-from harness.extrapolate.project import CONFIDENCE, NO_GOAL, interval_basis
+from harness.extrapolate.project import NO_GOAL
 from harness.extrapolate.step import StepModel
 from harness.extrapolate.step_power import step_work
 from harness.projection import Interval, IslandShare, Projection, ScalePoint, StepPart
@@ -77,8 +77,7 @@ def project_mixed(
         parts=(*own.parts, exchanged),
         mfu=headline.mfu,
         hfu=_hfu(parallel, parts, headline),
-        interval_confidence=CONFIDENCE,
-        interval_basis=interval_basis(model, cluster.num_chips),
+        interval_basis=f"That of the slowest island: {own.interval_basis}",
         assumptions=_assumptions(question, cluster, parts, headline),
         num_plans_considered=sum(part.projection.num_plans_considered for part in parts),
         islands=tuple(_share(part, headline) for part in parts),

@@ -257,7 +257,7 @@ def project(
         mfu=headline.mfu,
         hfu=_utilization(context, found.plan, tokens_per_s, hardware=True),
         interval_confidence=CONFIDENCE,
-        interval_basis=interval_basis(model, cluster.num_chips),
+        interval_basis=_interval_basis(model, cluster.num_chips),
         assumptions=assumptions(context, headline, chip),
         num_plans_considered=found.num_considered,
         run_ids=tuple(sorted({record.run_id for record in records})),
@@ -297,8 +297,7 @@ def _refuse_unmeasured(work: Sequence[tuple[WorkItem, float, Source]]) -> None:
         )
 
 
-def interval_basis(model: ModelSpec, num_chips: int) -> str:
-    """What the interval is made of, in a sentence."""
+def _interval_basis(model: ModelSpec, num_chips: int) -> str:
     error = model_error(model)
     kind = "models with experts" if model.experts is not None else "dense models"
     text = (
