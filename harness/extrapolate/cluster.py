@@ -107,6 +107,12 @@ class Reliability:
         """Chip-hours per interruption of the whole job."""
         return 1 / self.failures_per_chip_hour
 
+    def with_mtbf_hours_per_chip(self, hours: float) -> "Reliability":
+        """The same parts in proportion, failing so that a chip has that time between them."""
+        factor = self.mtbf_hours_per_chip / hours
+        failures = tuple(replace(rate, per_hour=factor * rate.per_hour) for rate in self.failures)
+        return replace(self, failures=failures)
+
     @property
     def repairs_per_chip_hour(self) -> float:
         """Interruptions that send a host to repair."""

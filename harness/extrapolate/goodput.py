@@ -97,6 +97,13 @@ def daly_share(interruption_s: float, checkpoint_s: float, restart_s: float) -> 
     )
 
 
+def goodput_share(reliability: Reliability, num_chips: int) -> float:
+    """Daly's share of a job of which neither model, storage nor spare hosts are known."""
+    restart_s = reliability.detection_s + reliability.replacement_s + reliability.restart_s
+    mean_s = interruption_interval_s(reliability, num_chips)
+    return daly_share(mean_s, reliability.checkpoint_s, restart_s)
+
+
 def checkpoint(
     reliability: Reliability, storage: Storage | None, state_bytes: float, num_chips: int
 ) -> Checkpoint:

@@ -8,7 +8,7 @@ import math
 from collections.abc import Iterator
 from dataclasses import replace
 
-from harness.extrapolate.cluster import ClusterSpec
+from harness.extrapolate.cluster import ClusterSpec, Reliability
 from harness.extrapolate.goodput import goodput
 from harness.projection import Goodput, Interval
 
@@ -70,25 +70,11 @@ def _varied(cluster: ClusterSpec) -> Iterator[tuple[ClusterSpec, ClusterSpec]]:
     reliability = cluster.reliability
 
     def rates(factor: float) -> ClusterSpec:
-        failures = tuple(
-            replace(rate, per_hour=factor * rate.per_hour) for rate in reliability.failures
-        )
         islands = tuple(
-            replace(
-                island,
-                reliability=replace(
-                    island.reliability,
-                    failures=tuple(
-                        replace(rate, per_hour=factor * rate.per_hour)
-                        for rate in island.reliability.failures
-                    ),
-                ),
-            )
+            replace(island, reliability=_failing(island.reliability, factor))
             for island in cluster.islands
         )
-        return replace(
-            cluster, reliability=replace(reliability, failures=failures), islands=islands
-        )
+        return replace(cluster, reliability=_failing(reliability, factor), islands=islands)
 
     def times(factor: float) -> ClusterSpec:
         return replace(
@@ -127,3 +113,8 @@ def _varied(cluster: ClusterSpec) -> Iterator[tuple[ClusterSpec, ClusterSpec]]:
             return replace(cluster, stragglers=replace(rare, stalls_per_chip_hour=often))
 
         yield stalling(STALL_SPREAD), stalling(1 / STALL_SPREAD)
+
+
+def _failing(reliability: Reliability, factor: float) -> Reliability:
+    """So many times as often."""
+    return reliability.with_mtbf_hours_per_chip(reliability.mtbf_hours_per_chip / factor)

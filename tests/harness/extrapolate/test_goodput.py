@@ -13,6 +13,7 @@ from harness.extrapolate.goodput import (
     checkpoint_interval_s,
     daly_share,
     goodput,
+    goodput_share,
     interruption_interval_s,
     recovery_s,
     stall_share,
@@ -117,6 +118,22 @@ def test_goodput_at_scale(
     mean_s = interruption_interval_s(plain(), chips)
     found = daly_share(mean_s, 60 * checkpoint_minutes, 60 * restart_minutes)
     assert found == pytest.approx(share, abs=1e-3)
+
+
+def test_the_time_between_failures_can_be_set_and_keeps_the_parts() -> None:
+    worse = H100.reliability.with_mtbf_hours_per_chip(10_000)
+    assert worse.mtbf_hours_per_chip == pytest.approx(10_000)
+    ratios = [
+        one.per_hour / other.per_hour
+        for one, other in zip(worse.failures, H100.reliability.failures, strict=True)
+    ]
+    assert ratios == pytest.approx([ratios[0]] * len(ratios))
+    assert goodput_share(worse, 16384) < goodput_share(H100.reliability, 16384)
+
+
+def test_a_job_of_which_nothing_is_known_has_daly_s_share() -> None:
+    mean_s = interruption_interval_s(H100.reliability, 16384)
+    assert goodput_share(H100.reliability, 16384) == daly_share(mean_s, 6, 60 + 60 + 180)
 
 
 @given(st.integers(8, 200_000), st.floats(1, 1800), st.floats(0.1, 120))
