@@ -6,9 +6,9 @@ speed. A step takes
 
     t = max over islands of t_i(b_i) + exchange          sum of b_i = B
 
-The shares follow from the islands' rates at the shares before, a few times over; then each
-island's microbatches are moved by one where that gives more tokens per second, since a share comes
-in whole microbatches of all replicas of an island.
+The shares follow from the islands' rates at the shares before, a few times over. Of the plans found
+on the way those are taken that together do most, and then each island's microbatches are moved by
+one at a time while that helps: a share comes in whole microbatches of all replicas of an island.
 
 Once per step the islands add up their gradients. Each of the n islands has the gradient once, cut
 over its chips, and a ring of islands moves 2 (n - 1)/n of its bytes over the links between them,
@@ -37,6 +37,8 @@ from harness.workload.plan import ParallelSpec
 
 MAX_ROUNDS = 5
 """Shares settle after two or three."""
+MAX_MOVES = 4
+"""Of a microbatch of each island."""
 SETTLED = 0.01
 """Islands whose times differ by no more are in step."""
 
@@ -94,23 +96,23 @@ def in_step(
     exchange = exchange_s(cluster, question.model.num_parameters)
     islands = list(zip(cluster.islands, chips, strict=True))
     rates = [_first_rate(*island, question.parallel.dtype) for island in islands]
-    best: tuple[Part, ...] = ()
+    options: list[dict[PlanChoice, Part]] = [{} for _ in islands]
     seen: set[tuple[int, ...]] = set()
     for _ in range(MAX_ROUNDS):
         shares = shared_out([max(1, round(rate / max(rates) * 1e6)) for rate in rates], total)
         if tuple(shares) in seen:
             break
         seen.add(tuple(shares))
-        parts = tuple(
+        parts = [
             _island(question, *island, share) for island, share in zip(islands, shares, strict=True)
-        )
-        if not best or _rate(parts, exchange) > _rate(best, exchange):
-            best = parts
+        ]
+        for found, part in zip(options, parts, strict=True):
+            found[part.point.plan] = part
         times = [part.seconds for part in parts]
         if max(times) / min(times) - 1 <= SETTLED:
             break
         rates = [part.sequences / part.seconds for part in parts]
-    return _balanced(question, best, total, exchange)
+    return _balanced(question, tuple(parts), options, exchange)
 
 
 def _island(
@@ -172,25 +174,48 @@ def _rate(parts: Sequence[Part], exchange: float) -> float:
 
 
 def _balanced(
-    question: Question, parts: tuple[Part, ...], total: int, exchange: float
+    question: Question,
+    parts: tuple[Part, ...],
+    options: Sequence[dict[PlanChoice, Part]],
+    exchange: float,
 ) -> tuple[Part, ...]:
-    """The same plans with a microbatch more or less, where all together then do more."""
-    options = []
-    for part in parts:
-        plan = part.point.plan
-        quantum = plan.data * plan.microbatch_size
-        found = [part]
-        for count in (plan.num_microbatches - 1, plan.num_microbatches + 1):
-            if count < 1:
-                continue
-            try:
-                found.append(_island(question, part.cluster, part.chip, quantum * count, plan))
-            except PlanError:
-                continue  # It does not fit the memory, or leaves replicas idle: no option.
-        options.append(found)
-    allowed = [
+    """The plans found that together do most, a microbatch moved at a time while that helps."""
+    total = question.parallel.global_batch_sequences
+    best = _best_together(parts, options, total, exchange)
+    for _ in range(MAX_MOVES):
+        for part, found in zip(best, options, strict=True):
+            _add_neighbours(question, part, found)
+        better = _best_together(best, options, total, exchange)
+        if _rate(better, exchange) <= _rate(best, exchange):
+            break
+        best = better
+    return best
+
+
+def _best_together(
+    parts: tuple[Part, ...],
+    options: Sequence[dict[PlanChoice, Part]],
+    total: int,
+    exchange: float,
+) -> tuple[Part, ...]:
+    """One option of each island, so that they do most with about the batch that was asked for."""
+    allowed = (
         choice
-        for choice in itertools.product(*options)
+        for choice in itertools.product(*(found.values() for found in options))
         if abs(sum(part.sequences for part in choice) / total - 1) <= BATCH_TOLERANCE
-    ]
+    )
     return max([parts, *allowed], key=lambda choice: _rate(choice, exchange))
+
+
+def _add_neighbours(question: Question, part: Part, found: dict[PlanChoice, Part]) -> None:
+    """The part's plan with one microbatch less and more, where that can be."""
+    plan = part.point.plan
+    for count in (plan.num_microbatches - 1, plan.num_microbatches + 1):
+        moved = replace(plan, num_microbatches=count)
+        if count < 1 or moved in found:
+            continue
+        sequences = plan.data * plan.microbatch_size * count
+        try:
+            found[moved] = _island(question, part.cluster, part.chip, sequences, plan)
+        except PlanError:
+            continue  # It does not fit the memory, or leaves replicas idle: no option.
