@@ -8,9 +8,9 @@ from harness.errors import ConfigError, PlanError
 from harness.extrapolate.at_scale import TrainingGoal
 from harness.extrapolate.cluster import ClusterSpec
 from harness.extrapolate.islands import exchange_s
+from harness.extrapolate.legal_plans import BATCH_TOLERANCE
 from harness.extrapolate.mixed import project_mixed
 from harness.extrapolate.project import project
-from harness.extrapolate.search import BATCH_TOLERANCE
 from harness.projection import Projection
 from kernels import registry
 

@@ -11,6 +11,7 @@ from harness.extrapolate.chip_power import ChipPower, chip_power, fitted
 from harness.extrapolate.cluster import ClusterSpec, Power, Price
 from harness.extrapolate.goodput import goodput
 from harness.extrapolate.lookup import Lookup
+from harness.extrapolate.plan_step import step_time
 from harness.extrapolate.power import (
     POWER_LESS,
     POWER_MORE,
@@ -55,7 +56,7 @@ def used(
     assert cluster.power is not None
     chip = chip_power(H100, cluster.power)
     assert chip is not None
-    step_s = step_s or steps.step(plan).seconds
+    step_s = step_s or step_time(steps, plan).seconds
     tokens = plan.data * plan.num_microbatches * plan.microbatch_size * steps.sequence_length
     return energy_use(
         (draw_of(cluster, chip, step_work(steps, plan, chip), plan.num_chips),),
@@ -77,7 +78,7 @@ def test_512_h100_draw_what_mlperf_measured() -> None:
     use = used(steps, GPT3_ON_512, steps.cluster)
     assert 1 < use.machines_w / 512 / 855 < POWER_LESS
     found = training_energy_kwh(
-        steps, GPT3_ON_512, H100, step_s=steps.step(GPT3_ON_512).seconds, seconds=56.87 * 60
+        steps, GPT3_ON_512, H100, step_s=step_time(steps, GPT3_ON_512).seconds, seconds=56.87 * 60
     )
     assert found == pytest.approx(415.2, rel=0.1)
     assert found == pytest.approx(run_energy_kwh(use, 56.87 * 60), rel=1e-3)
@@ -235,7 +236,7 @@ def test_a_rack_of_gb200_draws_what_it_is_built_for() -> None:
     assert known is not None
     use = energy_use(
         (draw_of(cluster, known, step_work(steps, plan, known), plan.num_chips),),
-        step_s=steps.step(plan).seconds,
+        step_s=step_time(steps, plan).seconds,
         step_tokens=1.0,
         wall_time=UNDISTURBED,
     )
@@ -290,7 +291,7 @@ def test_100_000_h100_draw_some_hundred_megawatts(steps: StepModel) -> None:
 
 
 def test_energy_per_token_is_power_over_what_stays(steps: StepModel) -> None:
-    step_s = steps.step(PLAN).seconds
+    step_s = step_time(steps, PLAN).seconds
     use = used(steps, PLAN, CLUSTER)
     tokens_per_s = 128 * 16 * 8192 / step_s
     assert use.joules_per_token > use.site_w / tokens_per_s
@@ -300,7 +301,7 @@ def test_energy_per_token_is_power_over_what_stays(steps: StepModel) -> None:
 
 def test_a_longer_step_draws_less_and_costs_more(steps: StepModel) -> None:
     fast = used(steps, PLAN, CLUSTER)
-    slow = used(steps, PLAN, CLUSTER, step_s=2 * steps.step(PLAN).seconds)
+    slow = used(steps, PLAN, CLUSTER, step_s=2 * step_time(steps, PLAN).seconds)
     assert slow.chip_w < fast.chip_w
     assert slow.joules_per_token > fast.joules_per_token
     assert slow.cost_per_million_tokens > fast.cost_per_million_tokens  # type: ignore[operator]
@@ -347,7 +348,7 @@ def test_a_power_limit_is_a_part_of_the_step(steps: StepModel) -> None:
         CLUSTER, power=dataclasses.replace(CLUSTER.power, chip_limit_w=450)
     )
     capped = model_of("llama3_405b", cluster, 8192)
-    step = capped.step(PLAN)
+    step = step_time(capped, PLAN)
     parts = {part.name: part.seconds for part in slower_parts(capped, step, H100, 16384)}
     assert 0 < parts["power limit"] < 0.3 * step.seconds
     assert slower_parts(steps, step, H100, 16384) == ()

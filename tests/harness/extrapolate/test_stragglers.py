@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 
 from harness.config.specs import list_names, load_cluster
 from harness.extrapolate.cluster import Stragglers
-from harness.extrapolate.priors import GROWTH_PER_DOUBLING
+from harness.extrapolate.constants import PRIOR
 from harness.extrapolate.stragglers import (
     barrier_excess,
     expected_maximum,
@@ -70,14 +70,14 @@ def test_the_spread_of_the_files_is_covered_by_the_measured_growth(name: str) ->
     assert cluster.stragglers is not None
     domain = cluster.tiers[0].chips
     for doublings in range(1, 14):
-        measured = GROWTH_PER_DOUBLING.value * doublings
+        measured = PRIOR.growth_per_doubling * doublings
         assert straggler_share(cluster.stragglers, domain * 2**doublings, domain) <= measured
 
 
 def test_the_spread_of_the_files_is_most_of_the_measured_growth() -> None:
     # 0.5 % per doubling from 8 to 2,304 chips in NVIDIA/dgxc-benchmarking; the rest is network.
     doublings = math.log2(2304 / 8)
-    assert 0.003 < straggler_share(PACKAGED, 2304, 8) / doublings < GROWTH_PER_DOUBLING.value
+    assert 0.003 < straggler_share(PACKAGED, 2304, 8) / doublings < PRIOR.growth_per_doubling
 
 
 def test_chips_that_differ_more_cost_more() -> None:
