@@ -265,8 +265,14 @@ def island(index: int, **keys: object) -> dict[str, Any]:
             "cluster.price: give exactly one of per_chip_hour, the rent, and purchase_per_chip",
         ),
         (
+            rate_of_a_part(per_million_hours=1e30),
+            "1e+30 is not a finite number greater than 0 and at most 1000000. "
+            "Set cluster.reliability.failures[0].per_million_hours=1000000.",
+        ),
+        (
             changed("price", lifetime_years=0),
-            "cluster.price.lifetime_years: 0 is not a finite number greater than 0. "
+            "cluster.price.lifetime_years: 0 is not a finite number greater than 0 and at most "
+            "1000. "
             "Set cluster.price.lifetime_years=4.",
         ),
         (changed("price", electricity_per_kwh=-0.1), "Set cluster.price.electricity_per_kwh=0."),
