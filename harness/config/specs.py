@@ -359,6 +359,7 @@ def parallel_spec(data: Mapping[str, object], key: str = "parallel") -> Parallel
         virtual_stages=reader.optional_count("virtual_stages"),
         microbatch_size=reader.optional_count("microbatch_size"),
         zero_stage=zero_stage,
+        shard_group=reader.optional_count("shard_group", least=0),
         recompute=recompute,
         schedule=schedule,
         layers_per_stage=reader.counts("layers_per_stage"),

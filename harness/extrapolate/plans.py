@@ -3,7 +3,7 @@
 from collections.abc import Iterator
 from dataclasses import dataclass, fields, replace
 from functools import cache
-from typing import TypeAlias
+from typing import Any, TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
@@ -38,6 +38,8 @@ class PlanTable:
     microbatch_size: Ints
     num_microbatches: Ints
     zero_stage: Ints
+    shard_group: Ints
+    """Chips that share states by ZeRO; 0 is the whole data group."""
     recompute: Ints
     """Codes, places in RECOMPUTES."""
     schedule: Ints
@@ -75,6 +77,12 @@ class PlanTable:
             schedule=schedule,
             layers_per_stage=self.layers_per_stage,
         )
+
+    def with_rows(self, others: "PlanTable") -> "PlanTable":
+        """These rows, then the others."""
+        both = {name: (getattr(self, name), getattr(others, name)) for name in columns()}
+        joined: dict[str, Any] = {name: np.concatenate(parts) for name, parts in both.items()}
+        return replace(self, **joined)
 
     def chunks(self, num_rows: int = CHUNK_ROWS) -> Iterator[slice]:
         """Consecutive rows, so many at a time."""

@@ -9,6 +9,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from harness.errors import PlanError
+from harness.extrapolate.hybrid_sharding import check_shard_group
 from harness.extrapolate.legal_plans import divisors, experts_fit, fills_domains, legal_plans
 from harness.extrapolate.memory import MemoryUse, PlanCounts, memory_use, total_bytes
 from harness.extrapolate.pipeline import PLAIN, most_layers
@@ -32,7 +33,7 @@ from harness.workload.step import check_shard
 MAX_ALTERNATIVES = 4
 FIXABLE = (
     *("tensor", "pipeline", "data", "expert", "context"),
-    *("virtual_stages", "microbatch_size", "zero_stage", "recompute", "schedule"),
+    *("virtual_stages", "microbatch_size", "zero_stage", "shard_group", "recompute", "schedule"),
 )
 """What a `ParallelSpec` may fix of a plan."""
 RANKED = 10_000
@@ -134,6 +135,7 @@ def check_fixed(steps: StepModel, parallel: ParallelSpec, num_chips: int) -> Non
                 f"{least * parallel.sequence_length} or more."
             )
     _check_experts(model, parallel)
+    check_shard_group(parallel)
 
 
 def check_layers_per_stage(parallel: ParallelSpec, model: ModelSpec) -> None:
@@ -287,7 +289,7 @@ def _kinds(plans: PlanTable) -> Ints:
     kind = np.zeros(len(plans), dtype=np.int64)
     for column in (
         *(plans.tensor, plans.pipeline, plans.context, plans.expert),
-        *(plans.zero_stage, plans.recompute),
+        *(plans.zero_stage, plans.shard_group, plans.recompute),
     ):
         kind = kind * (int(column.max()) + 1) + column
     return kind
@@ -321,6 +323,7 @@ def memory_error(
         virtual_stages=None,
         microbatch_size=None,
         zero_stage=None,
+        shard_group=None,
         recompute=None,
     )
     nearest = best_plan(steps, free, num_chips, memory_limit)

@@ -24,6 +24,9 @@ class ParallelSpec:
     microbatch_size: int | None = None
     zero_stage: int | None = None
     """What the data-parallel group shares: 0 nothing, 1 optimizer, 2 gradients, 3 weights."""
+    shard_group: int | None = None
+    """Chips of the data and context groups that share those, with replicas outside (hybrid
+    sharding); 0 is all. None is all, and under ZeRO 3 also those of a scale-up domain."""
     recompute: str | None = None
     """What is computed again backward: `none`, `selective` (attention core) or `full`."""
     schedule: str | None = None

@@ -1,6 +1,7 @@
 """Arrays over plans say what one plan at a time says."""
 
 import dataclasses
+from dataclasses import replace
 from functools import cache
 
 import numpy as np
@@ -9,6 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from harness.config.specs import load_chip, load_cluster, load_model, load_parallel
+from harness.extrapolate.hybrid_sharding import shards_fit
 from harness.extrapolate.lookup import Lookup
 from harness.extrapolate.memory import PlanCounts, memory_by_stage, total_bytes
 from harness.extrapolate.optimizer_time import optimizer_curve
@@ -51,7 +53,7 @@ def plans(draw: st.DrawFn, model: str) -> PlanChoice:
     pipeline = draw(st.integers(1, 20))
     if not is_plain:
         pipeline = 2 * pipeline
-    return PlanChoice(
+    plan = PlanChoice(
         tensor=draw(st.sampled_from([1, 2, 4])),
         pipeline=pipeline,
         data=draw(st.integers(1, 900)),
@@ -64,6 +66,10 @@ def plans(draw: st.DrawFn, model: str) -> PlanChoice:
         recompute=draw(st.sampled_from(RECOMPUTES)),
         schedule="1f1b" if is_plain else schedule,
     )
+    divisors = [replicas for replicas in range(1, plan.data + 1) if plan.data % replicas == 0]
+    groups = PlanTable.of(*(replace(plan, shard_group=n * plan.context) for n in divisors))
+    grouped = groups.rows(shards_fit(groups))
+    return draw(st.sampled_from([plan, *(grouped.plan(row) for row in range(len(grouped)))]))
 
 
 @settings(max_examples=60, deadline=None)
