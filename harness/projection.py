@@ -39,6 +39,9 @@ class PlanChoice:
     data: int
     expert: int = 1
     context: int = 1
+    context_exchange: str = "gather"
+    """How the chips of a sequence come by each other's keys and values: `gather`, `ring` or
+    `all_to_all`; nothing where there is one."""
     virtual_stages: int = 1
     microbatch_size: int = 1
     num_microbatches: int = 1
@@ -63,6 +66,8 @@ class PlanChoice:
         parts = [f"TP{self.tensor}", f"PP{self.pipeline}", f"DP{self.data}"]
         if self.context > 1:
             parts.append(f"CP{self.context}")
+            if self.context_exchange != "gather":
+                parts.append(self.context_exchange)
         if self.expert > 1:
             parts.append(f"EP{self.expert}")
         if self.virtual_stages > 1:

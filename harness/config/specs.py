@@ -30,7 +30,7 @@ from harness.extrapolate.topology import TOPOLOGIES
 from harness.units import GIBI, GIGA, KILO, MEBI, TERA
 from harness.workload.divisors import largest_divisor
 from harness.workload.model import Experts, LatentAttention, ModelSpec, StateSpace
-from harness.workload.plan import ParallelSpec
+from harness.workload.plan import CONTEXT_EXCHANGES, ParallelSpec
 from kernels import registry
 
 BYTES_PER_GBIT = GIGA / 8
@@ -345,6 +345,10 @@ def parallel_spec(data: Mapping[str, object], key: str = "parallel") -> Parallel
     reader.used.add("recompute")
     schedule = reader.choice("schedule", SCHEDULE_NAMES) if data.get("schedule") else None
     reader.used.add("schedule")
+    exchange = data.get("context_exchange")
+    if exchange is not None:
+        exchange = reader.choice("context_exchange", CONTEXT_EXCHANGES)
+    reader.used.add("context_exchange")
     zero_stage = reader.optional_count("zero_stage", least=0, most=3)
     parallel = ParallelSpec(
         global_batch_tokens=reader.count("global_batch_tokens"),
@@ -356,6 +360,7 @@ def parallel_spec(data: Mapping[str, object], key: str = "parallel") -> Parallel
         data=reader.optional_count("data"),
         expert=reader.optional_count("expert"),
         context=reader.optional_count("context"),
+        context_exchange=exchange,
         virtual_stages=reader.optional_count("virtual_stages"),
         microbatch_size=reader.optional_count("microbatch_size"),
         zero_stage=zero_stage,

@@ -13,12 +13,13 @@ import numpy as np
 
 from harness.extrapolate.cluster import ClusterSpec
 from harness.extrapolate.distinct import distinct
+from harness.extrapolate.exchange import heads_fit
 from harness.extrapolate.hybrid_sharding import sharded
 from harness.extrapolate.pipeline import PLAIN, most_layers
 from harness.extrapolate.plans import RECOMPUTES, Ints, PlanTable
 from harness.extrapolate.schedule import ScheduleName, schedule_code, schedule_of
 from harness.workload.model import ModelSpec
-from harness.workload.plan import ParallelSpec
+from harness.workload.plan import CONTEXT_EXCHANGES, ParallelSpec
 
 MICROBATCH_SIZES = (1, 2, 4)
 CONTEXTS = (1, 2, 4, 8, 16)
@@ -108,7 +109,11 @@ def zero_stages(parallel: ParallelSpec, pipeline: int) -> tuple[int, ...]:
 def legal_plans(
     model: ModelSpec, cluster: ClusterSpec, parallel: ParallelSpec, num_chips: int
 ) -> PlanTable:
-    """Every plan for at most so many chips, fixed degrees kept."""
+    """Every plan for at most so many chips, fixed degrees kept.
+
+    Sequences that several chips share are gathered where nothing else is asked for; what else is
+    fastest, `fastest_context` finds.
+    """
     degrees = list(_degrees(model, cluster, parallel, num_chips))
     sizes = _only(parallel.microbatch_size, MICROBATCH_SIZES)
     rows = [
@@ -123,12 +128,14 @@ def legal_plans(
         columns, columns[3], options
     )
     schedule = np.full(len(tensor), schedule_code(plan_schedule(parallel)))
+    form = parallel.context_exchange or "gather"
     plans = PlanTable(
         tensor=tensor,
         pipeline=pipeline,
         data=data,
         expert=expert,
         context=context,
+        context_exchange=np.full(len(tensor), CONTEXT_EXCHANGES.index(form)),
         virtual_stages=chunks,
         microbatch_size=size,
         num_microbatches=m,
@@ -244,6 +251,8 @@ def _degrees(
     is_given = None not in (parallel.tensor, parallel.context, parallel.data, parallel.expert)
     for tensor in _only(parallel.tensor, tensors):
         for context in _only(parallel.context, contexts):
+            if parallel.context_exchange == "all_to_all" and not heads_fit(model, tensor, context):
+                continue
             group = tensor * context
             stages = _only(parallel.pipeline, pipelines(model.num_layers, num_chips // group))
             for expert in _only(parallel.expert, experts):

@@ -9,6 +9,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from harness.errors import PlanError
+from harness.extrapolate.fastest_context import check_context_exchange, with_fastest_context
 from harness.extrapolate.hybrid_sharding import check_shard_group
 from harness.extrapolate.legal_plans import divisors, experts_fit, fills_domains, legal_plans
 from harness.extrapolate.memory import MemoryUse, PlanCounts, memory_use, total_bytes
@@ -34,6 +35,7 @@ MAX_ALTERNATIVES = 4
 FIXABLE = (
     *("tensor", "pipeline", "data", "expert", "context"),
     *("virtual_stages", "microbatch_size", "zero_stage", "shard_group", "recompute", "schedule"),
+    "context_exchange",
 )
 """What a `ParallelSpec` may fix of a plan."""
 RANKED = 10_000
@@ -136,6 +138,7 @@ def check_fixed(steps: StepModel, parallel: ParallelSpec, num_chips: int) -> Non
             )
     _check_experts(model, parallel)
     check_shard_group(parallel)
+    check_context_exchange(parallel, model)
 
 
 def check_layers_per_stage(parallel: ParallelSpec, model: ModelSpec) -> None:
@@ -243,6 +246,8 @@ def best_plan(
 ) -> Found | None:
     """The plan with most tokens per second whose memory fits, or None."""
     plans = legal_plans(steps.model, steps.cluster, parallel, num_chips)
+    if parallel.context_exchange is None:
+        plans = with_fastest_context(steps, plans)
     found = evaluate(steps, plans, memory_limit) if len(plans) else None
     if found is None or not len(found.plans):
         return None

@@ -2,6 +2,10 @@
 
 from dataclasses import dataclass
 
+CONTEXT_EXCHANGES = ("gather", "ring", "all_to_all")
+"""How the chips of a sequence come by the keys and values of the others: all gathered at once,
+handed on block by block, or exchanged for a part of the heads."""
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ParallelSpec:
@@ -20,6 +24,8 @@ class ParallelSpec:
     data: int | None = None
     expert: int | None = None
     context: int | None = None
+    context_exchange: str | None = None
+    """One of CONTEXT_EXCHANGES; None is the fastest that is legal."""
     virtual_stages: int | None = None
     microbatch_size: int | None = None
     zero_stage: int | None = None

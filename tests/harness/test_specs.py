@@ -237,6 +237,10 @@ def test_a_tier_says_how_its_switches_and_ports_are() -> None:
             changed(PARALLEL, zero_stage=4),
             "parallel.zero_stage: 4 is not a whole number of at least 0 and at most 3",
         ),
+        (
+            changed(PARALLEL, context_exchange="ulysses"),
+            "parallel.context_exchange: 'ulysses' is not one of gather, ring, all_to_all",
+        ),
         (changed(PARALLEL, recompute="some"), "'some' is not one of none, selective, full"),
         (changed(PARALLEL, tensr=8), "parallel.tensr: no such key. Did you mean 'tensor'?"),
         (

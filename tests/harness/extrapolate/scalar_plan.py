@@ -147,7 +147,8 @@ def busy(steps: StepModel, plan: PlanChoice, stage: StageKind) -> Busy:
         found = found.plus(Busy(compute=head.forward_s + head.backward_s, tensor=gathered))
     for kind, count in ((LayerKind.DENSE, stage.num_dense), (LayerKind.MOE, stage.num_moe)):
         if count:
-            found = found.plus(steps.layer(shard, kind, plan.recompute).busy.times(count))
+            layer = steps.layer(shard, kind, plan.recompute, plan.context_exchange)
+            found = found.plus(layer.busy.times(count))
     found = found.times(stage.microbatch_share)
     if schedule_of(plan.schedule).hides_expert_exchange:
         found = found.hiding_experts(CONTENTION.value)

@@ -26,6 +26,7 @@ from harness.extrapolate.rates import Rate
 from harness.extrapolate.schedule import NAMES, schedule_of
 from harness.extrapolate.step import StepModel
 from harness.projection import PlanChoice
+from harness.workload.plan import CONTEXT_EXCHANGES
 from harness.workload.step import optimizer_work
 from kernels import registry
 from tests.harness.extrapolate import scalar_plan
@@ -59,6 +60,7 @@ def plans(draw: st.DrawFn, model: str) -> PlanChoice:
         data=draw(st.integers(1, 900)),
         expert=expert,
         context=draw(st.sampled_from([1, 2])),
+        context_exchange=draw(st.sampled_from(CONTEXT_EXCHANGES)),
         virtual_stages=chunks,
         microbatch_size=draw(st.sampled_from([1, 2])),
         num_microbatches=draw(st.integers(1, 70)),
