@@ -155,19 +155,23 @@ def projection_of_run(
     return warned(replace(projection, run_ids=run_ids), folder.records(), folder.roofs)
 
 
+def doubts(records: Sequence[Record], roofs: Roofline | None = None) -> tuple[str, ...]:
+    """What makes measurements doubtful, one sentence each."""
+    rows = best_rows(result_rows(records, roofs))
+    noisy = sum(row.is_noisy for row in rows)
+    if not noisy:
+        return ()
+    return (
+        f"Of the {len(rows)} problems measured {noisy} came out noisy, and their medians may be "
+        "far off: the interval knows of their samples, not of what disturbed them.",
+    )
+
+
 def warned(
     projection: Projection, records: Sequence[Record], roofs: Roofline | None = None
 ) -> Projection:
     """The projection, with what makes its measurements doubtful among its assumptions."""
-    rows = best_rows(result_rows(records, roofs))
-    noisy = sum(row.is_noisy for row in rows)
-    if not noisy:
-        return projection
-    doubt = (
-        f"Of the {len(rows)} problems measured {noisy} came out noisy, and their medians may be "
-        "far off: the interval knows of their samples, not of what disturbed them."
-    )
-    return replace(projection, assumptions=(doubt, *projection.assumptions))
+    return replace(projection, assumptions=(*doubts(records, roofs), *projection.assumptions))
 
 
 def track(

@@ -173,6 +173,7 @@ TABLES = {
     "devices": _devices,
     "measures": _described("measure"),
     "parallels": _described("parallel"),
+    "servings": _described("serving"),
 }
 
 

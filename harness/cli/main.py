@@ -30,6 +30,7 @@ begin here:
 then:
   chipscale run suite=training model=llama3_70b device=cuda
   chipscale project model=llama3_405b cluster=h100_100k
+  chipscale serve model=deepseek_v3 cluster=h100_100k serving.tpot_ms=30
   chipscale compare RUN_A RUN_B
 
 exit codes: 0 all right, 1 MLflow required and absent, or a job of a sweep failed,
@@ -57,6 +58,7 @@ VERBS = {
     "list": "what there is to choose from: suites, models, ops, chips, clusters, runs ...",
     "tune": "search the fastest launch configurations of an op's kernels on this chip",
     "project": "a training step of a model on a cluster, from runs or data sheets",
+    "serve": "what a cluster serves of a model within given times, and the Pareto front",
     "validate": "hold the projection against published runs, or a table of your own",
     "compare": "two runs, case by case, with a verdict for each",
     "report": "write a run's HTML and Markdown report again",
@@ -74,6 +76,7 @@ LISTABLE = (
     "devices",
     "measures",
     "parallels",
+    "servings",
     "runs",
 )
 
@@ -94,7 +97,7 @@ def _parser() -> argparse.ArgumentParser:
         verb: verbs.add_parser(verb, help=text, description=text, formatter_class=raw)
         for verb, text in VERBS.items()
     }
-    for verb in ("run", "tune", "project", "validate"):
+    for verb in ("run", "tune", "project", "serve", "validate"):
         made[verb].add_argument(
             "overrides", nargs="*", metavar="KEY=VALUE", help="Hydra overrides of the configuration"
         )

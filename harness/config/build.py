@@ -12,6 +12,7 @@ from omegaconf import DictConfig, OmegaConf
 
 from harness.cases import CHECK_ROLE, CLOSURE_ROLE, ROOF_ROLE, Case, distinct
 from harness.config import bounds
+from harness.config.serving_spec import serving_spec
 from harness.config.specs import (
     Group,
     cluster_spec,
@@ -24,6 +25,7 @@ from harness.device.chip import ChipSpec
 from harness.device.request import DeviceRequest, FakeOptions, Fault
 from harness.errors import ConfigError, PlanError, did_you_mean, unknown_name
 from harness.extrapolate.cluster import ClusterSpec
+from harness.extrapolate.serving.spec import ServingSpec
 from harness.measure.policy import Cache, Launch, MeasurePolicy, Values
 from harness.workload.layer import is_layer, layer_problems, work_of_layer
 from harness.workload.model import ModelSpec
@@ -102,6 +104,23 @@ class ProjectRequest:
     parallel: ParallelSpec
     chip: ChipSpec | None
     """The cluster's chip by its data sheet; None when it is `this`, the chip measured."""
+    runs: tuple[str, ...]
+    is_strict: bool
+    is_explained: bool
+    results_dir: Path
+    html_file: Path | None
+    tracking: TrackingRequest
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ServeRequest:
+    """Everything `chipscale serve` was asked for."""
+
+    model: ModelSpec
+    cluster: ClusterSpec
+    serving: ServingSpec
+    chip: ChipSpec | None
+    """As in ProjectRequest."""
     runs: tuple[str, ...]
     is_strict: bool
     results_dir: Path
@@ -228,6 +247,13 @@ def tune_request(config: DictConfig) -> TuneRequest:
     )
 
 
+def _check_chip(cluster: ClusterSpec, config_dirs: Sequence[Path]) -> None:
+    """Refuse a cluster of a chip that has no file."""
+    chips = list_names(Group.CHIP, config_dirs)
+    if cluster.chip not in ("this", *chips):
+        raise unknown_name("cluster.chip", Group.CHIP, cluster.chip, chips)
+
+
 def project_request(config: DictConfig, config_dirs: Sequence[Path] = ()) -> ProjectRequest:
     """The request in a composed `project` configuration.
 
@@ -236,13 +262,34 @@ def project_request(config: DictConfig, config_dirs: Sequence[Path] = ()) -> Pro
     """
     data = _plain(config)
     cluster = cluster_spec(data["cluster"])
-    chips = list_names(Group.CHIP, config_dirs)
-    if cluster.chip not in ("this", *chips):
-        raise unknown_name("cluster.chip", Group.CHIP, cluster.chip, chips)
+    _check_chip(cluster, config_dirs)
     return ProjectRequest(
         model=model_spec(data["model"]),
         cluster=cluster,
         parallel=parallel_spec(data["parallel"]),
+        chip=None if cluster.chip == "this" else load_chip(cluster.chip, config_dirs),
+        runs=tuple(data["runs"]),
+        is_explained=bool(data["explain"]),
+        is_strict=bool(data["strict"]),
+        results_dir=Path(data["results_dir"]).resolve(),
+        html_file=Path(data["html"]) if data["html"] else None,
+        tracking=_tracking(data["tracking"]),
+    )
+
+
+def serve_request(config: DictConfig, config_dirs: Sequence[Path] = ()) -> ServeRequest:
+    """The request in a composed `serve` configuration.
+
+    Raises:
+        ConfigError: naming the key, its value and what is allowed.
+    """
+    data = _plain(config)
+    cluster = cluster_spec(data["cluster"])
+    _check_chip(cluster, config_dirs)
+    return ServeRequest(
+        model=model_spec(data["model"]),
+        cluster=cluster,
+        serving=serving_spec(data["serving"]),
         chip=None if cluster.chip == "this" else load_chip(cluster.chip, config_dirs),
         runs=tuple(data["runs"]),
         is_strict=bool(data["strict"]),

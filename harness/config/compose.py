@@ -20,7 +20,7 @@ from harness.device.plugins import plugin_names
 from harness.errors import ConfigError, did_you_mean, unknown_name
 
 COMPOSE_ERRORS = (HydraException, OmegaConfBaseException, yaml.YAMLError)
-GROUPS = ("suite", "model", "device", "measure", "cluster", "parallel")
+GROUPS = ("suite", "model", "device", "measure", "cluster", "parallel", "serving")
 
 
 @contextlib.contextmanager

@@ -103,6 +103,21 @@ class ProjectSchema:
     parallel: Any = MISSING
     runs: list[str] = field(default_factory=list)
     strict: bool = False
+    explain: bool = False
+    results_dir: str = MISSING
+    html: str | None = None
+    tracking: TrackingSchema = field(default_factory=TrackingSchema)
+
+
+@dataclass
+class ServeSchema:
+    """`chipscale serve`."""
+
+    model: Any = MISSING
+    cluster: Any = MISSING
+    serving: Any = MISSING
+    runs: list[str] = field(default_factory=list)
+    strict: bool = False
     results_dir: str = MISSING
     html: str | None = None
     tracking: TrackingSchema = field(default_factory=TrackingSchema)
@@ -140,6 +155,7 @@ def register() -> None:
     store.store(name="run_schema", node=RunSchema)
     store.store(name="tune_schema", node=TuneSchema)
     store.store(name="project_schema", node=ProjectSchema)
+    store.store(name="serve_schema", node=ServeSchema)
     store.store(name="validate_schema", node=ValidateSchema)
     # A back-end of another package needs no file; where there is one of that name, it counts.
     for name in plugin_names():

@@ -41,6 +41,9 @@ MOST_LAYERS = 1_000
 """As the deepest published transformer (DeepNet, arXiv 2203.00555); stages are searched layer by
 layer, and more of them would take minutes."""
 
+MOST_SEQUENCES = 10_000_000
+"""Of one step: a hundred for each of 100,000 chips. Numbers of microbatches are searched."""
+
 
 class Group(StrEnum):
     """The folders of `configs/` that hold data about the world."""
@@ -49,6 +52,7 @@ class Group(StrEnum):
     MODEL = "model"
     CLUSTER = "cluster"
     PARALLEL = "parallel"
+    SERVING = "serving"
 
 
 def _scaled(value: float | None, scale: float) -> float | None:
@@ -386,6 +390,12 @@ def _check_batch(parallel: ParallelSpec, key: str) -> None:
             f"{key}.sequence_length={tokens} or less."
         )
     sequences = parallel.global_batch_sequences
+    if sequences > MOST_SEQUENCES:
+        raise ConfigError(
+            f"{key}.global_batch_tokens: {tokens} are {sequences} sequences of {length} tokens, "
+            f"where {MOST_SEQUENCES} are the most. Set {key}.global_batch_tokens="
+            f"{MOST_SEQUENCES * length} or less, or a larger {key}.sequence_length."
+        )
     size, data = parallel.microbatch_size or 1, parallel.data or 1
     if size * data <= sequences:
         return

@@ -299,9 +299,9 @@ class Lookup:
             return cost.num_bytes / (self.roof.bytes_per_s * ROOF_TO_KERNEL.value), ROOF
         if self.sheet.bytes_per_s is None:
             raise ConfigError(
-                f"chip {self.chip.name}: the memory bandwidth is n/a, so {problem.id} has no "
-                "time. Measure the chip (`chipscale run`) or set memory_bandwidth_gb_per_s in its "
-                "file."
+                f"chip.memory_bandwidth_gb_per_s: that of {self.chip.name} is n/a, so {problem.id} "
+                f"has no time. Write it into configs/chip/{self.chip.name}.yaml, or measure the "
+                "chip (`chipscale run`)."
             )
         seconds = cost.num_bytes / self.sheet.bytes_per_s
         constants = self.constants

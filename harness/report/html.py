@@ -3,12 +3,8 @@
 Every text goes through `escape`, since names and reasons come from configs, kernels and drivers.
 """
 
-import re
 from collections.abc import Sequence
 from html import escape
-
-import plotly.graph_objects as go
-from plotly.offline import get_plotlyjs
 
 from harness.closure import Closure, closures_of
 from harness.device.chip import ChipSpec
@@ -19,6 +15,7 @@ from harness.proof import Proof
 from harness.record import Record, Status
 from harness.report import (
     breakdown_plot,
+    causes_plot,
     closure_table,
     method,
     ops_plot,
@@ -26,17 +23,29 @@ from harness.report import (
     roofline_plot,
     scaling_plot,
 )
-from harness.report.page import SCRIPT, STYLE
+from harness.report.elements import (
+    bullets,
+    definitions,
+    figures_list,
+    frame,
+    plain_table,
+    plot,
+    section,
+)
 from harness.report.power import power_tables
 from harness.report.rows import (
     ALTERNATIVE_HEADS,
     ALTERNATIVES_TITLE,
+    CAUSE_HEADS,
+    CAUSES_TITLE,
     NOT_AVAILABLE,
     ROOF_HEADS,
     alternative_rows,
+    cause_rows,
     confidence_text,
     environment_facts,
     environment_warnings,
+    next_measurement,
     percent_text,
     projection_facts,
     reasons,
@@ -73,7 +82,6 @@ from harness.store.folder import RunInfo
 from harness.units import capacity, duration, with_prefix
 from harness.wall_time import wall_time_of
 
-PLOT_CONFIG = {"displaylogo": False, "responsive": True}
 COLUMNS = (
     ("op", ""),
     ("shape", ""),
@@ -85,35 +93,6 @@ COLUMNS = (
     ("of roof", "number"),
     ("status", ""),
 )
-
-
-def _plot(figure: go.Figure, name: str, summary: str) -> str:
-    html = figure.to_html(
-        full_html=False, include_plotlyjs=False, config=PLOT_CONFIG, div_id=f"plot-{name}"
-    )
-    return f'<figure role="figure" aria-label="{escape(summary)}">{html}</figure>'
-
-
-def _section(name: str, title: str, note: str, body: str) -> str:
-    return (
-        f'<section id="{name}" aria-labelledby="{name}-title">'
-        f'<h2 id="{name}-title">{escape(title)}</h2>'
-        f'<p class="note">{escape(note)}</p>{body}</section>'
-    )
-
-
-def _definitions(facts: Sequence[tuple[str, str]]) -> str:
-    items = "".join(f"<dt>{escape(name)}</dt><dd>{escape(value)}</dd>" for name, value in facts)
-    return f"<dl>{items}</dl>"
-
-
-def _together(sentence: str) -> str:
-    """The sentence with its numbers and units on one line."""
-    return re.sub(r"(?<=\d) (?=%|[A-Za-z]+/s|us|ms|s\b)", "&nbsp;", escape(sentence))
-
-
-def _list(sentences: Sequence[str]) -> str:
-    return "<ul>" + "".join(f"<li>{escape(sentence)}</li>" for sentence in sentences) + "</ul>"
 
 
 def _cell(text: str, kind: str = "", value: float | None = None, style: str = "") -> str:
@@ -180,14 +159,14 @@ def _cases(rows: Sequence[ResultRow]) -> str:
         for status, reason, cases in reasons(rows)
         if status == Status.UNSUPPORTED
     ]
-    table = (_list(cannot_run) if cannot_run else "") + table
+    table = (bullets(cannot_run) if cannot_run else "") + table
     note = (
         "Median of the samples with the half-width of its 95 % interval. "
         "Of roof: the attainable time over the median; n/a where no roof was measured, "
         "! where the case beat its roof. The fastest implementation of each problem is bold; "
         "a heading sorts."
     )
-    return _section("cases", "All cases", note, table)
+    return section("cases", "All cases", note, table)
 
 
 def _method(records: Sequence[Record], proof: Proof | None) -> str:
@@ -195,7 +174,7 @@ def _method(records: Sequence[Record], proof: Proof | None) -> str:
     facts = method.method_facts(records)
     if not facts and proof is None:
         return ""
-    body = _definitions(facts)
+    body = definitions(facts)
     if proof is not None:
         heads = "".join(f'<th scope="col">{escape(name)}</th>' for name in method.COLUMNS)
         lines = "".join(
@@ -206,7 +185,7 @@ def _method(records: Sequence[Record], proof: Proof | None) -> str:
             f'<h3>Proven before the first case</h3><div class="scroll"><table class="facts">'
             f"<thead><tr>{heads}</tr></thead><tbody>{lines}</tbody></table></div>"
         )
-    return _section("method", method.TITLE, method.NOTE, body)
+    return section("method", method.TITLE, method.NOTE, body)
 
 
 def _figures(rows: Sequence[ResultRow], roofs: Roofs, projection: Projection | None) -> str:
@@ -224,15 +203,12 @@ def _figures(rows: Sequence[ResultRow], roofs: Roofs, projection: Projection | N
         tokens = with_prefix(point.tokens_per_second.value, "tokens/s")
         figures.append((tokens, f"projected on {point.num_chips:,} chips"))
         figures.append((percent_text(projection.mfu), "projected MFU"))
-    items = "".join(
-        f"<li><b>{escape(value)}</b><span>{escape(name)}</span></li>" for value, name in figures
-    )
-    return f'<ul class="figures">{items}</ul>'
+    return figures_list(figures)
 
 
 def _projection(projection: Projection) -> str:
     point = projection.headline
-    scaling = _plot(
+    scaling = plot(
         scaling_plot.figure(projection),
         "scaling",
         f"Throughput against the number of chips, up to {point.num_chips} chips: "
@@ -240,31 +216,44 @@ def _projection(projection: Projection) -> str:
     )
     parts = ", ".join(f"{part.name} {duration(part.seconds)}" for part in projection.parts)
     body = [
-        _definitions(projection_facts(projection)),
+        definitions(projection_facts(projection)),
         "<h3>Throughput against the number of chips</h3>",
         scaling,
         "<h3>One step, taken apart</h3>",
-        _plot(breakdown_plot.figure(projection), "breakdown", f"One step: {parts}"),
+        plot(breakdown_plot.figure(projection), "breakdown", f"One step: {parts}"),
     ]
     if projection.ops:
         body += [
             "<h3>Compute by op, and where each time comes from</h3>",
-            _plot(ops_plot.figure(projection), "ops", "Compute of a step by op and source"),
+            plot(ops_plot.figure(projection), "ops", "Compute of a step by op and source"),
         ]
     if projection.memory_parts:
         memory = tuple((name, capacity(size)) for name, size in projection.memory_parts)
-        body += ["<h3>Memory per chip</h3>", _definitions(memory)]
+        body += ["<h3>Memory per chip</h3>", definitions(memory)]
     if projection.search is not None and projection.search.alternatives:
         rows = [(name, margin, time) for name, time, margin in alternative_rows(projection.search)]
         heads = (ALTERNATIVE_HEADS[0], ALTERNATIVE_HEADS[2], ALTERNATIVE_HEADS[1])
-        body += [f"<h3>{ALTERNATIVES_TITLE}</h3>", _plain_table(heads, rows, num_texts=2)]
+        body += [f"<h3>{ALTERNATIVES_TITLE}</h3>", plain_table(heads, rows, num_texts=2)]
+    if projection.causes:
+        ends = ", ".join(f"{title} {share}" for title, share, *_ in cause_rows(projection))
+        body += [
+            f"<h3>{CAUSES_TITLE}</h3>",
+            plot(causes_plot.figure(projection), "causes", f"Shares of the variance: {ends}"),
+            plain_table(
+                (CAUSE_HEADS[0], CAUSE_HEADS[3], *CAUSE_HEADS[1:3]),
+                [(title, advice, *rest) for title, *rest, advice in cause_rows(projection)],
+                num_texts=2,
+            ),
+        ]
+        advice = next_measurement(projection)
+        body += [f"<p>{escape(advice)}</p>"] if advice else []
     if projection.assumptions:
-        body += ["<h3>Taken on trust</h3>", _list(projection.assumptions)]
+        body += ["<h3>Taken on trust</h3>", bullets(projection.assumptions)]
     note = (
         f"A model of one training step, with its {confidence_text(projection)}. "
         "It is an expectation, not a measurement of a cluster."
     )
-    return _section("projection", "Projection", note, "".join(body))
+    return section("projection", "Projection", note, "".join(body))
 
 
 def _roofs(roofs: Roofs, info: RunInfo | None) -> str:
@@ -279,7 +268,7 @@ def _roofs(roofs: Roofs, info: RunInfo | None) -> str:
         "rate; what the best case says of itself stands beside it. "
     ) + (f"{source}." if source else "")
     table = f'<div class="scroll"><table><thead><tr>{heads}</tr></thead>{body}</table></div>'
-    return _section("roofs", "Measured roofs", note, table)
+    return section("roofs", "Measured roofs", note, table)
 
 
 def _roofs_facts(roofs: Roofs, chip: ChipSpec | None) -> str:
@@ -292,19 +281,19 @@ def _roofs_facts(roofs: Roofs, chip: ChipSpec | None) -> str:
         memory = f"memory {with_prefix(bandwidth, 'B/s')}" if bandwidth else ""
         sheet = ", ".join(text for text in (peaks, memory) if text)
         facts += [("data sheet", sheet or NOT_AVAILABLE), ("its source", chip.source)]
-    return _definitions(facts)
+    return definitions(facts)
 
 
 def _plots(rows: Sequence[ResultRow], roofs: Roofs, chip: ChipSpec | None) -> str:
     share = percent_text(geomean_roof_share(rows))
-    roofline = _plot(
+    roofline = plot(
         roofline_plot.figure(rows, roofs, chip),
         "roofline",
         f"Roofline with {len(roofline_plot.plottable(rows))} cases; measured roofs: "
         f"{roofs_text(roofs)}",
     )
     sections = [
-        _section(
+        section(
             "roofline",
             "Roofline",
             "Achieved FLOP/s over FLOPs per byte: what lies under the slope is bound by memory, "
@@ -314,48 +303,26 @@ def _plots(rows: Sequence[ResultRow], roofs: Roofs, chip: ChipSpec | None) -> st
         )
     ]
     if any(row.roof_share is not None for row in rows):
-        bars = _plot(
+        bars = plot(
             roof_share_plot.figure(rows),
             "roof-share",
             f"Ops against the measured roof: {share} of it as the geometric mean",
         )
         note = "How much of what this chip can do each op gets: the fastest implementation as a "
         note += "bar, every case as a mark."
-        sections.append(_section("roof-share", "Ops against the roof", note, bars))
+        sections.append(section("roof-share", "Ops against the roof", note, bars))
     return "".join(sections)
 
 
-def _plain_table(heads: Sequence[str], rows: Sequence[Sequence[str]], num_texts: int = 1) -> str:
-    """A table whose first columns are text and whose others are numbers."""
-    kinds = [""] * num_texts + ["number"] * (len(heads) - num_texts)
-    head = "".join(
-        f'<th scope="col"{" class=" + kind if kind else ""}>{escape(name)}</th>'
-        for name, kind in zip(heads, kinds, strict=True)
-    )
-    body = "".join(
-        "<tr>"
-        + "".join(
-            f"<td{' class=' + kind if kind else ''}>{escape(text)}</td>"
-            for text, kind in zip(row, kinds, strict=True)
-        )
-        + "</tr>"
-        for row in rows
-    )
-    return (
-        f'<div class="scroll"><table><thead><tr>{head}</tr></thead><tbody>{body}</tbody>'
-        "</table></div>"
-    )
-
-
 def _closure(closures: Sequence[Closure]) -> str:
-    body = f"<p>{escape(closure_table.verdict(closures))}</p>" + _plain_table(
+    body = f"<p>{escape(closure_table.verdict(closures))}</p>" + plain_table(
         closure_table.HEADS, closure_table.rows(closures), num_texts=closure_table.NUM_TEXTS
     )
     longest = closure_table.longest_ops(closures)
     if longest:
         body += "<h3>The longest ops of the first sum</h3>"
-        body += _plain_table(closure_table.OP_HEADS, longest, num_texts=2)
-    return _section("closure", closure_table.TITLE, closure_table.NOTE, body)
+        body += plain_table(closure_table.OP_HEADS, longest, num_texts=2)
+    return section("closure", closure_table.TITLE, closure_table.NOTE, body)
 
 
 def _spread(spread: Spread) -> str:
@@ -365,10 +332,10 @@ def _spread(spread: Spread) -> str:
     )
     body = (
         f"<p>{escape(verdict(spread))}</p>"
-        + _plain_table(DEVICE_HEADS, device_rows(spread))
-        + _plain_table(CASE_HEADS, case_rows(spread))
+        + plain_table(DEVICE_HEADS, device_rows(spread))
+        + plain_table(CASE_HEADS, case_rows(spread))
     )
-    return _section("devices", "Devices at once", note, body)
+    return section("devices", "Devices at once", note, body)
 
 
 def render(
@@ -416,8 +383,8 @@ def render(
         links = [("roofline", "Roofline"), *links, ("cases", "All cases")]
         for title, content in power_tables(rows):
             name = title.split()[0].lower()
-            table = _plain_table(content.heads, content.lines, num_texts=2)
-            sections.append(_section(name, title, content.note, table))
+            table = plain_table(content.heads, content.lines, num_texts=2)
+            sections.append(section(name, title, content.note, table))
             links.append((name, title))
     closures = closures_of(accepted(records, roofs))
     if closures:
@@ -432,27 +399,22 @@ def render(
         links.append(("devices", "Devices at once"))
     wall_time = wall_time_of(records)
     if wall_time is not None:
-        table = _plain_table(("what", "time", "share"), wall_time_rows(wall_time))
+        table = plain_table(("what", "time", "share"), wall_time_rows(wall_time))
         note = wall_time_text(wall_time)
-        sections.append(_section("wall-time", "Where the time went", note, table))
+        sections.append(section("wall-time", "Where the time went", note, table))
         links.append(("wall-time", "Where the time went"))
     warnings = (*environment_warnings(environment, rows), *proof_warnings(proof))
     if info is not None or environment is not None:
         facts = environment_facts(info, environment, records)
         note = "Where these numbers come from; records.jsonl beside this file has every sample."
-        sections.append(_section("environment", "Environment", note, _definitions(facts)))
+        sections.append(section("environment", "Environment", note, definitions(facts)))
         links.append(("environment", "Environment"))
     title = f"{suite} on {chip_name}" if info is not None else "projection"
-    notice = f'<div class="warning" role="note">{_list(warnings)}</div>' if warnings else ""
-    navigation = "".join(f'<a href="#{name}">{escape(text)}</a>' for name, text in links)
-    return (
-        '<!doctype html>\n<html lang="en"><head><meta charset="utf-8">'
-        '<meta name="viewport" content="width=device-width, initial-scale=1">'
-        f"<title>chipscale: {escape(title)}</title>"
-        '<link rel="icon" href="data:,">'
-        f"<style>{STYLE}</style><script>{get_plotlyjs()}</script></head><body><main>"
-        f"<header><h1>chipscale: {escape(title)}</h1>"
-        + "".join(f'<p class="headline">{_together(sentence)}</p>' for sentence in sentences)
-        + f'{_figures(rows, roofs, projection)}{notice}<nav aria-label="Sections">{navigation}'
-        f"</nav></header>{''.join(sections)}</main><script>{SCRIPT}</script></body></html>\n"
+    notice = f'<div class="warning" role="note">{bullets(warnings)}</div>' if warnings else ""
+    return frame(
+        title,
+        sentences,
+        f"{_figures(rows, roofs, projection)}{notice}",
+        links,
+        sections,
     )

@@ -17,8 +17,11 @@ from harness.report.power import power_tables
 from harness.report.rows import (
     ALTERNATIVE_HEADS,
     ALTERNATIVES_TITLE,
+    CAUSE_HEADS,
+    CAUSES_TITLE,
     ROOF_HEADS,
     alternative_rows,
+    cause_rows,
     environment_facts,
     environment_warnings,
     median_text,
@@ -124,6 +127,8 @@ def _projection(projection: Projection) -> list[str]:
     if projection.search is not None and projection.search.alternatives:
         rows = alternative_rows(projection.search)
         parts += [f"{ALTERNATIVES_TITLE}:", table(ALTERNATIVE_HEADS, rows, numbers=("step time",))]
+    if projection.causes:
+        parts += [f"{CAUSES_TITLE}:", table(CAUSE_HEADS, cause_rows(projection))]
     if projection.assumptions:
         parts.append("Taken on trust:")
         parts.append("\n".join(f"- {cell(text)}" for text in projection.assumptions))

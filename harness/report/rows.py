@@ -169,6 +169,35 @@ def alternative_rows(search: SearchSummary) -> tuple[tuple[str, str, str], ...]:
     )
 
 
+CAUSES_TITLE = "What the interval is made of"
+CAUSE_HEADS = ("input", "of the variance", "step at its P10 and P90", "what would narrow it")
+
+
+def cause_rows(projection: Projection) -> tuple[tuple[str, str, str, str], ...]:
+    """Input, share of the variance, the step at its ends and what to measure, largest first."""
+    return tuple(
+        (
+            cause.title,
+            percent_text(cause.share),
+            f"{duration(cause.low_s)} to {duration(cause.high_s)}",
+            cause.advice,
+        )
+        for cause in projection.causes
+    )
+
+
+def next_measurement(projection: Projection) -> str:
+    """The suite that would narrow the interval most, in a sentence; empty where none would."""
+    shares: dict[str, float] = {}
+    for cause in projection.causes:
+        if cause.advice.startswith("chipscale "):
+            shares[cause.advice] = shares.get(cause.advice, 0.0) + cause.share
+    if not shares:
+        return ""
+    best = max(shares, key=lambda advice: shares[advice])
+    return f"`{best}` would settle most of what a suite can: {percent_text(shares[best])} of it."
+
+
 def part_shares(projection: Projection) -> tuple[tuple[str, float, float], ...]:
     """Name, seconds and share of the step for each part, in the order of the projection."""
     total = sum(part.seconds for part in projection.parts)

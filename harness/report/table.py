@@ -13,9 +13,13 @@ from harness.record import Status
 from harness.report.power import PowerTable, power_tables
 from harness.report.rows import (
     ALTERNATIVES_TITLE,
+    CAUSE_HEADS,
+    CAUSES_TITLE,
     ROOF_HEADS,
     alternative_rows,
+    cause_rows,
     median_text,
+    next_measurement,
     part_shares,
     projection_facts,
     reasons,
@@ -199,6 +203,20 @@ def projection_view(projection: Projection) -> RenderableType:
     if trust:
         body += [Text(""), Text("Taken on trust:", style="bold"), *trust]
     return Panel(Group(*body), title="Projection", title_align="left", expand=False)
+
+
+def explanation_view(projection: Projection) -> RenderableType:
+    """What the interval of the step is made of, and what to measure next."""
+    table = Table(box=None, header_style="bold", pad_edge=False, padding=(0, 2, 0, 0))
+    for place, head in enumerate(CAUSE_HEADS):
+        table.add_column(head, justify="right" if place in (1, 2) else "left", overflow="fold")
+    for row in cause_rows(projection):
+        table.add_row(*(Text(cell) for cell in row))
+    advice = next_measurement(projection)
+    body: list[RenderableType] = [table]
+    if advice:
+        body += [Text(""), Text(advice, style="bold")]
+    return Panel(Group(*body), title=CAUSES_TITLE, title_align="left", expand=False)
 
 
 def _alternatives(search: SearchSummary) -> RenderableType:

@@ -10,6 +10,7 @@ results/runs/<run id>/
     records.quarantined.jsonl   damaged lines that were found among them
     roofs.json        the roofs that the results are held against, and the runs they come from
     projection.json   the projection, once made
+    serving.json      the projection of serving, in a folder of its own
     closure.json      its whole layers against the sum of their ops, where it has any
     spread.json       how its device compares with the others that were measured at once
     report.html, report.md
@@ -28,6 +29,7 @@ from harness.proof import Proof
 from harness.record import Record
 from harness.roofline import Roofline
 from harness.roofs import measured_roofs
+from harness.serving_projection import ServingProjection
 from harness.spread import Spread
 from harness.store.disk import write_atomically
 from harness.store.records import (
@@ -45,6 +47,7 @@ CASES = "cases.json"
 CONFIG = "config.yaml"
 PROOF = "proof.json"
 PROJECTION = "projection.json"
+SERVING = "serving.json"
 CLOSURE = "closure.json"
 SPREAD = "spread.json"
 ROOFS = "roofs.json"
@@ -102,6 +105,13 @@ class RunFolder:
         if not (self.path / PROJECTION).exists():
             return None
         return from_json(Projection, self._read(PROJECTION), str(self.path / PROJECTION))
+
+    @property
+    def serving(self) -> ServingProjection | None:
+        """The projection of serving, where the folder holds one."""
+        if not (self.path / SERVING).exists():
+            return None
+        return from_json(ServingProjection, self._read(SERVING), str(self.path / SERVING))
 
     @property
     def spread(self) -> Spread | None:

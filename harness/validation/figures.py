@@ -9,6 +9,7 @@ from dataclasses import replace
 
 from harness.config.specs import load_cluster
 from harness.extrapolate.goodput import goodput_share
+from harness.extrapolate.serving.published import METRICS
 from harness.units import GIBI
 from harness.validation.allocated import peak_bytes
 from harness.validation.cells import UnusableRowError, given
@@ -16,6 +17,7 @@ from harness.validation.clusters import TYPICAL
 from harness.validation.figure_prediction import FigurePrediction
 from harness.validation.predict import plan_of
 from harness.validation.rows import Dropped, PublishedFigure, configuration
+from harness.validation.serving import serving_rate
 
 DECILE = 1.2816 / 1.6449
 """Standard deviations of P10 over those of the 5 % quantile, where errors are normal."""
@@ -91,6 +93,7 @@ def _goodput(figure: PublishedFigure) -> FigurePrediction:
 
 
 FIGURES: dict[str, Callable[[PublishedFigure], FigurePrediction]] = {
+    **dict.fromkeys(METRICS, serving_rate),
     "peak_memory_gib": _peak_memory,
     "goodput_pct": _goodput,
 }

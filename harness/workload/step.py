@@ -60,7 +60,7 @@ class Shard:
     """Tokens per sequence; in decoding, tokens already in the cache with the new one."""
     dtype: str = "bf16"
     linear_dtype: str = ""
-    """Type in which training multiplies by the weights of layers, as `fp8`; empty for `dtype`."""
+    """Type in which layers multiply by their weights, as `fp8`; empty for `dtype`."""
     is_attention_fused: bool = True
     """False writes the scores to memory and multiplies all of them, as before FlashAttention."""
     are_weights_trained: bool = True
@@ -174,7 +174,7 @@ class _Layer:
         Source: Transformer Engine's FP8 recipe, Micikevicius et al. (arXiv 2209.05433) section 3.
         """
         dtype = self.shard.linear_dtype
-        if not dtype or self.phase is not Phase.TRAINING:
+        if not dtype:
             return [self.gemm(role, rows, columns, depth)]
         return [
             _quantized(self, role, dtype, rows, depth),
@@ -184,10 +184,21 @@ class _Layer:
     def experts_linear(
         self, role: str, rows: int, num_experts: int, columns: int, depth: int
     ) -> list[WorkItem]:
-        """The same for the rows of all experts of this chip; in 8 bits, all as one product."""
-        if self.shard.linear_dtype and self.phase is Phase.TRAINING:
+        """The same for the rows of all experts of this chip.
+
+        In 8 bits training does all as one product. Serving may give an expert few rows, so that
+        the weights of each are what is read, and keeps them apart.
+        """
+        dtype = self.shard.linear_dtype
+        if not dtype:
+            return [self.experts_gemm(role, rows, num_experts, columns, depth)]
+        if self.phase is Phase.TRAINING:
             return self.linear(f"{role}{EXPERTS_AS_ONE}", rows, columns, depth)
-        return [self.experts_gemm(role, rows, num_experts, columns, depth)]
+        grouped = self.experts_gemm(role, rows, num_experts, columns, depth)
+        return [
+            _quantized(self, role, dtype, rows, depth),
+            replace(grouped, problem=replace(grouped.problem, dtype=dtype)),
+        ]
 
     def experts_gemm(
         self, role: str, rows: int, num_experts: int, columns: int, depth: int

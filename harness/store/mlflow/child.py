@@ -22,12 +22,13 @@ from mlflow.exceptions import MlflowException
 
 from harness.codec import to_json
 from harness.errors import ChipscaleError
-from harness.store.folder import PROJECTION, RUN, RunFolder
+from harness.store.folder import PROJECTION, RUN, SERVING, RunFolder
 from harness.store.mlflow.bounded import failed
 from harness.store.mlflow.database import create_database, lock_of
 from harness.store.mlflow.layout import run_content
 from harness.store.mlflow.outcome import SyncResult, SyncState
 from harness.store.mlflow.projection_layout import projection_content
+from harness.store.mlflow.serving_layout import serving_content
 from harness.store.mlflow.target import TrackingTarget
 from harness.store.mlflow.writer import Written, write_run
 
@@ -89,11 +90,15 @@ def sync_folder(
     """The folder's run and its projection, each its own MLflow run."""
     began = time.monotonic()
     run = projected = None
-    if (folder.path / RUN).exists() or not (folder.path / PROJECTION).exists():
+    is_projection = any((folder.path / name).exists() for name in (PROJECTION, SERVING))
+    if (folder.path / RUN).exists() or not is_projection:
         run = write_run(client, target, run_content(folder, vendors))
     projection = folder.projection
     if projection is not None:
         projected = write_run(client, target, projection_content(folder, projection))
+    serving = folder.serving
+    if serving is not None:
+        projected = write_run(client, target, serving_content(folder, serving))
     written = [one for one in (run, projected) if one is not None]
     states = {one.state for one in written}
     state = states.pop() if len(states) == 1 else SyncState.COMPLETED

@@ -134,3 +134,32 @@ PROJECTION_VIEWS = (
         group_by_tag="chip",
     ),
 )
+_SERVING = (
+    "tags.`chip`",
+    "metrics.`tokens_per_s`",
+    "metrics.`tokens_per_s_per_chip`",
+    "metrics.`ttft_s`",
+    "metrics.`tpot_s`",
+    "metrics.`tokens_per_joule`",
+    "tags.`model`",
+    "tags.`cluster`",
+    "tags.`plan`",
+)
+SERVING_VIEWS = (
+    View(key="latest", name="Latest", columns=_SERVING, order_by=NEWEST, is_ascending=False),
+    View(
+        key="leaderboard",
+        name="Leaderboard",
+        columns=_SERVING,
+        order_by="metrics.`tokens_per_s_per_chip`",
+        is_ascending=False,
+    ),
+    View(
+        key="by-chip",
+        name="By chip",
+        columns=_SERVING,
+        order_by="metrics.`tokens_per_s_per_chip`",
+        is_ascending=False,
+        group_by_tag="chip",
+    ),
+)

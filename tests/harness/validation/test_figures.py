@@ -87,3 +87,26 @@ def test_a_bad_cell_costs_its_figure() -> None:
     found = predict_figure(replace(bad, row=bad.row | {"chips": "many"}))
     assert isinstance(found, Dropped)
     assert "a number cannot be read" in found.reason
+
+
+def test_a_rate_of_serving_is_that_of_the_plan_and_batch_in_the_row() -> None:
+    cells = {"metric_name": "decode_tokens_per_s_per_chip", "metric_value": "400", "tp": "8"}
+    cells |= {"pp": "1", "chips": "8", "seq_len": "2048"}
+    few, many = (predicted(notes=f"batch {batch} per chip", **cells) for batch in (2, 16))
+    assert 2 * few.predicted < many.predicted
+    assert few.low < few.predicted < few.high
+
+
+def test_a_node_serves_what_its_chips_do() -> None:
+    cells = {"metric_value": "400", "notes": "batch 8", "tp": "8", "pp": "1", "chips": "8"}
+    chip, node = (
+        predicted(metric_name=f"decode_tokens_per_s_per_{part}", **cells)
+        for part in ("chip", "node")
+    )
+    assert node.predicted == pytest.approx(8 * chip.predicted)
+
+
+def test_serving_on_a_chip_of_unknown_rates_says_which() -> None:
+    cells = {"metric_name": "prefill_tokens_per_s_per_chip", "metric_value": "4000"}
+    cells |= {"chip": "MTT-S5000", "model": "deepseek-v3", "tp": "", "pp": "", "precision": "fp8"}
+    assert "the bf16 rate of chip mtt_s5000 is n/a. Measure the chip" in reason(**cells)

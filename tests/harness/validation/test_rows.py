@@ -2,8 +2,9 @@
 
 import pytest
 
+from harness.extrapolate.calibration import NONE
 from harness.validation.metrics import STEP_METRICS
-from harness.validation.predict import plan_of, predict
+from harness.validation.predict import Predictor, plan_of
 from harness.validation.rows import Dropped, PublishedFigure, PublishedRun, read_run
 from tests.harness.validation.published_row import row
 
@@ -96,12 +97,12 @@ def test_a_type_without_a_rate_is_named() -> None:
     [
         ({"source": "Megatron-LM 2020 scaling tables"}, "megatron_2020"),
         ({"source": "vTrain, measured ground truth"}, "megatron_2021"),
-        ({"source": "PaLM Table 3", "model": "mt-nlg-530b"}, "megatron_2021"),
+        ({"source": "PaLM Table 3", "model": "mt-nlg-530b"}, "deepspeed_2021"),
         ({"source": "Korthikanti et al. 2205.05198 Table 5"}, "megatron_2022"),
-        ({"source": "MLPerf Training v5.0 closed, Nebius"}, "mlperf_5_0"),
+        ({"source": "MLPerf Training v5.0 closed, Nebius"}, "mlperf_2025"),
         ({"source": "MLPerf Training v4.0 closed, Google"}, "paxml"),
         ({"source": "MLPerf Training v3.1 closed, Intel-HabanaLabs"}, "gaudi"),
-        ({"source": "NVIDIA dgxc-benchmarking 24.11.1 recipe"}, "nemo_2411"),
+        ({"source": "NVIDIA dgxc-benchmarking 24.11.1 recipe"}, "nemo_2024"),
         (
             {"source": "dgxc-benchmarking 24.11.1", "source_locator": "paxml/README.md"},
             "paxml_gpu",
@@ -111,10 +112,11 @@ def test_a_type_without_a_rate_is_named() -> None:
                 "source": "NVIDIA Megatron-Bridge performance summary",
                 "source_locator": '"25.09 NeMo Container" Pre-Training',
             },
-            "megatron_bridge_25",
+            "megatron_bridge_2025",
         ),
         ({"source": "Google tpu-recipes Ironwood summary"}, "maxtext"),
-        ({"source": "a report"}, "megatron_2025"),
+        ({"source": "a report"}, "nemo_2025"),
+        ({"source": "Megatron-LM SC21 Table 2", "zero": "3"}, "deepspeed_2021"),
     ],
 )
 def test_software_follows_from_the_source(cells: dict[str, str], software: str) -> None:
@@ -145,7 +147,7 @@ def test_torchtitan_pipelines_as_many_microbatches_as_stages() -> None:
 
 
 def test_degrees_that_are_not_told_are_searched_among_plans_that_fit() -> None:
-    found = predict(run(tp="", pp="", vpp="", micro_batch=""), {})
+    found = Predictor(NONE).predict(run(tp="", pp="", vpp="", micro_batch=""))
     assert not isinstance(found, Dropped)
     assert found.memory_share <= 1
     assert found.step.plan.num_chips <= 64
@@ -172,8 +174,9 @@ def test_what_nothing_tells_is_named() -> None:
     assert reason(global_batch_seqs="", seq_len="") == "seq_len, global_batch_seqs not given"
 
 
-def test_adapters_are_no_training_of_all_weights() -> None:
-    assert "adapters" in reason(source_locator='"26.06 NeMo Container" LoRA Performance')
+def test_adapters_train_no_weights() -> None:
+    assert not run(source_locator='"26.06 NeMo Container" LoRA Performance').are_weights_trained
+    assert run().are_weights_trained
 
 
 def test_an_ablation_is_predicted_once_it_has_what_the_model_assumes() -> None:

@@ -211,7 +211,21 @@ def test_eight_bit_layers_quantize_what_goes_into_each_product() -> None:
     assert all((one["M"], one["K"]) in inputs for one in products[:4])
 
 
-def test_serving_multiplies_as_the_model_says_whatever_training_does() -> None:
+@pytest.mark.parametrize("phase", [Phase.PREFILL, Phase.DECODE])
+def test_serving_in_eight_bits_quantizes_what_goes_into_each_product(phase: Phase) -> None:
     shard = Shard(sequence_length=512, linear_dtype="fp8")
-    items = layer_work(load_model("llama3_8b"), shard, LayerKind.DENSE, Phase.DECODE)
-    assert not [item for item in items if item.problem.op == "scaled_gemm"]
+    items = layer_work(load_model("llama3_8b"), shard, LayerKind.DENSE, phase)
+    problems = [item.problem for item in items]
+    products = [one for one in problems if one.op == "scaled_gemm"]
+    quantized = {(one["T"], one["H"]) for one in problems if one.op == "quantize"}
+    assert len(products) == 4
+    assert all((one["M"], one["K"]) in quantized for one in products)
+
+
+def test_serving_in_eight_bits_reads_the_weights_of_every_expert_that_is_reached() -> None:
+    shard = Shard(expert=32, microbatch_size=64, linear_dtype="fp8")
+    items = layer_work(load_model("deepseek_v3"), shard, LayerKind.MOE, Phase.DECODE)
+    grouped = [item.problem for item in items if item.problem.op == "grouped_gemm"]
+    assert [one.dtype for one in grouped] == ["fp8", "fp8"]
+    read = sum(registry.cost(one).bytes_read for one in grouped)
+    assert read > 8 * 3 * 7168 * 2048  # 256 experts over 32 chips, of one byte a weight.
