@@ -349,6 +349,12 @@ def parallel_spec(data: Mapping[str, object], key: str = "parallel") -> Parallel
     reader.used.add("recompute")
     schedule = reader.choice("schedule", SCHEDULE_NAMES) if data.get("schedule") else None
     reader.used.add("schedule")
+    expert_load = reader.optional_number("expert_load")
+    if expert_load is not None and expert_load < 1:
+        raise ConfigError(
+            f"{key}.expert_load: {plain(expert_load)} is less than 1, but the busiest expert has "
+            f"at least the mean. Set {key}.expert_load=1 or more, or null."
+        )
     exchange = data.get("context_exchange")
     if exchange is not None:
         exchange = reader.choice("context_exchange", CONTEXT_EXCHANGES)
@@ -363,6 +369,7 @@ def parallel_spec(data: Mapping[str, object], key: str = "parallel") -> Parallel
         pipeline=reader.optional_count("pipeline"),
         data=reader.optional_count("data"),
         expert=reader.optional_count("expert"),
+        expert_load=expert_load,
         context=reader.optional_count("context"),
         context_exchange=exchange,
         virtual_stages=reader.optional_count("virtual_stages"),

@@ -20,7 +20,7 @@ from harness.extrapolate.collectives import (
 )
 from harness.extrapolate.shard_table import SIZE_BYTES
 from harness.workload.model import ModelSpec
-from harness.workload.step import LayerKind, Shard
+from harness.workload.step import LayerKind, Shard, chip_load
 
 
 class Exchanged(NamedTuple):
@@ -206,6 +206,8 @@ def expert_exchange_s(
     group = placed(cluster, (Span(stride, shard.expert),))
     width = model.expert_hidden / model.hidden
     token_bytes = width * activation_bytes(model, shard) / shard.tensor
+    # The chip whose experts have most tokens receives and returns more than others send.
+    token_bytes *= chip_load(model, shard)
     sent = token_bytes * experts.num_experts_per_token
     times = 2 * passes + 2
     domains = -(-shard.expert * stride // cluster.scaleup_chips)

@@ -197,10 +197,10 @@ def total_bytes(counts: PlanCounts, rates: PlanRates = PRIOR_RATES) -> Floats:
 
 
 def memory_by_stage(
-    model: ModelSpec, plan: PlanChoice, sequence_length: int, dtype: str
+    model: ModelSpec, plan: PlanChoice, sequence_length: int, dtype: str, expert_load: float = 1.0
 ) -> tuple[tuple[StageColumns, MemoryUse], ...]:
     """Bytes per chip of each kind of stage of one plan."""
-    like = Shard(sequence_length=sequence_length, dtype=dtype)
+    like = Shard(sequence_length=sequence_length, dtype=dtype, expert_load=expert_load)
     counts = PlanCounts.of(model, PlanTable.of(plan), like)
     return tuple(
         (stage, MemoryUse(parts=tuple((name, float(size.item())) for name, size in parts)))
@@ -208,7 +208,9 @@ def memory_by_stage(
     )
 
 
-def memory_use(model: ModelSpec, plan: PlanChoice, sequence_length: int, dtype: str) -> MemoryUse:
+def memory_use(
+    model: ModelSpec, plan: PlanChoice, sequence_length: int, dtype: str, expert_load: float = 1.0
+) -> MemoryUse:
     """Bytes per chip of the fullest stage of one plan."""
-    stages = memory_by_stage(model, plan, sequence_length, dtype)
+    stages = memory_by_stage(model, plan, sequence_length, dtype, expert_load)
     return max((use for _, use in stages), key=lambda use: use.total_bytes)

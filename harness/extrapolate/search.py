@@ -139,6 +139,7 @@ def check_fixed(steps: StepModel, parallel: ParallelSpec, num_chips: int) -> Non
     _check_experts(model, parallel)
     check_shard_group(parallel)
     check_context_exchange(parallel, model)
+    check_expert_load(parallel, model)
 
 
 def check_layers_per_stage(parallel: ParallelSpec, model: ModelSpec) -> None:
@@ -223,6 +224,30 @@ def _check_experts(model: ModelSpec, parallel: ParallelSpec) -> None:
     )
 
 
+def check_expert_load(parallel: ParallelSpec, model: ModelSpec) -> None:
+    """Refuse a load that no routing gives.
+
+    Raises:
+        PlanError: with the nearest that one does.
+    """
+    load, experts = parallel.expert_load, model.experts
+    if load is None:
+        return
+    if experts is None:
+        raise PlanError(
+            f"parallel.expert_load: {load:g}, but {model.name} has no experts. "
+            "Set parallel.expert_load=null."
+        )
+    # A token goes to an expert once at most.
+    most = experts.num_experts / experts.num_experts_per_token
+    if load > most:
+        raise PlanError(
+            f"parallel.expert_load: {load:g} is more than {most:g}, at which every token of "
+            f"{model.name} goes to the busiest expert ({experts.num_experts_per_token} of "
+            f"{experts.num_experts}). Set parallel.expert_load={most:g} or less."
+        )
+
+
 def fullest_bytes(counts: PlanCounts) -> Floats:
     """Bytes per chip of the fullest stage of each plan, so many plans at a time."""
     chunks = [total_bytes(counts.rows(rows)) for rows in counts.plans.chunks()]
@@ -255,9 +280,14 @@ def best_plan(
     step = step_time(steps, plan)
     return Found(
         step=step,
-        memory=memory_use(steps.model, plan, steps.sequence_length, steps.dtype),
+        memory=memory_of(steps, plan),
         summary=_summary(steps, found, step),
     )
+
+
+def memory_of(steps: StepModel, plan: PlanChoice) -> MemoryUse:
+    """Bytes per chip of the fullest stage of one plan."""
+    return memory_use(steps.model, plan, steps.sequence_length, steps.dtype, steps.expert_load)
 
 
 def _summary(steps: StepModel, found: Evaluated, step: StepTime) -> SearchSummary:
@@ -319,7 +349,7 @@ def memory_error(
         return nothing_legal(steps.model.name, num_chips, fixed)
     counts = PlanCounts.of(steps.model, plans, steps.one_chip)
     plan = plans.plan(int(np.argmin(fullest_bytes(counts))))
-    use = memory_use(steps.model, plan, steps.sequence_length, steps.dtype)
+    use = memory_of(steps, plan)
     free = replace(
         parallel,
         tensor=None,

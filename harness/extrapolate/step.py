@@ -83,6 +83,8 @@ class StepModel:
     """Tensor groups cut norms and residuals along the sequence; False is plain all-reduce."""
     is_attention_fused: bool = True
     are_weights_trained: bool = True
+    expert_load: float = 1.0
+    """Tokens of the busiest expert over the mean."""
     are_experts_cut: bool = False
     """Each expert is cut by tensor too, so that the chips of an expert group are that far apart;
     False leaves experts whole, the tensor group's chips each with their part of the tokens."""
@@ -108,6 +110,7 @@ class StepModel:
             parallel.sequence_length,
             parallel.dtype,
             linear_dtype=parallel.linear_dtype,
+            expert_load=parallel.expert_load or 1.0,
         )
 
     @property
@@ -119,6 +122,7 @@ class StepModel:
             linear_dtype=self.linear_dtype,
             is_attention_fused=self.is_attention_fused,
             are_weights_trained=self.are_weights_trained,
+            expert_load=self.expert_load,
         )
 
     def shard(self, plan: PlanChoice) -> Shard:

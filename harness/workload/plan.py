@@ -23,6 +23,9 @@ class ParallelSpec:
     pipeline: int | None = None
     data: int | None = None
     expert: int | None = None
+    expert_load: float | None = None
+    """Tokens of the busiest expert over the mean of all, 1 or more; None is 1, as in published
+    runs, whose routing is mostly forced to be even."""
     context: int | None = None
     context_exchange: str | None = None
     """One of CONTEXT_EXCHANGES; None is the fastest that is legal."""
