@@ -355,6 +355,13 @@ def parallel_spec(data: Mapping[str, object], key: str = "parallel") -> Parallel
             f"{key}.expert_load: {plain(expert_load)} is less than 1, but the busiest expert has "
             f"at least the mean. Set {key}.expert_load=1 or more, or null."
         )
+    if data.get("offload"):
+        raise ConfigError(
+            f"{key}.offload: {data['offload']!r} is not modelled: weights, gradients, optimizer "
+            f"states and activations stay in the memory of the chip. Set {key}.offload=null; "
+            f"{key}.zero_stage and {key}.recompute need less memory."
+        )
+    reader.used.add("offload")
     exchange = data.get("context_exchange")
     if exchange is not None:
         exchange = reader.choice("context_exchange", CONTEXT_EXCHANGES)
