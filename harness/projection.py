@@ -1,5 +1,6 @@
 """Projection: what a cluster of a chip is expected to do; the result as data, without the model."""
 
+import math
 from dataclasses import dataclass
 from enum import StrEnum
 
@@ -28,6 +29,14 @@ class Interval:
     value: float
     low: float
     high: float
+
+
+def product(*factors: Interval) -> Interval:
+    """The product of independent positive numbers; squares of logarithms add."""
+    value = math.prod(one.value for one in factors)
+    low = math.hypot(*(math.log(one.value / one.low) for one in factors))
+    high = math.hypot(*(math.log(one.high / one.value) for one in factors))
+    return Interval(value=value, low=value * math.exp(-low), high=value * math.exp(high))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -171,6 +180,112 @@ class Cause:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Goodput:
+    """What is left of the wall time and what takes the rest; both add up to 1."""
+
+    share: float
+    losses: tuple[tuple[str, float], ...]
+    """Checkpoints, work done again, coming back from failures ... as shares of the wall time."""
+    interruption_s: float
+    """Mean time between interruptions of the job."""
+    checkpoint_interval_s: float
+    """Work between two checkpoints."""
+    checkpoint_s: float
+    """What a checkpoint keeps the chips from training."""
+    checkpoint_behind_s: float
+    """What is written while training goes on."""
+    recovery_s: float
+    """Expected time from a failure to the first new step."""
+    is_elastic: bool = False
+    hosts_in_repair: float | None = None
+    """On average; None where spares are not modelled, as the three below."""
+    spare_hosts: int | None = None
+    spare_hosts_needed: int | None = None
+    """For 99.9 % of the time."""
+    shortage_share: float = 0.0
+    """Share of the time in which more hosts are away than there are spares."""
+    interval: Interval | None = None
+    """Of the share."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class EnergyUse:
+    """Power and energy of a cluster while it trains, and what they cost.
+
+    Power is a mean over steps; energy and cost are of the wall time, failures and all.
+    """
+
+    chip_w: float
+    """One chip in use; of a mixed cluster their mean, and so of the limit."""
+    chip_limit_w: float
+    clock_factor: float
+    """Clock under the power limit over the clock without; 1 where nothing limits it."""
+    parts: tuple[tuple[str, float], ...]
+    """Watts of the whole site by what draws them; they add up to `site_w`."""
+    machines_w: float
+    """Everything but cooling and conversion of the building."""
+    site_w: float
+    peak_site_w: float
+    """While all chips compute."""
+    swing_w: float
+    """From the peak to where all chips wait, as at the end of a step; of the machines."""
+    joules_per_token: float
+    """At the site's meter, over the wall time."""
+    kwh_per_million_tokens: float
+    rack_w: float | None = None
+    """A rack of chips in use with their hosts; of several kinds the one that draws most."""
+    num_measured_cases: int = 0
+    """Cases whose measured energy the chip's constants fit; 0 where the data sheet gives them."""
+    currency: str = ""
+    cost_per_hour: float | None = None
+    cost_per_million_tokens: float | None = None
+    joules_per_token_interval: Interval | None = None
+    cost_per_million_tokens_interval: Interval | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class BatchEfficiency:
+    """What a large batch costs in tokens, by its critical size."""
+
+    batch_tokens: float
+    critical_tokens: float
+    """At which twice the tokens are needed for the same loss."""
+    share: float
+    """Progress per token over that of a small batch."""
+    basis: str
+    """Where the critical size is from, in a sentence."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TrainingRun:
+    """A whole training run of so many tokens."""
+
+    tokens: float
+    seconds: float
+    """Wall time, failures and all."""
+    energy_kwh: float | None = None
+    cost: float | None = None
+    currency: str = ""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class IslandShare:
+    """What one island of a mixed cluster does of each step."""
+
+    cluster: str
+    chip: str
+    num_chips: int
+    plan: PlanChoice
+    sequences: int
+    """Of the common global batch."""
+    step_time_s: float
+    """Of the island alone, before it waits for the others."""
+    tokens_per_second: float
+    """Its part of the cluster's."""
+    mfu: float | None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class ScalePoint:
     """The best plan found at one number of chips."""
 
@@ -185,6 +300,29 @@ class ScalePoint:
     """Model FLOPs over the dense peak of the chips used; None when the peak is unknown."""
     goodput: float
     """Share of wall time left after failures, restarts and checkpoints."""
+    wall_time: Goodput | None = None
+    """The same, taken apart."""
+    energy: EnergyUse | None = None
+    """None where the cluster's file has no power, or nobody knows that of the chip."""
+    batch: BatchEfficiency | None = None
+
+    @property
+    def useful_tokens_per_second(self) -> float:
+        """Throughput times goodput: tokens that stay, per second of the wall clock."""
+        return self.tokens_per_second.value * self.goodput
+
+    @property
+    def useful_tokens_per_second_interval(self) -> Interval | None:
+        """Throughput and goodput err independently: their squares of logarithms add."""
+        goodput = None if self.wall_time is None else self.wall_time.interval
+        if goodput is None or goodput.low <= 0:
+            return None
+        return product(self.tokens_per_second, goodput)
+
+    @property
+    def effective_tokens_per_second(self) -> float | None:
+        """The same in tokens of a small batch; None where the critical size is not known."""
+        return None if self.batch is None else self.useful_tokens_per_second * self.batch.share
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -225,3 +363,7 @@ class Projection:
     """What the headline's interval is made of, the largest share first."""
     run_ids: tuple[str, ...] = ()
     """The runs whose measurements were used."""
+    islands: tuple[IslandShare, ...] = ()
+    """Of a mixed cluster; the parts, ops and memory are those of its slowest island."""
+    training_run: TrainingRun | None = None
+    """None where no number of tokens was asked for."""

@@ -55,6 +55,17 @@ def duration(seconds: float, digits: int = 3) -> str:
     return f"{significant(seconds / 1e-9, digits)} ns"
 
 
+_SPANS = ((86400.0, "days"), (3600.0, "h"), (60.0, "min"))
+
+
+def span(seconds: float, digits: int = 3) -> str:
+    """A time that may be long, in days, h, min or as `duration`: `span(7200)` is `2.00 h`."""
+    for scale, unit in _SPANS:
+        if 2 * scale <= seconds < math.inf:
+            return f"{significant(seconds / scale, digits)} {unit}"
+    return duration(seconds, digits)
+
+
 def capacity(num_bytes: float, digits: int = 3) -> str:
     """A memory capacity in GiB, or MiB when smaller than one GiB."""
     if abs(num_bytes) >= GIBI:

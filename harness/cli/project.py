@@ -1,8 +1,10 @@
 """`chipscale project`: a training step of a model on a cluster, from runs or data sheets."""
 
 import argparse
+from collections.abc import Sequence
 from dataclasses import replace
 from datetime import UTC, datetime
+from pathlib import Path
 
 from omegaconf import OmegaConf
 from rich.console import Console
@@ -14,6 +16,7 @@ from harness.config.calibration import shipped_calibration
 from harness.config.compose import compose
 from harness.device.chip import ChipSpec
 from harness.errors import ConfigError
+from harness.extrapolate.mixed import project_mixed
 from harness.extrapolate.project import project
 from harness.projection import Projection
 from harness.report import html
@@ -35,25 +38,7 @@ def main(options: argparse.Namespace) -> int:
     request = project_request(config, options.config_dir)
     console = Console(highlight=False)
     with console.status("projecting ..."):
-        chip, records, roofs, memory_bytes, run_ids = measured(
-            request.runs, request.chip, request.cluster, request.results_dir, options.config_dir
-        )
-        projection = replace(
-            project(
-                chip=chip,
-                model=request.model,
-                cluster=request.cluster,
-                parallel=request.parallel,
-                cost=step_cost,
-                records=records,
-                roofs=roofs,
-                device_memory_bytes=memory_bytes,
-                strict=request.is_strict,
-                calibration=shipped_calibration(),
-            ),
-            run_ids=run_ids,
-        )
-        projection = warned(projection, records, roofs)
+        projection, chip = _projected(request, options.config_dir)
     console.print(projection_view(projection))
     if request.is_explained:
         console.print(explanation_view(projection))
@@ -63,7 +48,44 @@ def main(options: argparse.Namespace) -> int:
     return 0 if is_tracked else 1
 
 
-def _keep(projection: Projection, chip: ChipSpec, request: ProjectRequest) -> RunFolder:
+def _projected(
+    request: ProjectRequest, config_dirs: Sequence[Path]
+) -> tuple[Projection, ChipSpec | None]:
+    """The projection, and the chip it is of where that is one."""
+    if request.cluster.is_mixed:
+        return (
+            project_mixed(
+                chips=request.island_chips,
+                model=request.model,
+                cluster=request.cluster,
+                parallel=request.parallel,
+                cost=step_cost,
+                strict=request.is_strict,
+                goal=request.goal,
+                calibration=shipped_calibration(),
+            ),
+            None,
+        )
+    chip, records, roofs, memory_bytes, run_ids = measured(
+        request.runs, request.chip, request.cluster, request.results_dir, config_dirs
+    )
+    projection = project(
+        chip=chip,
+        model=request.model,
+        cluster=request.cluster,
+        parallel=request.parallel,
+        cost=step_cost,
+        records=records,
+        roofs=roofs,
+        device_memory_bytes=memory_bytes,
+        strict=request.is_strict,
+        goal=request.goal,
+        calibration=shipped_calibration(),
+    )
+    return warned(replace(projection, run_ids=run_ids), records, roofs), chip
+
+
+def _keep(projection: Projection, chip: ChipSpec | None, request: ProjectRequest) -> RunFolder:
     """A folder with the projection and its report."""
     now = datetime.now(UTC)
     name = f"{now:%Y%m%dT%H%M%S}-{projection.model}-{request.cluster.name}"

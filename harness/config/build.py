@@ -12,6 +12,7 @@ from omegaconf import DictConfig, OmegaConf
 
 from harness.cases import CHECK_ROLE, CLOSURE_ROLE, ROOF_ROLE, Case, distinct
 from harness.config import bounds
+from harness.config.reader import Reader
 from harness.config.serving_spec import serving_spec
 from harness.config.specs import (
     Group,
@@ -24,6 +25,7 @@ from harness.config.specs import (
 from harness.device.chip import ChipSpec
 from harness.device.request import DeviceRequest, FakeOptions, Fault
 from harness.errors import ConfigError, PlanError, did_you_mean, unknown_name
+from harness.extrapolate.at_scale import TrainingGoal
 from harness.extrapolate.cluster import ClusterSpec
 from harness.extrapolate.serving.spec import ServingSpec
 from harness.measure.policy import Cache, Launch, MeasurePolicy, Values
@@ -103,7 +105,10 @@ class ProjectRequest:
     cluster: ClusterSpec
     parallel: ParallelSpec
     chip: ChipSpec | None
-    """The cluster's chip by its data sheet; None when it is `this`, the chip measured."""
+    """The cluster's chip by its data sheet; None when it is `this`, the chip measured, or mixed."""
+    island_chips: tuple[ChipSpec, ...]
+    """Those of a mixed cluster, in the order of its islands."""
+    goal: TrainingGoal
     runs: tuple[str, ...]
     is_strict: bool
     is_explained: bool
@@ -261,14 +266,27 @@ def project_request(config: DictConfig, config_dirs: Sequence[Path] = ()) -> Pro
         ConfigError: naming the key, its value and what is allowed.
     """
     data = _plain(config)
-    cluster = cluster_spec(data["cluster"])
+    cluster = cluster_spec(data["cluster"], extra=config_dirs)
     _check_chip(cluster, config_dirs)
+    runs = tuple(data["runs"])
+    if cluster.is_mixed and runs:
+        raise ConfigError(
+            f"runs: {list(runs)} is given, but cluster {cluster.name} has islands of several "
+            "chips, each taken from its data sheet. Set runs=[], or a cluster of the chip measured."
+        )
+    has_one_chip = cluster.chip != "this" and not cluster.is_mixed
+    goals = Reader({name: data[name] for name in ("train_tokens", "train_loss")}, "")
     return ProjectRequest(
         model=model_spec(data["model"]),
         cluster=cluster,
         parallel=parallel_spec(data["parallel"]),
-        chip=None if cluster.chip == "this" else load_chip(cluster.chip, config_dirs),
-        runs=tuple(data["runs"]),
+        chip=load_chip(cluster.chip, config_dirs) if has_one_chip else None,
+        island_chips=tuple(load_chip(island.chip, config_dirs) for island in cluster.islands),
+        goal=TrainingGoal(
+            tokens=goals.optional_real("train_tokens", above=0, example=15.6e12),
+            loss=goals.optional_real("train_loss", above=0, example=2),
+        ),
+        runs=runs,
         is_explained=bool(data["explain"]),
         is_strict=bool(data["strict"]),
         results_dir=Path(data["results_dir"]).resolve(),

@@ -3,6 +3,7 @@
 Every error names the key, the value, what is allowed and what to do.
 """
 
+import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 
@@ -27,8 +28,12 @@ class Reader:
                 f"Name a file of configs/{self.key}/, or give its keys."
             )
 
+    def at(self, name: str) -> str:
+        """The whole key of one of the mapping's."""
+        return f"{self.key}.{name}" if self.key else name
+
     def _error(self, name: str, value: object, allowed: str, advice: str) -> ConfigError:
-        return ConfigError(f"{self.key}.{name}: {value!r} is not {allowed}. {advice}")
+        return ConfigError(f"{self.at(name)}: {value!r} is not {allowed}. {advice}")
 
     def _take(self, name: str) -> object:
         self.used.add(name)
@@ -38,8 +43,8 @@ class Reader:
         value = self._take(name)
         if value is None:
             raise ConfigError(
-                f"{self.key}.{name}: missing; it must be {allowed}. "
-                f"Set {self.key}.{name}={offered} or another."
+                f"{self.at(name)}: missing; it must be {allowed}. "
+                f"Set {self.at(name)}={offered} or another."
             )
         return value
 
@@ -50,7 +55,7 @@ class Reader:
             return default
         if not isinstance(value, str) or (default is None and not value):
             if value is None:
-                raise ConfigError(f"{self.key}.{name}: missing; it must be a text. Add it.")
+                raise ConfigError(f"{self.at(name)}: missing; it must be a text. Add it.")
             raise self._error(name, value, "a text", "Put it in quotes.")
         return value
 
@@ -64,8 +69,8 @@ class Reader:
             what = "missing; it must be" if value is None else f"{value!r} is not"
             named = [one for one in allowed if one]
             raise ConfigError(
-                f"{self.key}.{name}: {what} one of {', '.join(named)}. "
-                f"{near}Set {self.key}.{name}={named[0]}{'' if '' in allowed else ' or another'}"
+                f"{self.at(name)}: {what} one of {', '.join(named)}. "
+                f"{near}Set {self.at(name)}={named[0]}{'' if '' in allowed else ' or another'}"
                 f"{', or null' if '' in allowed else ''}."
             )
         return value
@@ -76,7 +81,7 @@ class Reader:
         if value is None:
             return default
         if not isinstance(value, bool):
-            raise self._error(name, value, "true or false", f"Set {self.key}.{name}=true or false.")
+            raise self._error(name, value, "true or false", f"Set {self.at(name)}=true or false.")
         return value
 
     def optional_number(
@@ -86,14 +91,14 @@ class Reader:
         value = self._take(name)
         if value is None:
             return None
-        return bounds.number(f"{self.key}.{name}", value, above=above, most=most, is_optional=True)
+        return bounds.number(f"{self.at(name)}", value, above=above, most=most, is_optional=True)
 
     def number(self, name: str, *, above: float = 0.0, most: float = bounds.MOST_NUMBER) -> float:
         """A finite number greater than `above`."""
         value = self._required(
             name, bounds.number_text(above), bounds.plain(bounds.nearest_number(None, above, most))
         )
-        return bounds.number(f"{self.key}.{name}", value, above=above, most=most, is_optional=False)
+        return bounds.number(f"{self.at(name)}", value, above=above, most=most, is_optional=False)
 
     def optional_count(
         self, name: str, *, least: int = 1, most: int = bounds.MOST_COUNT
@@ -102,7 +107,7 @@ class Reader:
         value = self._take(name)
         if value is None:
             return None
-        return bounds.count(f"{self.key}.{name}", value, least=least, most=most)
+        return bounds.count(f"{self.at(name)}", value, least=least, most=most)
 
     def count(
         self,
@@ -135,10 +140,10 @@ class Reader:
                 name,
                 value,
                 "a list of whole numbers of at least 1",
-                f"Write {self.key}.{name}=[16,20,28], or null.",
+                f"Write {self.at(name)}=[16,20,28], or null.",
             )
         return tuple(
-            bounds.count(f"{self.key}.{name}[{index}]", item, least=1, most=bounds.MOST_COUNT)
+            bounds.count(f"{self.at(name)}[{index}]", item, least=1, most=bounds.MOST_COUNT)
             for index, item in enumerate(value)
         )
 
@@ -164,7 +169,7 @@ class Reader:
             return ()
         if not isinstance(table, Mapping):
             raise self._error(name, table, "a table by data type", "Write {bf16: 989}.")
-        reader = Reader(table, f"{self.key}.{name}")
+        reader = Reader(table, f"{self.at(name)}")
         found = [(dtype, reader.optional_number(dtype)) for dtype in PEAK_DTYPES]
         reader.finish()
         return tuple((dtype, value * scale) for dtype, value in found if value is not None)
@@ -188,7 +193,7 @@ class Reader:
             return None
         if not isinstance(value, Mapping):
             raise self._error(name, value, "a table of keys", "Indent its keys below it.")
-        return Reader(value, f"{self.key}.{name}")
+        return Reader(value, f"{self.at(name)}")
 
     def list_of_tables(self, name: str) -> Iterator["Reader"]:
         """The readers of a list of tables, of which there must be one at least."""
@@ -198,13 +203,87 @@ class Reader:
         for index, item in enumerate(value):
             if not isinstance(item, Mapping):
                 raise self._error(f"{name}[{index}]", item, "a table of keys", "Indent its keys.")
-            yield Reader(item, f"{self.key}.{name}[{index}]")
+            yield Reader(item, f"{self.at(name)}[{index}]")
+
+    def real(
+        self,
+        name: str,
+        *,
+        above: float | None = None,
+        least: float = 0.0,
+        most: float = math.inf,
+        example: float | None = None,
+        default: float | None = None,
+    ) -> float:
+        """A finite number above `above`, or from `least`, to `most`; `default` when it is absent.
+
+        `example` is what an error offers where the bound itself is not allowed.
+        """
+        value = self._take(name)
+        if value is None and default is not None:
+            return default
+        low = f"greater than {above:g}" if above is not None else f"of at least {least:g}"
+        allowed = f"a finite number {low}" + (f" and at most {most:g}" if most < math.inf else "")
+        offered = example if example is not None else least if above is None else most
+        if value is None:
+            raise ConfigError(
+                f"{self.at(name)}: missing; it must be {allowed}. "
+                f"Set {self.at(name)}={offered:g} or another."
+            )
+        is_number = isinstance(value, int | float) and not isinstance(value, bool)
+        if not is_number or not math.isfinite(value):  # type: ignore[arg-type]
+            raise self._error(name, value, allowed, f"Set {self.at(name)}={offered:g}.")
+        number = float(value)  # type: ignore[arg-type]
+        if number > most:
+            raise self._error(name, value, allowed, f"Set {self.at(name)}={most:g}.")
+        if number <= above if above is not None else number < least:
+            raise self._error(name, value, allowed, f"Set {self.at(name)}={offered:g}.")
+        return number
+
+    def optional_real(
+        self, name: str, *, above: float | None = None, least: float = 0.0, example: float
+    ) -> float | None:
+        """The same, or None when it is absent or null."""
+        if self.data.get(name) is None:
+            self.used.add(name)
+            return None
+        return self.real(name, above=above, least=least, example=example)
+
+    def has(self, name: str) -> bool:
+        """The key is there and not null."""
+        return self.data.get(name) is not None
+
+    def sources(self) -> str:
+        """Where the table's values are from: `source` for all of them, `sources` by key, or both.
+
+        Raises:
+            ConfigError: when there is neither, or a source of a key that the table does not have.
+        """
+        whole = self.text("source", "")
+        by_key = self.nested("sources")
+        if by_key is None:
+            if not whole:
+                raise ConfigError(
+                    f"{self.key}.source: missing; it must be a text, or sources a text by key. "
+                    f"Set {self.key}.source=assumed where there is none."
+                )
+            return whole
+        texts = [whole] if whole else []
+        for name in by_key.data:
+            if name not in self.data:
+                raise ConfigError(
+                    f"{by_key.key}.{name}: {self.key} has no such key. "
+                    f"{did_you_mean(str(name), [str(key) for key in self.data])}Correct or "
+                    "remove it."
+                )
+            texts.append(f"{name}: {by_key.text(str(name))}")
+        return "; ".join(texts)
 
     def finish(self) -> None:
         """Refuse keys that nobody asked for."""
         for name in self.data:
             if name not in self.used:
                 raise ConfigError(
-                    f"{self.key}.{name}: no such key. {did_you_mean(str(name), self.used)}"
+                    f"{self.at(name)}: no such key. {did_you_mean(str(name), self.used)}"
                     f"Allowed are {', '.join(sorted(self.used))}."
                 )

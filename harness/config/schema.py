@@ -102,6 +102,8 @@ class ProjectSchema:
     cluster: Any = MISSING
     parallel: Any = MISSING
     runs: list[str] = field(default_factory=list)
+    train_tokens: Any = None
+    train_loss: Any = None
     strict: bool = False
     explain: bool = False
     results_dir: str = MISSING

@@ -15,15 +15,24 @@ from pathlib import Path
 import yaml
 
 from harness.config.bounds import plain
+from harness.config.cluster_tables import (
+    islands_of,
+    power_of,
+    price_of,
+    reliability_of,
+    spare_confidence_of,
+    storage_of,
+    stragglers_of,
+)
 from harness.config.reader import Reader
 from harness.device.chip import ChipSpec
 from harness.errors import ConfigError, unknown_name
 from harness.extrapolate.cluster import (
     ALGORITHMS,
     DEFAULT_ALGORITHMS,
+    MIXED,
     ClusterSpec,
     NetworkTier,
-    Reliability,
 )
 from harness.extrapolate.schedule import NAMES as SCHEDULE_NAMES
 from harness.extrapolate.topology import TOPOLOGIES
@@ -238,8 +247,8 @@ def _algorithms(reader: Reader) -> tuple[str, ...]:
 
 
 def _tier(reader: Reader) -> NetworkTier:
-    gigabytes = reader.optional_number("gb_per_s_per_chip")
-    gigabits = reader.optional_number("gbit_per_s_per_chip")
+    gigabytes = reader.optional_real("gb_per_s_per_chip", above=0, example=450)
+    gigabits = reader.optional_real("gbit_per_s_per_chip", above=0, example=400)
     if (gigabytes is None) == (gigabits is None):
         other = f"{reader.key}.gbit_per_s_per_chip"
         both = f"it and {other} are both given"
@@ -275,16 +284,18 @@ def _tier(reader: Reader) -> NetworkTier:
         ports_per_chip=reader.optional_number("ports_per_chip") or 1.0,
         bandwidth_bytes_per_s_per_chip=bandwidth,
         efficiency=efficiency,
-        latency_s=reader.number("latency_us") * 1e-6,
+        latency_s=reader.real("latency_us", above=0, example=5) * 1e-6,
         oversubscription=oversubscription,
-        source=reader.text("source"),
+        source=reader.sources(),
     )
     reader.finish()
     return tier
 
 
-def cluster_spec(data: Mapping[str, object], key: str = "cluster") -> ClusterSpec:
-    """The cluster a mapping describes.
+def cluster_spec(
+    data: Mapping[str, object], key: str = "cluster", extra: Sequence[Path] = ()
+) -> ClusterSpec:
+    """The cluster a mapping describes; its islands are files of the group or of `extra` folders.
 
     Raises:
         ConfigError: naming the key, its value and what is allowed.
@@ -292,27 +303,24 @@ def cluster_spec(data: Mapping[str, object], key: str = "cluster") -> ClusterSpe
     reader = Reader(data, key)
     num_chips = reader.count("num_chips")
     tiers = tuple(_tier(tier) for tier in reader.list_of_tables("tiers"))
-    nested = reader.nested("reliability")
-    if nested is None:
-        raise ConfigError(
-            f"{key}.reliability: missing; it must be a table with mtbf_hours_per_chip, "
-            "restart_minutes, checkpoint_seconds and source. Add it."
-        )
-    reliability = Reliability(
-        mtbf_hours_per_chip=nested.number("mtbf_hours_per_chip"),
-        restart_s=nested.number("restart_minutes") * 60,
-        checkpoint_s=nested.number("checkpoint_seconds"),
-        source=nested.text("source"),
-    )
-    nested.finish()
+    islands = islands_of(reader, num_chips, extra, load_cluster)
     cluster = ClusterSpec(
         name=reader.text("name"),
         title=reader.text("title"),
-        chip=reader.text("chip"),
+        chip=MIXED if islands else reader.text("chip"),
         num_chips=num_chips,
         tiers=tiers,
-        reliability=reliability,
-        source=reader.text("source"),
+        reliability=reliability_of(reader, islands),
+        source=reader.sources(),
+        chips_per_host=reader.count("chips_per_host", default=min(8, tiers[0].chips)),
+        chips_per_rack=reader.optional_count("chips_per_rack"),
+        spare_hosts=reader.optional_count("spare_hosts", least=0),
+        spare_confidence=spare_confidence_of(reader),
+        storage=storage_of(reader),
+        stragglers=stragglers_of(reader),
+        power=power_of(reader),
+        price=price_of(reader),
+        islands=islands,
         assumptions=reader.texts("assumptions"),
     )
     reader.finish()
@@ -486,7 +494,7 @@ def load_model(name: str, extra: Sequence[Path] = ()) -> ModelSpec:
 
 def load_cluster(name: str, extra: Sequence[Path] = ()) -> ClusterSpec:
     """The cluster of that name. Raises ConfigError for an unknown one."""
-    return cluster_spec(load_data(Group.CLUSTER, name, extra), f"cluster {name}")
+    return cluster_spec(load_data(Group.CLUSTER, name, extra), f"cluster {name}", extra)
 
 
 def load_parallel(name: str, extra: Sequence[Path] = ()) -> ParallelSpec:

@@ -79,6 +79,13 @@ class Constants:
         Scope.SOFTWARE,
         "rate of the products of experts over that of one product as large; assumed",
     )
+    scan_share: float = _prior(
+        0.3,
+        2.5,
+        Scope.ALL,
+        "rate of a state-space scan over that of a product with its FLOPs; its chunks are small "
+        "products joined by exponentials (Dao and Gu, arXiv 2405.21060 section 6); assumed",
+    )
     attention_forward_share: float = _prior(
         0.55,
         1.5,

@@ -5,13 +5,15 @@ from dataclasses import dataclass, replace
 
 from harness.device.chip import ChipSpec
 from harness.errors import ConfigError, PlanError
+from harness.extrapolate.at_scale import (
+    TrainingGoal,
+    at_scale,
+    scale_assumptions,
+    slower_parts,
+    training_run,
+)
 from harness.extrapolate.calibration import NONE, Calibration, Residual
 from harness.extrapolate.cluster import ClusterSpec
-from harness.extrapolate.goodput import (
-    checkpoint_interval_s,
-    goodput_share,
-    interruption_interval_s,
-)
 from harness.extrapolate.lookup import CostFunction, Lookup
 from harness.extrapolate.plan_step import StepTime, work_of
 from harness.extrapolate.priors import BEST_SHARE_OF_PEAK
@@ -26,7 +28,15 @@ from harness.extrapolate.uncertainty import (
     Uncertainty,
     uncertainty,
 )
-from harness.projection import Interval, OpShare, PlanChoice, Projection, ScalePoint, Source
+from harness.projection import (
+    Interval,
+    OpShare,
+    PlanChoice,
+    Projection,
+    ScalePoint,
+    Source,
+    StepPart,
+)
 from harness.record import Record
 from harness.roofline import Roofline
 from harness.units import duration
@@ -41,6 +51,9 @@ CHIP_OF_THE_RUN = "this"
 SMALLEST_CLUSTER = 8
 MOST_SIMULATED_PIECES = 200_000
 """Pipelines of more are not run piece by piece; so many take half a second."""
+NO_GOAL = TrainingGoal()
+BEYOND_CRITICAL = 0.5
+"""Worth of a token at the critical batch; below it the batch is said before anything else."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,6 +68,8 @@ class _Context:
     spreads: Mapping[str, float]
     """The 90 % ratio of each calibrated constant."""
     residual: Residual
+    chip: ChipSpec
+    goal: TrainingGoal
 
     def uncertainty(self, plan: PlanChoice) -> Uncertainty:
         """Draws of the plan's step."""
@@ -67,9 +82,11 @@ def scale_point(context: _Context, found: Found, num_chips: int) -> ScalePoint:
     sequences = plan.data * plan.microbatch_size * plan.num_microbatches
     tokens = sequences * context.steps.sequence_length
     drawn = context.uncertainty(plan)
-    low, _, high = drawn.quantiles(drawn.seconds)
-    seconds = step.seconds
-    return ScalePoint(
+    # What the cluster's file adds grows with the rest of the step.
+    added = 1 + sum(part.seconds for part in _added(context, found, num_chips)) / step.seconds
+    low, _, high = drawn.quantiles(drawn.seconds * added)
+    seconds = step.seconds * added
+    point = ScalePoint(
         num_chips=num_chips,
         num_chips_used=plan.num_chips,
         plan=plan,
@@ -77,8 +94,20 @@ def scale_point(context: _Context, found: Found, num_chips: int) -> ScalePoint:
         step_time_s=Interval(value=seconds, low=low, high=high),
         tokens_per_second=Interval(value=tokens / seconds, low=tokens / high, high=tokens / low),
         mfu=_utilization(context, plan, tokens / seconds),
-        goodput=goodput_share(context.steps.cluster.reliability, plan.num_chips),
+        goodput=1.0,
     )
+    return at_scale(
+        point,
+        context.steps,
+        context.chip,
+        context.goal,
+        sequence_length=context.steps.sequence_length,
+    )
+
+
+def _added(context: _Context, found: Found, num_chips: int) -> tuple[StepPart, ...]:
+    """What the cluster's file adds to the step."""
+    return slower_parts(context.steps, found.step, context.chip, num_chips)
 
 
 def _flops_per_s_per_chip(
@@ -138,6 +167,8 @@ def project(
     device_memory_bytes: float | None = None,
     strict: bool = False,
     calibration: Calibration = NONE,
+    goal: TrainingGoal = NO_GOAL,
+    sizes: Sequence[int] | None = None,
 ) -> Projection:
     """A training step of the model on the cluster, with the best plan or the one that is fixed.
 
@@ -145,13 +176,16 @@ def project(
     without any the projection rests on the data sheet and published rates alone. `roofs` are its
     measured roofs, those of the records if none are given.
     `device_memory_bytes` is what the device said it has; the smaller of it and the data sheet's
-    memory is the limit.
+    memory is the limit. `goal` is what is trained for, where that is known.
+    `sizes` are the smaller numbers of chips of the scaling curve, those of `cluster_sizes` where
+    none are given.
 
     Raises:
         PlanError: when no plan fits the chips or their memory, with the arithmetic and the
             nearest plan that does; or when `strict` and an op on the plan was not measured.
         ConfigError: when a rate that is needed is neither measured nor known.
     """
+    assert not cluster.is_mixed, "islands of different chips are projected by project_mixed"
     memory_limit = _memory_limit(chip, device_memory_bytes)
     software = parallel.software
     constants = calibration.constants(chip.name, software)
@@ -163,6 +197,8 @@ def project(
         peak_flops_per_s=chip.peak(parallel.dtype),
         spreads=calibration.spreads(chip.name, software),
         residual=calibration.residual(software, has_experts=model.experts is not None),
+        chip=chip,
+        goal=goal,
     )
     check_fixed(context.steps, parallel, cluster.num_chips)
     found = best_plan(context.steps, parallel, cluster.num_chips, memory_limit)
@@ -172,7 +208,8 @@ def project(
     if strict:
         _refuse_unmeasured(work)
     headline = scale_point(context, found, cluster.num_chips)
-    scaling = [*_smaller(context, cluster.num_chips), headline]
+    sizes = cluster_sizes(cluster.num_chips)[:-1] if sizes is None else sizes
+    scaling = [*_smaller(context, sizes), headline]
     total = sum(seconds for _, seconds, _ in work)
     tokens_per_s = headline.tokens_per_second.value
     return Projection(
@@ -183,7 +220,7 @@ def project(
         sequence_length=parallel.sequence_length,
         headline=headline,
         scaling=tuple(scaling),
-        parts=found.step.parts,
+        parts=(*found.step.parts, *_added(context, found, cluster.num_chips)),
         ops=tuple(
             OpShare(
                 op=f"{item.problem.op}.{item.problem.dtype}.{item.problem.mode}",
@@ -207,14 +244,15 @@ def project(
         num_plans_considered=found.summary.num_enumerated,
         search=found.summary,
         run_ids=tuple(sorted({record.run_id for record in records})),
+        training_run=training_run(headline, goal),
     )
 
 
-def _smaller(context: _Context, num_chips: int) -> list[ScalePoint]:
+def _smaller(context: _Context, sizes: Sequence[int]) -> list[ScalePoint]:
     """The best plan at each smaller size, where one fits; a fixed data degree is let go."""
     parallel = replace(context.parallel, data=None)
     points = []
-    for size in cluster_sizes(num_chips)[:-1]:
+    for size in sizes:
         found = best_plan(context.steps, parallel, size, context.memory_limit)
         if found is not None:
             points.append(scale_point(context, found, size))
@@ -292,12 +330,15 @@ def assumptions(context: _Context, headline: ScalePoint, chip: ChipSpec) -> tupl
     plan = headline.plan
     steps, parallel = context.steps, context.parallel
     cluster, lookup = steps.cluster, steps.lookup
-    found = list(cluster.assumptions)
+    batch, *at_scale_taken = scale_assumptions(headline)
+    is_beyond = headline.batch is not None and headline.batch.share < BEYOND_CRITICAL
+    # Beyond the critical batch this is the first thing to know.
+    found = [batch, *cluster.assumptions] if is_beyond else list(cluster.assumptions)
     sequences = plan.data * plan.microbatch_size * plan.num_microbatches
     tokens = sequences * steps.sequence_length
     asked = parallel.global_batch_tokens
     text = f"A step has {tokens:,} tokens ({sequences:,} sequences), where {asked:,} were asked for"
-    found.append(f"{text}; that a batch this large trains as well per token is assumed.")
+    found.append(f"{text}.")
     if not lookup.records:
         found.append(
             "Nothing was measured: all op times come from the data sheet and published rates."
@@ -310,17 +351,12 @@ def assumptions(context: _Context, headline: ScalePoint, chip: ChipSpec) -> tupl
         )
     if context.peak_flops_per_s is None:
         found.append(_without_peak(context, headline))
-    reliability = cluster.reliability
-    mean_s = interruption_interval_s(reliability, plan.num_chips)
     found += [
         "Networks are taken from the cluster's file, not measured.",
         "Every chip is as fast as the one measured, but for jitter that costs "
         f"{lookup.constants.growth_per_doubling:.2%} of the busy time per doubling of the chips.",
-        f"The job is interrupted every {duration(mean_s)} and takes "
-        f"{duration(reliability.restart_s)} to come back; a checkpoint of "
-        f"{duration(reliability.checkpoint_s)} is taken every "
-        f"{duration(checkpoint_interval_s(mean_s, reliability.checkpoint_s))}. This is in the "
-        "goodput, not in the step.",
+        *([] if is_beyond else [batch]),
+        *at_scale_taken,
         "Gradients are reduced in 16 bits and summed in fp32; Adam keeps fp32 moments.",
     ]
     schedule = schedule_of(plan.schedule, plan.virtual_stages)

@@ -20,7 +20,7 @@ from harness.projection import PlanChoice, Source
 from harness.workload.model import ModelSpec
 from harness.workload.plan import ParallelSpec
 from harness.workload.step import (
-    EXPERTS_AS_ONE,
+    SCAN,
     Direction,
     LayerKind,
     Shard,
@@ -141,9 +141,8 @@ class StepModel:
         for item in items:
             time: OpTime = self.lookup.time(item.problem)
             count = float(item.count)
-            is_grouped = EXPERTS_AS_ONE in item.role and item.problem.op in PRODUCTS
-            if is_grouped and time.source is Source.ROOFLINE:
-                count /= self.lookup.constants.grouped_share
+            if time.source is Source.ROOFLINE:
+                count /= self._share_of_role(item)
             seconds = count * time.seconds
             low += count * time.low
             high += count * time.high
@@ -154,6 +153,14 @@ class StepModel:
             else:
                 backward += seconds
         return WorkTime(forward, backward, attention, low, high)
+
+    def _share_of_role(self, item: WorkItem) -> float:
+        """What a product reaches of its rate where it stands for work that no op does as such."""
+        if item.problem.op not in PRODUCTS:
+            return 1.0
+        if item.num_experts:
+            return self.lookup.constants.grouped_share
+        return self.lookup.constants.scan_share if item.role.startswith(SCAN) else 1.0
 
     def layer(
         self, shard: Shard, kind: LayerKind, recompute: str, exchange: str = "gather"

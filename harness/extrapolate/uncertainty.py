@@ -62,6 +62,7 @@ TOLD: Mapping[str, tuple[str, str]] = {
     "half_wave_outputs": ("last wave of 16-bit products", "chipscale run suite=training"),
     "half_wave_outputs_8bit": ("last wave of 8-bit products", "chipscale run suite=training"),
     "grouped_share": ("rate of the products of experts", "chipscale run suite=training"),
+    "scan_share": ("rate of state-space scans", "chipscale run suite=training"),
     "attention_forward_share": ("rate of attention, forward", "chipscale run suite=training"),
     "attention_backward_share": ("rate of attention, backward", "chipscale run suite=training"),
     "memory_share": ("bandwidth of elementwise ops", "chipscale run suite=training"),

@@ -22,11 +22,12 @@ from harness.report import (
     roof_share_plot,
     roofline_plot,
     scaling_plot,
+    wall_time_plot,
 )
+from harness.report.at_scale import goodput_rows, power_rows
 from harness.report.elements import (
     bullets,
     definitions,
-    figures_list,
     frame,
     plain_table,
     plot,
@@ -203,7 +204,13 @@ def _figures(rows: Sequence[ResultRow], roofs: Roofs, projection: Projection | N
         tokens = with_prefix(point.tokens_per_second.value, "tokens/s")
         figures.append((tokens, f"projected on {point.num_chips:,} chips"))
         figures.append((percent_text(projection.mfu), "projected MFU"))
-    return figures_list(figures)
+        figures.append((percent_text(point.goodput), "projected goodput"))
+        if point.energy is not None:
+            figures.append((with_prefix(point.energy.site_w, "W"), "projected power of the site"))
+    items = "".join(
+        f"<li><b>{escape(value)}</b><span>{escape(name)}</span></li>" for value, name in figures
+    )
+    return f'<ul class="figures">{items}</ul>'
 
 
 def _projection(projection: Projection) -> str:
@@ -227,6 +234,7 @@ def _projection(projection: Projection) -> str:
             "<h3>Compute by op, and where each time comes from</h3>",
             plot(ops_plot.figure(projection), "ops", "Compute of a step by op and source"),
         ]
+    body += _at_scale(projection)
     if projection.memory_parts:
         memory = tuple((name, capacity(size)) for name, size in projection.memory_parts)
         body += ["<h3>Memory per chip</h3>", definitions(memory)]
@@ -254,6 +262,22 @@ def _projection(projection: Projection) -> str:
         "It is an expectation, not a measurement of a cluster."
     )
     return section("projection", "Projection", note, "".join(body))
+
+
+def _at_scale(projection: Projection) -> list[str]:
+    """Wall time and power, where the cluster's file says enough for them."""
+    point = projection.headline
+    body = []
+    if point.wall_time is not None:
+        shares = ", ".join(" ".join(row) for row in goodput_rows(point))
+        body += [
+            "<h3>Wall time, taken apart</h3>",
+            definitions(goodput_rows(point)),
+            plot(wall_time_plot.figure(projection), "wall-time", f"The wall time: {shares}"),
+        ]
+    if point.energy is not None:
+        body += ["<h3>Power of the site</h3>", definitions(power_rows(point))]
+    return body
 
 
 def _roofs(roofs: Roofs, info: RunInfo | None) -> str:

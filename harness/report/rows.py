@@ -5,6 +5,7 @@ from collections.abc import Callable, Sequence
 from harness.environment import Environment
 from harness.projection import TIE, Interval, Projection, ScalePoint, SearchSummary
 from harness.record import SHORT_RESOLUTIONS, Record, protocol_values
+from harness.report.at_scale import island_rows, scale_facts, tokens_interval_text
 from harness.results import NOISY_HALF_WIDTH, ResultRow, Roofs, disturbed_text, sheet_share
 from harness.roofline import Roof
 from harness.store.folder import RunInfo
@@ -84,13 +85,6 @@ def seconds_interval_text(interval: Interval) -> str:
     return f"{duration(interval.value)} ({duration(interval.low)} to {duration(interval.high)})"
 
 
-def tokens_interval_text(interval: Interval) -> str:
-    """`46.2 M tokens/s (41.6 to 49.9)`, all three with the prefix of the first."""
-    value = with_prefix(interval.value, "tokens/s")
-    low, high = (with_prefix(end, "tokens/s") for end in (interval.low, interval.high))
-    return f"{value} ({low.removesuffix(' tokens/s')} to {high})"
-
-
 def chips_text(point: ScalePoint) -> str:
     """`100,000 chips, 32 of them idle`."""
     idle = point.num_chips - point.num_chips_used
@@ -110,7 +104,7 @@ def projection_facts(projection: Projection) -> tuple[tuple[str, str], ...]:
     )
     return (
         ("chips", chips_text(point)),
-        ("plan", f"{point.plan.label} (best of {projection.num_plans_considered:,} considered)"),
+        *_plan_facts(projection),
         (
             "batch",
             f"{point.global_batch_sequences:,} sequences of {projection.sequence_length:,} tokens, "
@@ -120,7 +114,7 @@ def projection_facts(projection: Projection) -> tuple[tuple[str, str], ...]:
         ("throughput", tokens_interval_text(point.tokens_per_second)),
         ("MFU", percent_text(projection.mfu)),
         ("HFU", percent_text(projection.hfu)),
-        ("goodput", f"{percent_text(point.goodput)} of the wall time is left after failures"),
+        *scale_facts(projection),
         (
             "memory",
             f"{capacity(projection.memory_bytes_per_chip)} per chip "
@@ -196,6 +190,14 @@ def next_measurement(projection: Projection) -> str:
         return ""
     best = max(shares, key=lambda advice: shares[advice])
     return f"`{best}` would settle most of what a suite can: {percent_text(shares[best])} of it."
+
+
+def _plan_facts(projection: Projection) -> tuple[tuple[str, str], ...]:
+    """The plan, or those of the islands of a mixed cluster."""
+    considered = f"best of {projection.num_plans_considered:,} considered"
+    if projection.islands:
+        return (("plans", f"one for each island, {considered}"), *island_rows(projection))
+    return (("plan", f"{projection.headline.plan.label} ({considered})"),)
 
 
 def part_shares(projection: Projection) -> tuple[tuple[str, float, float], ...]:

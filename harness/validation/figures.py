@@ -5,7 +5,6 @@ A metric has a predictor in FIGURES; a new one is a line there.
 
 import re
 from collections.abc import Callable, Iterable
-from dataclasses import replace
 
 from harness.config.specs import load_cluster
 from harness.extrapolate.goodput import goodput_share
@@ -80,11 +79,11 @@ def _goodput(figure: PublishedFigure) -> FigurePrediction:
     typical = load_cluster(TYPICAL).reliability
     stated = re.search(r"\b(?:JMTTI|MTTI|MTBF) ([\d.]+) ?h", figure.row["notes"])
     if stated is not None:
-        typical = replace(typical, mtbf_hours_per_chip=float(stated[1]) * chips)
+        typical = typical.with_mtbf_hours_per_chip(float(stated[1]) * chips)
 
     def percent(failures: float) -> float:
         rate = typical.mtbf_hours_per_chip / failures
-        return 100 * goodput_share(replace(typical, mtbf_hours_per_chip=rate), chips)
+        return 100 * goodput_share(typical.with_mtbf_hours_per_chip(rate), chips)
 
     spread = FAILURE_SPREAD**DECILE
     return FigurePrediction(

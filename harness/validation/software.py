@@ -24,6 +24,7 @@ GENERATIONS = (
     (r"[Pp]axml", "paxml_gpu"),
     (r"llm-foundry", "llm_foundry"),
     (r"torchtitan", "torchtitan"),
+    (r"maxtext/configs/gpu", "maxtext_gpu"),
     (r"MaxText|maxtext|tpu-recipes", "maxtext"),
     (r"PaLM|2204\.02311", "palm"),
     (r"MegaScale|2402\.15627", "megascale"),
@@ -37,14 +38,14 @@ GENERATIONS = (
     (r"SimuMax", "simumax_2025"),
 )
 """Pattern of the source, and its generation; the first that is found holds."""
-WITHOUT_SEQUENCE_PARALLELISM = frozenset({"megatron_2020", "megatron_2021"})
+WITHOUT_SEQUENCE_PARALLELISM = frozenset({"deepspeed_2021", "megatron_2020", "megatron_2021"})
 """Generations from before it was published (arXiv 2205.05198), whose sources leave it empty."""
-KEEPS_SCORES = frozenset({"megatron_2020", "megatron_2021", "megatron_2022"})
+KEEPS_SCORES = frozenset({"deepspeed_2021", "megatron_2020", "megatron_2021", "megatron_2022"})
 """Generations from before FlashAttention, whose attention writes its scores to memory."""
-WITHOUT_ACCUMULATION = frozenset({"maxtext", "paxml", "palm", "torchtitan"})
+WITHOUT_ACCUMULATION = frozenset({"maxtext", "maxtext_gpu", "paxml", "palm", "torchtitan"})
 """Frameworks that by default do the whole batch of a replica at once where nothing is pipelined:
 MaxText base.yml, gradient_accumulation_steps 1; torchtitan, training.local_batch_size."""
-SHARDS_WEIGHTS = frozenset({"maxtext", "paxml", "palm"})
+SHARDS_WEIGHTS = frozenset({"maxtext", "maxtext_gpu", "paxml", "palm"})
 """Frameworks whose only default axis shares the weights too (MaxText base.yml,
 ici_fsdp_parallelism -1; PaLM, arXiv 2204.02311 section 4)."""
 

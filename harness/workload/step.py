@@ -80,6 +80,8 @@ class WorkItem:
     """`attention qkv`, `mlp down`, `optimizer` ...; one that ends in `as copy` stands for bytes."""
     phase: Phase
     direction: Direction = Direction.FORWARD
+    num_experts: int = 0
+    """Of a product of that many experts as one; 0 for any other work."""
 
 
 def chip_load(model: ModelSpec, shard: Shard) -> float:
@@ -128,8 +130,8 @@ def check_shard(model: ModelSpec, shard: Shard, key: str = "shard") -> None:
         )
 
 
-EXPERTS_AS_ONE = ", experts as one"
-"""In the role of an 8-bit product over the rows of all experts of a chip."""
+SCAN = "state space scan"
+"""How the role of the product begins that stands for a scan with as many FLOPs."""
 
 
 def _ceil(value: float) -> int:
@@ -213,7 +215,8 @@ class _Layer:
         if not dtype:
             return [self.experts_gemm(role, rows, num_experts, columns, depth)]
         if self.phase is Phase.TRAINING:
-            return self.linear(f"{role}{EXPERTS_AS_ONE}", rows, columns, depth)
+            made = self.linear(f"{role}, experts as one", rows, columns, depth)
+            return [replace(item, num_experts=num_experts) for item in made]
         grouped = self.experts_gemm(role, rows, num_experts, columns, depth)
         return [
             _quantized(self, role, dtype, rows, depth),
@@ -272,7 +275,7 @@ class _Layer:
             self.norm("state space norm", self.own_tokens, self.model.hidden),
             *self.linear("state space in", tokens, convolved + width + heads, self.model.hidden),
             self.copied("state space convolution", tokens * convolved),
-            self.gemm("state space scan, heads as one", tokens, 7 * width // 2, space.state),
+            self.gemm(f"{SCAN}, heads as one", tokens, 7 * width // 2, space.state),
         ]
         if self.phase is Phase.DECODE:
             items.append(self.copied("state space state", tokens * width * space.state))
@@ -536,10 +539,13 @@ def _scaled_gradients(item: WorkItem) -> list[WorkItem]:
     """The gradients of an 8-bit product, which are two products of the forward kind.
 
     That of the input sums over columns, so the output's gradient is quantized along them. That of
-    the weight sums over tokens, so both its operands are quantized again along those.
+    the weight sums over tokens, so both its operands are quantized again along those. Each of
+    several experts has a weight of its own, whose gradient sums over its own rows alone.
     """
     product = item.problem
     rows, columns, depth = product["M"], product["N"], product["K"]
+    experts = max(1, item.num_experts)
+    own_rows, all_columns = _ceil(rows / experts), columns * experts
 
     def again(op: str, variant: str, what: str = "", /, **axes: int) -> WorkItem:
         made = problem(op, product.dtype, Mode.FORWARD, variant, **axes)
@@ -551,7 +557,7 @@ def _scaled_gradients(item: WorkItem) -> list[WorkItem]:
         again("scaled_gemm", product.variant, M=rows, N=depth, K=columns),
         again("quantize", "token", FOR_WEIGHTS, T=columns, H=rows),
         again("quantize", "token", FOR_WEIGHTS, T=depth, H=rows),
-        again("scaled_gemm", product.variant, FOR_WEIGHTS, M=columns, N=depth, K=rows),
+        again("scaled_gemm", product.variant, FOR_WEIGHTS, M=all_columns, N=depth, K=own_rows),
     ]
 
 

@@ -1,6 +1,6 @@
 import pytest
 
-from harness.units import capacity, duration, significant, with_prefix
+from harness.units import capacity, duration, significant, span, with_prefix
 
 
 @pytest.mark.parametrize(
@@ -10,6 +10,9 @@ from harness.units import capacity, duration, significant, with_prefix
         (duration(0.00123), "1.23 ms"),
         (duration(12e-6), "12.0 us"),
         (duration(5e-10), "0.500 ns"),
+        (span(90), "90.0 s"),
+        (span(7200), "2.00 h"),
+        (span(86400 * 54), "54.0 days"),
         (with_prefix(7.945e14, "FLOP/s"), "794 TFLOP/s"),
         (with_prefix(3.35e12, "B/s"), "3.35 TB/s"),
         (with_prefix(0.0, "B/s"), "0 B/s"),

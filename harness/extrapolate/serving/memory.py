@@ -147,16 +147,6 @@ class CacheRoom:
             found &= kept <= room.free
         return found
 
-    def needed_bytes(self, tokens: float, sequences: float) -> float:
-        """Bytes for the model on the fullest chip that would hold so many."""
-        return max(
-            room.weights
-            + self.work
-            + tokens * room.bytes_per_token
-            + sequences * room.bytes_per_sequence
-            for room in self.stages
-        )
-
     @property
     def parts(self) -> tuple[tuple[str, float], ...]:
         """Bytes by name on the chip with least room, as they fill the limit."""

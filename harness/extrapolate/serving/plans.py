@@ -95,17 +95,18 @@ def replica_plans(
         PlanError: when a degree that is set does not divide the model.
     """
     check_fixed(model, cluster, spec)
-    for plan in _legal(model, cluster, spec):
+    for plan in legal_plans(model, cluster, spec):
         if plan.num_chips <= cluster.num_chips:
             yield plan
 
 
 def least_chips(model: ModelSpec, cluster: ClusterSpec, spec: ServingSpec) -> int:
     """Chips of the smallest replica with the degrees that are set."""
-    return min(plan.num_chips for plan in _legal(model, cluster, spec))
+    return min(plan.num_chips for plan in legal_plans(model, cluster, spec))
 
 
-def _legal(model: ModelSpec, cluster: ClusterSpec, spec: ServingSpec) -> Iterator[ReplicaPlan]:
+def legal_plans(model: ModelSpec, cluster: ClusterSpec, spec: ServingSpec) -> Iterator[ReplicaPlan]:
+    """Every legal replica, however many chips it has."""
     for tensor in _tensor_degrees(model, cluster, spec):
         for expert in _expert_degrees(model, spec, tensor):
             for pipeline in _pipelines(model, spec):

@@ -8,7 +8,7 @@ import numpy as np
 
 from harness.errors import PlanError
 from harness.extrapolate.serving.memory import cached_tokens
-from harness.extrapolate.serving.plans import least_chips, replica_plans
+from harness.extrapolate.serving.plans import least_chips, legal_plans, replica_plans
 from harness.extrapolate.serving.pools import (
     Served,
     chunk_sizes,
@@ -22,7 +22,7 @@ from harness.extrapolate.serving.pools import (
 from harness.extrapolate.serving.schedule import Floats, joined_rate, non_dominated, split_chips
 from harness.extrapolate.serving.times import PassModel
 from harness.serving_projection import ServingMode
-from harness.units import GIBI, capacity, duration, significant
+from harness.units import capacity, duration, significant
 
 DECODE_TOKENS = 4096
 """Tokens for which a replica that decodes keeps work space."""
@@ -86,8 +86,6 @@ class Candidates:
     prefill: list[Served] = field(default_factory=list)
     both: list[Served] = field(default_factory=list)
     num_considered: int = 0
-    largest_need: float = math.inf
-    """Bytes per chip of the replica that comes nearest to fitting."""
 
 
 def candidates(passes: PassModel, memory_bytes: float) -> Candidates:
@@ -100,9 +98,6 @@ def candidates(passes: PassModel, memory_bytes: float) -> Candidates:
     modes = passes.spec.modes
     for plan in replica_plans(passes.model, passes.cluster, passes.spec):
         room = room_for(passes, plan, memory_bytes, DECODE_TOKENS)
-        one = float(cached_tokens(passes.spec, np.array(float(plan.pipeline))))
-        least = room.needed_bytes(one, plan.pipeline)
-        found.largest_need = min(found.largest_need, least / room.limit * memory_bytes)
         if ServingMode.DISAGGREGATED in modes:
             sequences = most_sequences(passes, plan, room)
             if len(sequences):
@@ -261,6 +256,40 @@ def _rounded_up(seconds: float) -> str:
     return text if float(text) >= seconds * 1e3 else significant(seconds * 1e3 * 1.005)
 
 
+def _room_error(passes: PassModel, memory_bytes: float) -> PlanError:
+    """Why no replica holds the model and a sequence: too few chips, or too long a sequence."""
+    spec, model, cluster = passes.spec, passes.model, passes.cluster
+    fewest, longest = math.inf, 0.0
+    most_chips = max(cluster.num_chips, cluster.tiers[-1].chips)
+    for plan in legal_plans(model, cluster, spec):
+        room = room_for(passes, plan, memory_bytes, 4 * DECODE_TOKENS)
+        one = cached_tokens(spec, np.array(2.0 * plan.pipeline))
+        if plan.num_chips <= most_chips and room.holds(one, np.array(2.0 * plan.pipeline)):
+            fewest = min(fewest, 2 * plan.num_chips)
+        if plan.num_chips <= cluster.num_chips:
+            longest = max(longest, room.capacity_tokens / (2 * plan.pipeline))
+    told = (
+        f"no replica of {model.name} in {spec.weight_dtype} within the {cluster.num_chips:,} chips "
+        f"of the cluster holds its weights and sequences of "
+        f"{spec.input_tokens + spec.output_tokens:,} tokens in {capacity(memory_bytes)} per chip"
+    )
+    if fewest <= most_chips and fewest > cluster.num_chips:
+        return PlanError(f"cluster.num_chips: {told}. Set cluster.num_chips={fewest} or more.")
+    if longest >= spec.input_tokens + 1:
+        fits = int(longest - spec.input_tokens)
+        return PlanError(
+            f"serving.output_tokens: {told}. Set serving.output_tokens={fits} or less."
+        )
+    if longest >= 2:
+        return PlanError(
+            f"serving.input_tokens: {told}. Set serving.input_tokens={int(longest / 2)} or less."
+        )
+    return PlanError(
+        f"model: {told}, and none would with the {most_chips:,} that its tiers join. Use larger "
+        "chips or an 8-bit serving.weight_dtype."
+    )
+
+
 def limit_error(passes: PassModel, found: Candidates, memory_bytes: float) -> PlanError:
     """Why nothing serves within the limits, with the nearest that would."""
     spec, model, cluster = passes.spec, passes.model, passes.cluster
@@ -273,13 +302,7 @@ def limit_error(passes: PassModel, found: Candidates, memory_bytes: float) -> Pl
         )
     reading, writing = [*found.prefill, *found.both], [*found.decode, *found.both]
     if not reading or not writing:
-        return PlanError(
-            f"model: no replica of {model.name} in {spec.weight_dtype} within the "
-            f"{cluster.num_chips:,} chips of the cluster holds its weights and one sequence of "
-            f"{spec.input_tokens + spec.output_tokens:,} tokens in {capacity(memory_bytes)} per "
-            f"chip; the nearest needs {significant(found.largest_need / GIBI)} GiB. Use more or "
-            "larger chips, shorter sequences or an 8-bit serving.weight_dtype."
-        )
+        return _room_error(passes, memory_bytes)
     least_ttft = min(float(served.ttft_s.min()) for served in reading)
     if least_ttft > spec.ttft_s:
         return PlanError(
@@ -305,7 +328,32 @@ def limit_error(passes: PassModel, found: Candidates, memory_bytes: float) -> Pl
             f"that replicas reach which give the first token within {duration(spec.ttft_s)}. Set "
             f"serving.tpot_ms={_rounded_up(least)} or more, or add the mode disaggregated."
         )
+    return _pair_error(passes, found)
+
+
+def _pair_error(passes: PassModel, found: Candidates) -> PlanError:
+    """Why no replica that reads and one that decodes go together, each within its limit."""
+    spec, num_chips = passes.spec, passes.cluster.num_chips
+    writes = min(
+        served.plan.num_chips for served in found.decode if (served.tpot_s[0] <= spec.tpot_s).any()
+    )
+    beside = [
+        float(served.ttft_s.min())
+        for served in found.prefill
+        if served.plan.num_chips + writes <= num_chips
+    ]
+    if beside:
+        least = min(beside)
+        return PlanError(
+            f"serving.ttft_ms: {spec.ttft_s * 1e3:g} is less than the {duration(least)} of the "
+            f"fastest replica that leaves chips for one that decodes. Set serving.ttft_ms="
+            f"{_rounded_up(least)} or more."
+        )
+    reads = min(
+        served.plan.num_chips for served in found.prefill if (served.ttft_s[0] <= spec.ttft_s).any()
+    )
     return PlanError(
-        f"cluster.num_chips: {cluster.num_chips:,} chips do not hold a replica that reads and one "
-        "that decodes. Add the mode aggregated to serving.modes, or take twice the chips."
+        f"cluster.num_chips: {num_chips:,} chips do not hold a replica that reads and one that "
+        f"decodes. Set cluster.num_chips={reads + writes} or more, or add aggregated to "
+        "serving.modes."
     )

@@ -1,6 +1,8 @@
 """What MLflow shall hold of a projection: a run whose steps are numbers of chips."""
 
-from harness.projection import Projection, Source
+from math import isfinite
+
+from harness.projection import Projection, ScalePoint, Source
 from harness.results import projection_headline
 from harness.store.folder import PROJECTION, REPORT_HTML, RunFolder
 from harness.store.mlflow.keys import clean
@@ -15,7 +17,45 @@ from harness.store.mlflow.layout import (
     rounded,
 )
 from harness.store.mlflow.views import PROJECTION_VIEWS
-from harness.units import GIBI
+from harness.units import GIBI, MEGA
+
+SECONDS_PER_DAY = 86400.0
+
+
+def _scale_values(point: ScalePoint) -> dict[str, float | None]:
+    """Batch, power and cost of a point; None, and so absent, where they are n/a."""
+    values: dict[str, float | None] = {
+        "effective_tokens_per_s": point.effective_tokens_per_second,
+    }
+    goodput = None if point.wall_time is None else point.wall_time.interval
+    if goodput is not None:
+        values |= {"goodput_low": goodput.low, "goodput_high": goodput.high}
+    if point.energy is not None:
+        use = point.energy
+        values |= {
+            "site_mw": use.site_w / MEGA,
+            "peak_site_mw": use.peak_site_w / MEGA,
+            "swing_mw": use.swing_w / MEGA,
+            "chip_w": use.chip_w,
+            "joules_per_token": use.joules_per_token,
+            "kwh_per_million_tokens": use.kwh_per_million_tokens,
+            "cost_per_million_tokens": use.cost_per_million_tokens,
+        }
+    # What nothing is left of takes endless energy, which no chart can show.
+    return {name: value for name, value in values.items() if value is None or isfinite(value)}
+
+
+def _run_values(projection: Projection) -> dict[str, float | None]:
+    """The whole training run, where its tokens are known."""
+    run = projection.training_run
+    if run is None:
+        return {}
+    return {
+        "train_tokens": run.tokens,
+        "train_days": run.seconds / SECONDS_PER_DAY,
+        "train_kwh": run.energy_kwh,
+        "train_cost": run.cost,
+    }
 
 
 def _projection_points(projection: Projection) -> tuple[Point, ...]:
@@ -27,6 +67,10 @@ def _projection_points(projection: Projection) -> tuple[Point, ...]:
         "mfu": projection.mfu,
         "measured_share": dict(projection.source_share).get(Source.MEASURED, 0.0),
         "memory_gib": projection.memory_bytes_per_chip / GIBI,
+        "goodput": head.goodput,
+        "useful_tokens_per_s": head.useful_tokens_per_second,
+        **_scale_values(head),
+        **_run_values(projection),
     }
     points = [Point(name, rounded(value)) for name, value in summary.items() if value is not None]
     for at in projection.scaling:
@@ -38,6 +82,8 @@ def _projection_points(projection: Projection) -> tuple[Point, ...]:
             "step_s": at.step_time_s.value,
             "mfu": at.mfu,
             "goodput": at.goodput,
+            "useful_tokens_per_s": at.useful_tokens_per_second,
+            **_scale_values(at),
         }
         points += [
             Point(f"by_number_of_chips/{name}", rounded(value, 6), at.num_chips)

@@ -1,5 +1,6 @@
 """What a user may write, and what is said when it is wrong: one line with the way out."""
 
+import re
 from pathlib import Path
 
 import pytest
@@ -7,7 +8,7 @@ import pytest
 from harness.cases import CLOSURE_ROLE, Case
 from harness.config.build import RunRequest, project_request, run_request, tune_request
 from harness.config.compose import check_sweep, compose
-from harness.errors import ChipscaleError
+from harness.errors import ChipscaleError, ConfigError
 from harness.measure.policy import Cache, Values
 from harness.roofline import MIN_SEARCHED
 from harness.workload.layer import is_layer, work_of_layer
@@ -309,3 +310,45 @@ def test_a_projection_needs_only_its_own_groups() -> None:
     assert request.chip is not None
     assert request.chip.name == request.cluster.chip
     assert request.cluster.num_chips == 100_000
+    assert request.goal.tokens is None
+
+
+def test_a_training_run_is_asked_for_by_its_tokens() -> None:
+    request = project_request(compose("project", ["train_tokens=15.6e12", "train_loss=1.8"]))
+    assert (request.goal.tokens, request.goal.loss) == (15.6e12, 1.8)
+
+
+@pytest.mark.parametrize(
+    ("override", "message"),
+    [
+        (
+            "train_tokens=0",
+            "train_tokens: 0 is not a finite number greater than 0. Set train_tokens=1.56e+13.",
+        ),
+        ("train_tokens=-1e12", "train_tokens: -1000000000000.0 is not a finite number"),
+        ("train_tokens=many", "train_tokens: 'many' is not a finite number"),
+        ("train_loss=nan", "train_loss: nan is not a finite number greater than 0"),
+        ("cluster.storage.write_gb_per_s_per_chip=0", "write_gb_per_s_per_chip: 0 is not"),
+        ("cluster.num_chips=0", "cluster.num_chips: 0 is not a whole number of at least 1"),
+    ],
+)
+def test_a_wrong_value_of_a_projection_is_one_line(override: str, message: str) -> None:
+    with pytest.raises(ConfigError, match=re.escape(message)) as caught:
+        project_request(compose("project", [override]))
+    assert "\n" not in str(caught.value)
+
+
+def test_a_mixed_cluster_has_the_chips_of_its_islands() -> None:
+    request = project_request(compose("project", ["cluster=mixed_100k"]))
+    assert request.chip is None
+    assert [chip.name for chip in request.island_chips] == ["h100_sxm", "ascend_910c", "mi300x"]
+
+
+def test_a_mixed_cluster_takes_no_measured_run() -> None:
+    with pytest.raises(ConfigError, match=r"runs: \['latest'\] is given, but .* Set runs=\[\]"):
+        project_request(compose("project", ["cluster=mixed_100k", "runs=[latest]"]))
+
+
+def test_islands_that_do_not_add_up_are_refused_with_numbers_that_do() -> None:
+    with pytest.raises(ConfigError, match=r"Set cluster.num_chips=100000, or the islands'"):
+        project_request(compose("project", ["cluster=mixed_100k", "cluster.num_chips=90000"]))

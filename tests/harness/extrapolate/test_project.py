@@ -9,6 +9,7 @@ from harness.device.chip import ChipSpec
 from harness.errors import ConfigError, PlanError
 from harness.extrapolate.lookup import Lookup
 from harness.extrapolate.memory import memory_by_stage
+from harness.extrapolate.mixed import project_mixed
 from harness.extrapolate.plan_step import work_of
 from harness.extrapolate.project import cluster_sizes, project
 from harness.extrapolate.step import StepModel
@@ -104,9 +105,21 @@ def test_a_projection_survives_the_codec(headline: Projection) -> None:
 @pytest.mark.parametrize("name", list_names("cluster"))
 def test_every_cluster_can_be_projected(name: str) -> None:
     spec = load_cluster(name)
-    chip = load_chip("h200_sxm" if spec.chip == "this" else spec.chip)
-    found = projected("llama3_70b", name, chip=chip, num_chips=1024)
+    if spec.is_mixed:
+        found = project_mixed(
+            chips=[load_chip(island.chip) for island in spec.islands],
+            model=load_model("llama3_70b"),
+            cluster=spec.with_num_chips(1024),
+            parallel=SEARCH,
+            cost=registry.cost,
+        )
+    else:
+        chip = load_chip("h200_sxm" if spec.chip == "this" else spec.chip)
+        found = projected("llama3_70b", name, chip=chip, num_chips=1024)
     assert found.headline.num_chips_used <= 1024
+    assert 0.9 < found.headline.goodput < 1
+    assert found.headline.energy is not None
+    assert 400 < found.headline.energy.site_w / 1024 < 3000
 
 
 @pytest.mark.parametrize("name", list_names("model"))
@@ -291,6 +304,8 @@ def test_a_chip_of_unknown_memory_is_refused() -> None:
 def test_assumptions_name_the_batch_the_failures_and_the_network(headline: Projection) -> None:
     text = " ".join(headline.assumptions)
     assert "67,108,864 were asked for" in text
+    assert "critical batch" in text
+    assert "spare ones" in text
     assert "Nothing was measured" in text
     assert "not measured." in text
     assert "interrupted every" in text
@@ -407,3 +422,29 @@ def test_layers_per_stage_that_do_not_fit_are_told_those_that_do(
 ) -> None:
     with pytest.raises(PlanError, match=r"^parallel\.layers_per_stage: .*" + words):
         projected("llama3_70b", num_chips=512, **fixed)  # type: ignore[arg-type]
+
+
+def test_a_batch_beyond_the_critical_one_is_the_first_thing_said() -> None:
+    found = projected("llama3_8b", num_chips=1024, global_batch_tokens=2**28)
+    assert found.headline.batch is not None
+    assert found.headline.batch.batch_tokens > found.headline.batch.critical_tokens
+    assert "exceeds the critical batch" in found.assumptions[0]
+
+
+def test_each_point_of_the_curve_has_its_own_goodput_power_and_batch(headline: Projection) -> None:
+    first, *_, last = [point.goodput for point in headline.scaling]
+    assert first > 0.98 > 0.85 > last
+    watts = [point.energy.site_w for point in headline.scaling if point.energy is not None]
+    assert len(watts) == len(headline.scaling)
+    assert watts == sorted(watts)
+    assert all(point.batch is not None for point in headline.scaling)
+    for point in headline.scaling:
+        assert point.energy is not None
+        for ends in (
+            point.useful_tokens_per_second_interval,
+            point.energy.joules_per_token_interval,
+            point.energy.cost_per_million_tokens_interval,
+        ):
+            assert ends is not None
+            assert ends.low < ends.value < ends.high
+    assert headline.training_run is None

@@ -281,13 +281,21 @@ def test_what_was_measured_counts() -> None:
     [
         ("llama3_8b", {"ttft_s": 0.001}, "serving.ttft_ms: 1 is less than the"),
         ("llama3_8b", {"tpot_s": 0.0001}, "serving.tpot_ms: 0.1 is less than the"),
-        ("llama3_405b", {"weight_dtype": "bf16"}, "no replica of llama3_405b in bf16 within the 8"),
+        (
+            "llama3_405b",
+            {"weight_dtype": "bf16"},
+            "cluster.num_chips: no replica of llama3_405b",
+        ),
         ("llama3_8b", {"expert": 8}, "serving.expert: 8 chips would share the experts"),
         ("llama3_8b", {"tensor": 3}, "serving.tensor: 3 does not divide the 32 query heads"),
         ("llama3_8b", {"tensor": 16}, "serving.tensor: 16 is more than the 8 chips"),
         ("llama3_8b", {"pipeline": 64}, "serving.pipeline: 64 stages are more than the 32 layers"),
         ("llama3_8b", {"tensor": 8, "pipeline": 4}, "cluster.num_chips: 8 is less than the 32"),
-        ("llama3_8b", {"output_tokens": 10**9}, "no replica of llama3_8b in fp8 within the 8"),
+        (
+            "llama3_8b",
+            {"output_tokens": 10**9},
+            "serving.output_tokens: no replica of llama3_8b",
+        ),
         ("deepseek_v3", {"expert": 7}, "serving.expert: 7 does not divide the 256 experts"),
     ],
 )
