@@ -48,10 +48,16 @@ class PlanChoice:
     data: int
     expert: int = 1
     context: int = 1
+    context_exchange: str = "gather"
+    """How the chips of a sequence come by each other's keys and values: `gather`, `ring` or
+    `all_to_all`; nothing where there is one."""
     virtual_stages: int = 1
     microbatch_size: int = 1
     num_microbatches: int = 1
     zero_stage: int = 1
+    shard_group: int = 0
+    """Chips of the data and context groups that share states by ZeRO, with replicas of what they
+    share outside; 0 is all of them."""
     recompute: str = "none"
     schedule: str = "1f1b"
     """Of the pipeline; `1f1b` with several virtual stages is the interleaved one."""
@@ -69,6 +75,8 @@ class PlanChoice:
         parts = [f"TP{self.tensor}", f"PP{self.pipeline}", f"DP{self.data}"]
         if self.context > 1:
             parts.append(f"CP{self.context}")
+            if self.context_exchange != "gather":
+                parts.append(self.context_exchange)
         if self.expert > 1:
             parts.append(f"EP{self.expert}")
         if self.virtual_stages > 1:
@@ -78,6 +86,8 @@ class PlanChoice:
         if self.layers_per_stage:
             parts.append("layers " + "-".join(str(count) for count in self.layers_per_stage))
         parts.append(f"ZeRO-{self.zero_stage}")
+        if self.shard_group:
+            parts.append(f"over {self.shard_group}")
         parts.append(f"{self.num_microbatches}x microbatch {self.microbatch_size}")
         if self.recompute != "none":
             parts.append(f"recompute {self.recompute}")
@@ -116,7 +126,7 @@ class Alternative:
     """The best plan of another kind than the one chosen.
 
     Plans are of one kind when they have the same tensor, pipeline, context and expert degrees,
-    ZeRO stage and recomputation.
+    ZeRO stage and group, and recomputation.
     """
 
     plan: PlanChoice

@@ -40,7 +40,7 @@ from harness.extrapolate.topology import TOPOLOGIES
 from harness.units import GIBI, GIGA, KILO, MEBI, TERA
 from harness.workload.divisors import largest_divisor
 from harness.workload.model import Experts, LatentAttention, ModelSpec, StateSpace
-from harness.workload.plan import ParallelSpec
+from harness.workload.plan import CONTEXT_EXCHANGES, ParallelSpec
 from kernels import registry
 
 BYTES_PER_GBIT = GIGA / 8
@@ -358,6 +358,23 @@ def parallel_spec(data: Mapping[str, object], key: str = "parallel") -> Parallel
     reader.used.add("recompute")
     schedule = reader.choice("schedule", SCHEDULE_NAMES) if data.get("schedule") else None
     reader.used.add("schedule")
+    expert_load = reader.optional_number("expert_load")
+    if expert_load is not None and expert_load < 1:
+        raise ConfigError(
+            f"{key}.expert_load: {plain(expert_load)} is less than 1, but the busiest expert has "
+            f"at least the mean. Set {key}.expert_load=1 or more, or null."
+        )
+    if data.get("offload"):
+        raise ConfigError(
+            f"{key}.offload: {data['offload']!r} is not modelled: weights, gradients, optimizer "
+            f"states and activations stay in the memory of the chip. Set {key}.offload=null; "
+            f"{key}.zero_stage and {key}.recompute need less memory."
+        )
+    reader.used.add("offload")
+    exchange = data.get("context_exchange")
+    if exchange is not None:
+        exchange = reader.choice("context_exchange", CONTEXT_EXCHANGES)
+    reader.used.add("context_exchange")
     zero_stage = reader.optional_count("zero_stage", least=0, most=3)
     parallel = ParallelSpec(
         global_batch_tokens=reader.count("global_batch_tokens"),
@@ -368,10 +385,13 @@ def parallel_spec(data: Mapping[str, object], key: str = "parallel") -> Parallel
         pipeline=reader.optional_count("pipeline"),
         data=reader.optional_count("data"),
         expert=reader.optional_count("expert"),
+        expert_load=expert_load,
         context=reader.optional_count("context"),
+        context_exchange=exchange,
         virtual_stages=reader.optional_count("virtual_stages"),
         microbatch_size=reader.optional_count("microbatch_size"),
         zero_stage=zero_stage,
+        shard_group=reader.optional_count("shard_group", least=0),
         recompute=recompute,
         schedule=schedule,
         layers_per_stage=reader.counts("layers_per_stage"),

@@ -35,6 +35,7 @@ def distinct(*columns: Ints) -> Alike:
     key = np.zeros(len(found.first), dtype=np.int64)
     for column in columns:
         values = column[found.first]
-        key = key * (int(values.max(initial=0)) + 1) + values
+        least = int(values.min()) if len(values) else 0
+        key = key * (int(values.max(initial=least)) - least + 1) + values - least
     _, first, group = np.unique(key, return_index=True, return_inverse=True)
     return Alike(found.first[first], group[found.group])

@@ -6,6 +6,8 @@ those that run beside it.
 
 from typing import NamedTuple
 
+import numpy as np
+
 from harness.extrapolate.cluster import ClusterSpec
 from harness.extrapolate.collectives import (
     Span,
@@ -13,11 +15,12 @@ from harness.extrapolate.collectives import (
     all_reduce_s,
     all_to_all_s,
     placed,
+    point_to_point_s,
     reduce_scatter_s,
 )
 from harness.extrapolate.shard_table import SIZE_BYTES
 from harness.workload.model import ModelSpec
-from harness.workload.step import LayerKind, Shard
+from harness.workload.step import LayerKind, Shard, chip_load
 
 
 class Exchanged(NamedTuple):
@@ -69,22 +72,111 @@ def tensor_exchange(
     return Exchanged(exposed, blocks * (gathered + scattered))
 
 
-def context_exchange_s(
-    model: ModelSpec, cluster: ClusterSpec, shard: Shard, *, passes: int
-) -> float:
+def context_exchange(
+    model: ModelSpec,
+    cluster: ClusterSpec,
+    shard: Shard,
+    form: str,
+    *,
+    passes: int,
+    attention_s: float,
+) -> Exchanged:
+    """What the chips of a sequence send for a layer, `passes` times forward and once backward.
+
+    Args:
+        model: whose layer it is.
+        cluster: its networks.
+        shard: the part of model and batch of a chip.
+        form: one of CONTEXT_EXCHANGES.
+        passes: forward passes, recomputation included.
+        attention_s: forward time of the attention core on a chip, behind which a ring hides.
+    """
+    if shard.context == 1:
+        return Exchanged()
+    if form == "ring":
+        return _ring(model, cluster, shard, passes=passes, attention_s=attention_s)
+    seconds = _all_to_all_s if form == "all_to_all" else _gathered_s
+    return Exchanged(seconds(model, cluster, shard, passes=passes))
+
+
+def _gathered_s(model: ModelSpec, cluster: ClusterSpec, shard: Shard, *, passes: int) -> float:
     """Keys and values gathered over the context group, and their gradients scattered.
 
     Source: Llama 3 (arXiv 2407.21783) section 3.3.2, all-gather based context parallelism.
     """
-    if shard.context == 1:
-        return 0.0
     group = placed(cluster, (Span(shard.tensor, shard.context),))
-    tokens = shard.microbatch_size * shard.sequence_length
-    kv_heads = max(1, model.num_kv_heads // shard.tensor)
-    width = kv_heads * (model.query_key_dim + model.value_dim)
-    num_bytes = float(tokens * width * SIZE_BYTES[shard.dtype])
+    num_bytes = _kv_bytes(model, shard)
     gathers = passes + 1
     return gathers * all_gather_s(group, num_bytes) + reduce_scatter_s(group, num_bytes)
+
+
+def _ring(
+    model: ModelSpec, cluster: ClusterSpec, shard: Shard, *, passes: int, attention_s: float
+) -> Exchanged:
+    """Blocks of keys and values handed on in a ring, each behind the attention to the last one.
+
+    Of `c` blocks `c - 1` are sent; backward their gradients go with them. What a block takes longer
+    than attention to it shows. Attention to a block takes twice as long backward, in which it has
+    twice the products.
+
+    Source: Liu et al., Ring Attention (arXiv 2310.01889) section 3.
+    """
+    chips = shard.context
+    # Chips in a row; where they fill several domains the slowest hop is the one back to the first.
+    is_inside = shard.tensor * chips <= cluster.scaleup_chips
+    stride = shard.tensor if is_inside else shard.tensor * (chips - 1)
+    block_bytes = _kv_bytes(model, shard) / chips
+    block_s = attention_s / chips
+    forward = point_to_point_s(cluster, stride, block_bytes)
+    backward = point_to_point_s(cluster, stride, 2 * block_bytes)
+    exposed = passes * np.maximum(0.0, forward - block_s)
+    exposed = (chips - 1) * (exposed + np.maximum(0.0, backward - 2 * block_s))
+    return Exchanged(exposed, (chips - 1) * (passes * forward + backward) - exposed)
+
+
+def _all_to_all_s(model: ModelSpec, cluster: ClusterSpec, shard: Shard, *, passes: int) -> float:
+    """Each chip of the sequence has all its tokens for a part of the heads during attention.
+
+    Queries, keys and values are exchanged before and the result after, and their gradients so
+    backward: 4 times each, (s/c) b h elements where keys have as many heads as queries.
+
+    Source: Jacobs et al., DeepSpeed Ulysses (arXiv 2309.14509) section 3.2.
+    """
+    group = placed(cluster, (Span(shard.tensor, shard.context),))
+    tokens = shard.microbatch_size * shard.sequence_length / shard.context
+    heads = model.num_heads // shard.tensor
+    kv_heads = kv_heads_of(model, shard.tensor)
+    once = sum(
+        all_to_all_s(group, tokens * width * SIZE_BYTES[shard.dtype])
+        for width in (
+            heads * model.query_key_dim,
+            kv_heads * model.query_key_dim,
+            kv_heads * model.value_dim,
+            heads * model.value_dim,
+        )
+    )
+    return (passes + 1) * once
+
+
+def kv_heads_of(model: ModelSpec, tensor: int) -> int:
+    """Key-value heads of each chip of a tensor group."""
+    return max(1, model.num_kv_heads // tensor)
+
+
+def heads_fit(model: ModelSpec, tensor: int, context: int) -> bool:
+    """The key-value heads of a chip of the tensor group divide over the chips of a sequence.
+
+    Source: Jacobs et al., DeepSpeed Ulysses (arXiv 2309.14509) section 3.2; heads that several
+    chips would share are not modelled.
+    """
+    return kv_heads_of(model, tensor) % context == 0
+
+
+def _kv_bytes(model: ModelSpec, shard: Shard) -> float:
+    """Keys and values of a microbatch's whole sequences, those of one tensor chip."""
+    tokens = shard.microbatch_size * shard.sequence_length
+    width = kv_heads_of(model, shard.tensor) * (model.query_key_dim + model.value_dim)
+    return float(tokens * width * SIZE_BYTES[shard.dtype])
 
 
 def expert_exchange_s(
@@ -114,6 +206,8 @@ def expert_exchange_s(
     group = placed(cluster, (Span(stride, shard.expert),))
     width = model.expert_hidden / model.hidden
     token_bytes = width * activation_bytes(model, shard) / shard.tensor
+    # The chip whose experts have most tokens receives and returns more than others send.
+    token_bytes *= chip_load(model, shard)
     sent = token_bytes * experts.num_experts_per_token
     times = 2 * passes + 2
     domains = -(-shard.expert * stride // cluster.scaleup_chips)

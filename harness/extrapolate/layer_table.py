@@ -11,6 +11,7 @@ from harness.extrapolate.memory import PlanCounts
 from harness.extrapolate.pipeline import Busy
 from harness.extrapolate.plans import RECOMPUTES, Bools, Floats, Ints
 from harness.extrapolate.step import LayerTime, StepModel, WorkTime
+from harness.workload.plan import CONTEXT_EXCHANGES
 from harness.workload.step import LayerKind
 
 
@@ -41,15 +42,16 @@ class LayerTable:
     def of(cls, steps: StepModel, counts: PlanCounts) -> "LayerTable":
         """The layers of the plans."""
         model, shards = counts.model, counts.shards.shards
-        alike = distinct(counts.shards.index, counts.plans.recompute)
+        columns = (counts.shards.index, counts.plans.recompute, counts.plans.context_exchange)
+        alike = distinct(*columns)
         places = [
-            (shards[int(shard)], RECOMPUTES[int(code)])
-            for shard, code in zip(
-                counts.shards.index[alike.first], counts.plans.recompute[alike.first], strict=True
+            (shards[int(shard)], RECOMPUTES[int(code)], CONTEXT_EXCHANGES[int(exchange)])
+            for shard, code, exchange in zip(
+                *(column[alike.first] for column in columns), strict=True
             )
         ]
         dense, moe = (
-            [steps.layer(shard, kind, recompute) for shard, recompute in places]
+            [steps.layer(shard, kind, recompute, form) for shard, recompute, form in places]
             if count
             else [LayerTime(NO_WORK, Busy())] * len(places)
             for kind, count in (
@@ -57,7 +59,7 @@ class LayerTable:
                 (LayerKind.MOE, model.num_moe_layers),
             )
         )
-        ends = [steps.ends(replace(shard, expert=1)) for shard, _ in places]
+        ends = [steps.ends(replace(shard, expert=1)) for shard, *_ in places]
         works = [
             (
                 (model.num_dense_layers, of_dense.work),
@@ -76,7 +78,7 @@ class LayerTable:
             embedding_s=_column([_seconds(embedding) for embedding, _ in ends]),
             head_s=_column([_seconds(head) for _, head in ends]),
             head_exchange_s=_column(
-                [head_exchange_s(model, steps.cluster, shard) for shard, _ in places]
+                [head_exchange_s(model, steps.cluster, shard) for shard, *_ in places]
             ),
             ops_s=_column([sum(n * _seconds(work) for n, work in of_all) for of_all in works]),
             ops_low_s=_column([sum(n * work.low_s for n, work in of_all) for of_all in works]),

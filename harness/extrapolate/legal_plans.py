@@ -1,8 +1,8 @@
 """Every parallel plan that a model, a cluster and the degrees that are fixed allow, as a table.
 
 Searched are tensor, context, expert, pipeline and virtual stages, microbatch, replicas with their
-microbatches, recomputation and ZeRO stage; a degree that is fixed has its one value. The bounds
-are the constants here.
+microbatches, recomputation, ZeRO stage and the chips that share by it; a degree that is fixed has
+its one value. The bounds are the constants here.
 """
 
 import math
@@ -13,11 +13,13 @@ import numpy as np
 
 from harness.extrapolate.cluster import ClusterSpec
 from harness.extrapolate.distinct import distinct
+from harness.extrapolate.exchange import heads_fit
+from harness.extrapolate.hybrid_sharding import sharded
 from harness.extrapolate.pipeline import PLAIN, most_layers
 from harness.extrapolate.plans import RECOMPUTES, Ints, PlanTable
 from harness.extrapolate.schedule import ScheduleName, schedule_code, schedule_of
 from harness.workload.model import ModelSpec
-from harness.workload.plan import ParallelSpec
+from harness.workload.plan import CONTEXT_EXCHANGES, ParallelSpec
 
 MICROBATCH_SIZES = (1, 2, 4)
 CONTEXTS = (1, 2, 4, 8, 16)
@@ -100,20 +102,25 @@ def zero_stages(parallel: ParallelSpec, pipeline: int) -> tuple[int, ...]:
     """ZeRO stages to try; stage 3 gathers weights for every microbatch, so not in a pipeline."""
     if parallel.zero_stage is not None:
         return (parallel.zero_stage,)
-    return (0, 1, 2, 3) if pipeline == 1 else (0, 1, 2)
+    stages = (0, 1, 2, 3) if pipeline == 1 else (0, 1, 2)
+    return stages[1:] if parallel.shard_group else stages
 
 
 def legal_plans(
     model: ModelSpec, cluster: ClusterSpec, parallel: ParallelSpec, num_chips: int
 ) -> PlanTable:
-    """Every plan for at most so many chips, fixed degrees kept."""
+    """Every plan for at most so many chips, fixed degrees kept.
+
+    Sequences that several chips share are gathered where nothing else is asked for; what else is
+    fastest, `fastest_context` finds.
+    """
     degrees = list(_degrees(model, cluster, parallel, num_chips))
     sizes = _only(parallel.microbatch_size, MICROBATCH_SIZES)
     rows = [
         (tensor, context, expert, pipeline, size, data, m)
         for tensor, context, expert, pipeline, most_data in degrees
         for size in sizes
-        for data, m in _batches(parallel, size, most_data, tensor * context, expert)
+        for data, m in _batches(parallel, size, most_data, (tensor, context), expert)
     ]
     columns = np.array(rows, dtype=np.int64).reshape(-1, 7).T
     options = {int(p): _options(model, parallel, int(p)) for p in np.unique(columns[3])}
@@ -121,21 +128,26 @@ def legal_plans(
         columns, columns[3], options
     )
     schedule = np.full(len(tensor), schedule_code(plan_schedule(parallel)))
+    form = parallel.context_exchange or "gather"
     plans = PlanTable(
         tensor=tensor,
         pipeline=pipeline,
         data=data,
         expert=expert,
         context=context,
+        context_exchange=np.full(len(tensor), CONTEXT_EXCHANGES.index(form)),
         virtual_stages=chunks,
         microbatch_size=size,
         num_microbatches=m,
         zero_stage=zero,
+        shard_group=np.full(len(tensor), parallel.shard_group or 0),
         recompute=code,
         schedule=schedule,
         layers_per_stage=parallel.layers_per_stage,
     )
-    return plans if parallel.schedule is None else _allowed(plans, parallel.schedule)
+    if parallel.schedule is not None:
+        plans = _allowed(plans, parallel.schedule)
+    return sharded(plans, cluster, parallel)
 
 
 def plan_schedule(parallel: ParallelSpec) -> str:
@@ -206,13 +218,16 @@ def _joined(
 
 
 def _batches(
-    parallel: ParallelSpec, size: int, most_data: int, group: int, expert: int
+    parallel: ParallelSpec, size: int, most_data: int, inner: tuple[int, int], expert: int
 ) -> tuple[tuple[int, int], ...]:
     sequences = parallel.global_batch_sequences
     if parallel.data is not None:
         return ((parallel.data, max(1, round(sequences / (parallel.data * size)))),)
     # Whole groups of replicas share the experts, or some would have chips of two groups.
+    group, context = math.prod(inner), inner[1]
     multiple = expert // group if expert % group == 0 else 1
+    if parallel.shard_group:
+        multiple = math.lcm(max(1, multiple), max(1, parallel.shard_group // context))
     return batches(sequences, size, most_data, max(1, multiple))
 
 
@@ -236,6 +251,8 @@ def _degrees(
     is_given = None not in (parallel.tensor, parallel.context, parallel.data, parallel.expert)
     for tensor in _only(parallel.tensor, tensors):
         for context in _only(parallel.context, contexts):
+            if parallel.context_exchange == "all_to_all" and not heads_fit(model, tensor, context):
+                continue
             group = tensor * context
             stages = _only(parallel.pipeline, pipelines(model.num_layers, num_chips // group))
             for expert in _only(parallel.expert, experts):

@@ -2,7 +2,7 @@
 
 Bytes per parameter: 2 for the weights, 4 for the gradients summed in fp32, 12 for Adam's master
 copy and two moments; ZeRO 1 shares the moments over the data-parallel group, 2 the gradients too,
-3 the weights too.
+3 the weights too. Hybrid sharding shares them over a part of the group.
 
 Source: Rajbhandari et al., ZeRO (SC20, arXiv 1910.02054) section 3; activations as counted by
 Korthikanti et al. (MLSys 2023, arXiv 2205.05198) section 4, with grouped heads, gated networks and
@@ -59,9 +59,10 @@ class StageParameters(NamedTuple):
         return self.shared + self.experts
 
     def shared_out(self, plans: PlanTable) -> Floats:
-        """A chip's share of them when the data-parallel group splits them up."""
+        """A chip's share of them when the data-parallel group, or a part of it, splits them up."""
         copies: Ints = PARAMETER_COPIES.take(plans.schedule)
-        chips = plans.data * plans.context * copies
+        whole = plans.data * plans.context * copies
+        chips = np.where(plans.shard_group > 0, plans.shard_group, whole)
         expert_chips = np.maximum(1.0, chips * plans.tensor / plans.expert)
         return self.shared / chips + self.experts / expert_chips
 
@@ -196,10 +197,10 @@ def total_bytes(counts: PlanCounts, rates: PlanRates = PRIOR_RATES) -> Floats:
 
 
 def memory_by_stage(
-    model: ModelSpec, plan: PlanChoice, sequence_length: int, dtype: str
+    model: ModelSpec, plan: PlanChoice, sequence_length: int, dtype: str, expert_load: float = 1.0
 ) -> tuple[tuple[StageColumns, MemoryUse], ...]:
     """Bytes per chip of each kind of stage of one plan."""
-    like = Shard(sequence_length=sequence_length, dtype=dtype)
+    like = Shard(sequence_length=sequence_length, dtype=dtype, expert_load=expert_load)
     counts = PlanCounts.of(model, PlanTable.of(plan), like)
     return tuple(
         (stage, MemoryUse(parts=tuple((name, float(size.item())) for name, size in parts)))
@@ -207,7 +208,9 @@ def memory_by_stage(
     )
 
 
-def memory_use(model: ModelSpec, plan: PlanChoice, sequence_length: int, dtype: str) -> MemoryUse:
+def memory_use(
+    model: ModelSpec, plan: PlanChoice, sequence_length: int, dtype: str, expert_load: float = 1.0
+) -> MemoryUse:
     """Bytes per chip of the fullest stage of one plan."""
-    stages = memory_by_stage(model, plan, sequence_length, dtype)
+    stages = memory_by_stage(model, plan, sequence_length, dtype, expert_load)
     return max((use for _, use in stages), key=lambda use: use.total_bytes)

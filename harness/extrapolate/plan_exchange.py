@@ -11,6 +11,7 @@ from harness.extrapolate.cluster import ClusterSpec
 from harness.extrapolate.collectives import (
     Span,
     all_gather_s,
+    all_reduce_s,
     placed,
     point_to_point_s,
     reduce_scatter_s,
@@ -34,9 +35,13 @@ class StateExchange(NamedTuple):
     """What the collectives of a stage's state take, in seconds; shape (N,)."""
 
     scatter_s: Floats
-    """Its gradients reduced and scattered over the data group."""
+    """Its gradients reduced and scattered over the chips that share them."""
     gather_s: Floats
-    """Its weights gathered over it."""
+    """Its weights gathered over them."""
+    between_s: Floats
+    """The shares of gradients summed over the groups of such chips; 0 where there is one."""
+    beside_s: Floats
+    """Of the scatter, what is on the networks that this sum needs."""
 
 
 def stage_stride(plans: PlanTable) -> Ints:
@@ -63,11 +68,21 @@ def message_s(cluster: ClusterSpec, counts: PlanCounts) -> Floats:
 def state_exchange(
     cluster: ClusterSpec, counts: PlanCounts, held: StageParameters, rates: PlanRates
 ) -> StateExchange:
-    """The collectives of each plan, whose fullest stage holds these parameters."""
+    """The collectives of each plan, whose fullest stage holds these parameters.
+
+    Hybrid sharding scatters and gathers inside groups of the nearest chips of the data group; each
+    chip then sums its share of the gradients with those who hold the same share.
+
+    Source: Zhao et al. (VLDB 2023, arXiv 2304.11277) section 3.2.2.
+    """
     plans = counts.plans
     inner_data, stride = _inner_data(plans), stage_stride(plans)
-    outer = Span(stride * plans.pipeline, -(-plans.data // inner_data))
-    inner = Span(plans.tensor * plans.context, inner_data)
+    is_hybrid = plans.shard_group > 0
+    replicas = np.where(is_hybrid, plans.shard_group // plans.context, plans.data)
+    near = np.minimum(inner_data, replicas)
+    far = -(-replicas // near)
+    outer = Span(stride * plans.pipeline, far)
+    inner = Span(plans.tensor * plans.context, near)
     shared = placed(cluster, (Span(plans.tensor, plans.context), inner, outer))
     size = SIZE_BYTES[counts.dtype]
     on_wire = min(size, rates.gradient_bytes_on_wire)
@@ -78,7 +93,22 @@ def state_exchange(
         experts = placed(cluster, (Span(plans.expert, same_experts), outer))
         scatter = scatter + reduce_scatter_s(experts, on_wire * held.experts)
         gather = gather + all_gather_s(experts, size * held.experts)
-    return StateExchange(scatter, gather)
+    between = np.zeros_like(scatter)
+    if not is_hybrid.any():
+        return StateExchange(scatter, gather, between, between)
+    rest = Span(stride * plans.pipeline * far, -(-plans.data // (inner_data * far)))
+    alike = placed(cluster, (Span(plans.tensor * plans.context * near, inner_data // near), rest))
+    chips = np.maximum(1, plans.shard_group)
+    between = all_reduce_s(alike, on_wire * held.shared / chips)
+    if counts.model.num_moe_layers:
+        expert_chips = np.maximum(1.0, chips * plans.tensor / plans.expert)
+        share = on_wire * held.experts / expert_chips
+        between = between + all_reduce_s(placed(cluster, (rest,)), share)
+    reach = plans.tensor * plans.context * near
+    is_inside = (far == 1) & (reach <= cluster.scaleup_chips)
+    return StateExchange(
+        scatter, gather, np.where(is_hybrid, between, 0.0), np.where(is_inside, 0.0, scatter)
+    )
 
 
 def pipeline_exchange_s(plans: PlanTable, message_s: Floats, microbatch_s: Floats) -> Floats:
@@ -121,8 +151,13 @@ def data_exchange(
     the last layer's can hide behind that microbatch's backward pass, with interleaved
     stages behind those of the last round; weights arrive before each layer's first forward.
 
+    With hybrid sharding the shares of gradients are summed between the groups once per step, behind
+    the same backward pass. A group inside a scale-up domain scatters on other links than this
+    sum takes, so the two run at once; else one waits for the other.
+
     Source: the window of Megatron-LM's distributed optimizer with overlap_grad_reduce and
-    overlap_param_gather, as in Calculon, calculon/llm/llm.py.
+    overlap_param_gather, as in Calculon, calculon/llm/llm.py; the two at once: PyTorch,
+    torch/distributed/fsdp/_fully_shard/_fsdp_param_group.py, all_reduce_stream.
     """
     m, chunks = plans.num_microbatches, plans.virtual_stages
     layers = -(-num_layers // plans.pipeline)
@@ -142,6 +177,11 @@ def data_exchange(
     is_gathered = plans.zero_stage == 3
     shown = np.where(is_gathered, m * shown_sharded, shown)
     taken = np.where(is_gathered, m * per_pass, taken)
+    if plans.shard_group.any():
+        room_s = microbatch_s * 2 / 3 * window
+        both = _shown_s(sent.beside_s + sent.between_s, layers, room_s)
+        shown = shown + both - _shown_s(sent.beside_s, layers, room_s)
+        taken = taken + sent.between_s
     return Exchanged(shown, np.maximum(0.0, taken - shown))
 
 

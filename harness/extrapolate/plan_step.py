@@ -105,6 +105,7 @@ class TimedPlans:
         # Many plans differ in nothing that these depend on.
         alike = distinct(
             *(plans.tensor, plans.context, plans.expert, plans.pipeline, plans.data),
+            plans.shard_group,
             counts.stages.layout,
         )
         groups = counts.rows(alike.first)

@@ -3,13 +3,14 @@
 from collections.abc import Iterator
 from dataclasses import dataclass, fields, replace
 from functools import cache
-from typing import TypeAlias
+from typing import Any, TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
 
 from harness.extrapolate.schedule import NAMES as SCHEDULES
 from harness.projection import PlanChoice
+from harness.workload.plan import CONTEXT_EXCHANGES
 
 Ints: TypeAlias = NDArray[np.int64]
 Floats: TypeAlias = NDArray[np.float64]
@@ -17,7 +18,11 @@ Bools: TypeAlias = NDArray[np.bool_]
 
 RECOMPUTES = ("none", "selective", "full")
 """What is computed again backward; a plan's code is the place in this list."""
-CODED = {"recompute": RECOMPUTES, "schedule": SCHEDULES}
+CODED = {
+    "recompute": RECOMPUTES,
+    "schedule": SCHEDULES,
+    "context_exchange": CONTEXT_EXCHANGES,
+}
 """Columns of words, by their codes."""
 CHUNK_ROWS = 8192
 """Rows evaluated at a time: the dozens of columns in between then stay in a core's cache. On an AMD
@@ -34,10 +39,14 @@ class PlanTable:
     data: Ints
     expert: Ints
     context: Ints
+    context_exchange: Ints
+    """Codes, places in `CONTEXT_EXCHANGES`."""
     virtual_stages: Ints
     microbatch_size: Ints
     num_microbatches: Ints
     zero_stage: Ints
+    shard_group: Ints
+    """Chips that share states by ZeRO; 0 is the whole data group."""
     recompute: Ints
     """Codes, places in RECOMPUTES."""
     schedule: Ints
@@ -68,13 +77,20 @@ class PlanTable:
     def plan(self, row: int) -> PlanChoice:
         """One row."""
         values = {name: int(getattr(self, name)[row]) for name in columns()}
-        recompute, schedule = (names[values.pop(name)] for name, names in CODED.items())
+        recompute, schedule, exchange = (names[values.pop(name)] for name, names in CODED.items())
         return PlanChoice(
             **values,
             recompute=recompute,
             schedule=schedule,
+            context_exchange=exchange,
             layers_per_stage=self.layers_per_stage,
         )
+
+    def with_rows(self, others: "PlanTable") -> "PlanTable":
+        """These rows, then the others."""
+        both = {name: (getattr(self, name), getattr(others, name)) for name in columns()}
+        joined: dict[str, Any] = {name: np.concatenate(parts) for name, parts in both.items()}
+        return replace(self, **joined)
 
     def chunks(self, num_rows: int = CHUNK_ROWS) -> Iterator[slice]:
         """Consecutive rows, so many at a time."""

@@ -42,7 +42,7 @@ from harness.roofline import Roofline
 from harness.units import duration
 from harness.workload.model import CausalCount, ModelSpec
 from harness.workload.plan import ParallelSpec
-from harness.workload.step import WorkItem
+from harness.workload.step import WorkItem, chip_load
 
 CONFIDENCE = 0.8
 """From P10 to P90."""
@@ -372,7 +372,14 @@ def assumptions(context: _Context, headline: ScalePoint, chip: ChipSpec) -> tupl
             if schedule.hides_expert_exchange
             else "nothing hides their exchange"
         )
-        found.append(f"Tokens are spread evenly over the experts, and {hidden}.")
+        load = chip_load(steps.model, steps.shard(plan))
+        spread = (
+            f"The busiest expert gets {steps.expert_load:.2f} times the mean of all tokens and the "
+            f"busiest chip {load:.2f} times, for which the others wait"
+            if steps.expert_load > 1
+            else "Tokens are spread evenly over the experts"
+        )
+        found.append(f"{spread}, and {hidden}.")
     if plan.context > 1:
         found.append("The chips of a sequence share its query-key pairs evenly.")
     return tuple(found)

@@ -9,6 +9,8 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from harness.errors import PlanError
+from harness.extrapolate.fastest_context import check_context_exchange, with_fastest_context
+from harness.extrapolate.hybrid_sharding import check_shard_group
 from harness.extrapolate.legal_plans import divisors, experts_fit, fills_domains, legal_plans
 from harness.extrapolate.memory import MemoryUse, PlanCounts, memory_use, total_bytes
 from harness.extrapolate.pipeline import PLAIN, most_layers
@@ -32,7 +34,8 @@ from harness.workload.step import check_shard
 MAX_ALTERNATIVES = 4
 FIXABLE = (
     *("tensor", "pipeline", "data", "expert", "context"),
-    *("virtual_stages", "microbatch_size", "zero_stage", "recompute", "schedule"),
+    *("virtual_stages", "microbatch_size", "zero_stage", "shard_group", "recompute", "schedule"),
+    "context_exchange",
 )
 """What a `ParallelSpec` may fix of a plan."""
 RANKED = 10_000
@@ -134,6 +137,9 @@ def check_fixed(steps: StepModel, parallel: ParallelSpec, num_chips: int) -> Non
                 f"{least * parallel.sequence_length} or more."
             )
     _check_experts(model, parallel)
+    check_shard_group(parallel)
+    check_context_exchange(parallel, model)
+    check_expert_load(parallel, model)
 
 
 def check_layers_per_stage(parallel: ParallelSpec, model: ModelSpec) -> None:
@@ -218,6 +224,30 @@ def _check_experts(model: ModelSpec, parallel: ParallelSpec) -> None:
     )
 
 
+def check_expert_load(parallel: ParallelSpec, model: ModelSpec) -> None:
+    """Refuse a load that no routing gives.
+
+    Raises:
+        PlanError: with the nearest that one does.
+    """
+    load, experts = parallel.expert_load, model.experts
+    if load is None:
+        return
+    if experts is None:
+        raise PlanError(
+            f"parallel.expert_load: {load:g}, but {model.name} has no experts. "
+            "Set parallel.expert_load=null."
+        )
+    # A token goes to an expert once at most.
+    most = experts.num_experts / experts.num_experts_per_token
+    if load > most:
+        raise PlanError(
+            f"parallel.expert_load: {load:g} is more than {most:g}, at which every token of "
+            f"{model.name} goes to the busiest expert ({experts.num_experts_per_token} of "
+            f"{experts.num_experts}). Set parallel.expert_load={most:g} or less."
+        )
+
+
 def fullest_bytes(counts: PlanCounts) -> Floats:
     """Bytes per chip of the fullest stage of each plan, so many plans at a time."""
     chunks = [total_bytes(counts.rows(rows)) for rows in counts.plans.chunks()]
@@ -241,6 +271,8 @@ def best_plan(
 ) -> Found | None:
     """The plan with most tokens per second whose memory fits, or None."""
     plans = legal_plans(steps.model, steps.cluster, parallel, num_chips)
+    if parallel.context_exchange is None:
+        plans = with_fastest_context(steps, plans)
     found = evaluate(steps, plans, memory_limit) if len(plans) else None
     if found is None or not len(found.plans):
         return None
@@ -248,9 +280,14 @@ def best_plan(
     step = step_time(steps, plan)
     return Found(
         step=step,
-        memory=memory_use(steps.model, plan, steps.sequence_length, steps.dtype),
+        memory=memory_of(steps, plan),
         summary=_summary(steps, found, step),
     )
+
+
+def memory_of(steps: StepModel, plan: PlanChoice) -> MemoryUse:
+    """Bytes per chip of the fullest stage of one plan."""
+    return memory_use(steps.model, plan, steps.sequence_length, steps.dtype, steps.expert_load)
 
 
 def _summary(steps: StepModel, found: Evaluated, step: StepTime) -> SearchSummary:
@@ -287,7 +324,7 @@ def _kinds(plans: PlanTable) -> Ints:
     kind = np.zeros(len(plans), dtype=np.int64)
     for column in (
         *(plans.tensor, plans.pipeline, plans.context, plans.expert),
-        *(plans.zero_stage, plans.recompute),
+        *(plans.zero_stage, plans.shard_group, plans.recompute),
     ):
         kind = kind * (int(column.max()) + 1) + column
     return kind
@@ -312,7 +349,7 @@ def memory_error(
         return nothing_legal(steps.model.name, num_chips, fixed)
     counts = PlanCounts.of(steps.model, plans, steps.one_chip)
     plan = plans.plan(int(np.argmin(fullest_bytes(counts))))
-    use = memory_use(steps.model, plan, steps.sequence_length, steps.dtype)
+    use = memory_of(steps, plan)
     free = replace(
         parallel,
         tensor=None,
@@ -321,6 +358,7 @@ def memory_error(
         virtual_stages=None,
         microbatch_size=None,
         zero_stage=None,
+        shard_group=None,
         recompute=None,
     )
     nearest = best_plan(steps, free, num_chips, memory_limit)

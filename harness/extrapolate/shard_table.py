@@ -10,6 +10,7 @@ from harness.workload.model import ModelSpec
 from harness.workload.step import (
     LayerKind,
     Shard,
+    chip_load,
     layer_parameters_per_chip,
     prediction_parameters_per_chip,
 )
@@ -63,7 +64,12 @@ class ShardTable:
         )
         sizes = [SIZE_BYTES[shard.dtype] for shard in shards]
         kept = {
-            kind: np.array([activation_bytes_per_token(model, kind, size) for size in sizes])
+            kind: np.array(
+                [
+                    activation_bytes_per_token(model, kind, size, chip_load(model, shard))
+                    for size, shard in zip(sizes, shards, strict=True)
+                ]
+            )
             if count
             else np.zeros(len(shards))
             for kind, count in (
@@ -96,12 +102,17 @@ def _parameters(model: ModelSpec, shard: Shard, kind: LayerKind) -> tuple[int, i
     return layer_parameters_per_chip(model, shard, kind) if has_kind else (0, 0)
 
 
-def activation_bytes_per_token(model: ModelSpec, kind: LayerKind, size: int) -> float:
-    """What one layer keeps per token for its backward pass, over all tensor-parallel chips."""
+def activation_bytes_per_token(
+    model: ModelSpec, kind: LayerKind, size: int, load: float = 1.0
+) -> float:
+    """What one layer keeps per token for its backward pass, over all tensor-parallel chips.
+
+    `load` is that of the experts of a chip over the mean.
+    """
     heads, kv_heads = model.num_heads, model.num_kv_heads
     query, value = model.query_key_dim, model.value_dim
     latent = model.latent_attention
-    elements = 4 * model.hidden + heads * (query + value)
+    elements: float = 4 * model.hidden + heads * (query + value)
     space = model.state_space if kind is LayerKind.MOE else None
     if space is not None:
         # What is projected, what is convolved, and the channels before and after their norm.
@@ -121,7 +132,7 @@ def activation_bytes_per_token(model: ModelSpec, kind: LayerKind, size: int) -> 
     else:
         experts = model.experts
         assert experts is not None
-        routed = experts.num_experts_per_token
+        routed = load * experts.num_experts_per_token
         elements += routed * (2 * model.expert_hidden + per_width * experts.expert_ffn)
         elements += experts.num_shared_experts * per_width * experts.expert_ffn
     return size * elements + LOG_SUM_EXP_BYTES * heads

@@ -40,7 +40,7 @@ def layer_seconds(steps: StepModel, plan: PlanChoice) -> LayerSeconds:
     counts = {LayerKind.DENSE: model.num_dense_layers, LayerKind.MOE: model.num_moe_layers}
     for kind, count in counts.items():
         if count:
-            of_layer = steps.layer(shard, kind, plan.recompute).busy
+            of_layer = steps.layer(shard, kind, plan.recompute, plan.context_exchange).busy
             busy[kind] = of_layer.hiding_experts(CONTENTION.value) if hides else of_layer
     embedding, head = steps.ends(shard)
     gathered = head_exchange_s(model, steps.cluster, shard)

@@ -9,7 +9,7 @@ import numpy as np
 
 from harness.extrapolate.cluster import ClusterSpec
 from harness.extrapolate.exchange import (
-    context_exchange_s,
+    context_exchange,
     expert_exchange_s,
     tensor_exchange,
 )
@@ -83,6 +83,8 @@ class StepModel:
     """Tensor groups cut norms and residuals along the sequence; False is plain all-reduce."""
     is_attention_fused: bool = True
     are_weights_trained: bool = True
+    expert_load: float = 1.0
+    """Tokens of the busiest expert over the mean."""
     are_experts_cut: bool = False
     """Each expert is cut by tensor too, so that the chips of an expert group are that far apart;
     False leaves experts whole, the tensor group's chips each with their part of the tokens."""
@@ -92,7 +94,7 @@ class StepModel:
     """Time of exchanges inside a scale-up domain over what the cluster says."""
     outer_slowdown: float = 1.0
     """The same of those that leave it."""
-    _layers: dict[tuple[Shard, LayerKind, str], LayerTime] = field(default_factory=dict)
+    _layers: dict[tuple[Shard, LayerKind, str, str], LayerTime] = field(default_factory=dict)
     _works: dict[tuple[Shard, LayerKind], WorkTime] = field(default_factory=dict)
     _ends: dict[Shard, tuple[WorkTime, WorkTime]] = field(default_factory=dict)
 
@@ -108,6 +110,7 @@ class StepModel:
             parallel.sequence_length,
             parallel.dtype,
             linear_dtype=parallel.linear_dtype,
+            expert_load=parallel.expert_load or 1.0,
         )
 
     @property
@@ -119,6 +122,7 @@ class StepModel:
             linear_dtype=self.linear_dtype,
             is_attention_fused=self.is_attention_fused,
             are_weights_trained=self.are_weights_trained,
+            expert_load=self.expert_load,
         )
 
     def shard(self, plan: PlanChoice) -> Shard:
@@ -158,12 +162,14 @@ class StepModel:
             return self.lookup.constants.grouped_share
         return self.lookup.constants.scan_share if item.role.startswith(SCAN) else 1.0
 
-    def layer(self, shard: Shard, kind: LayerKind, recompute: str) -> LayerTime:
-        """One layer, timed once per shard, kind and recomputation."""
-        key = (shard, kind, recompute)
+    def layer(
+        self, shard: Shard, kind: LayerKind, recompute: str, exchange: str = "gather"
+    ) -> LayerTime:
+        """One layer, timed once per shard, kind, recomputation and exchange of a sequence."""
+        key = (shard, kind, recompute, exchange)
         known = self._layers.get(key)
         if known is None:
-            known = self._layers[key] = self._layer(shard, kind, recompute)
+            known = self._layers[key] = self._layer(shard, kind, recompute, exchange)
         return known
 
     @property
@@ -180,7 +186,7 @@ class StepModel:
             known = self._works[key] = self.work_time(layer_work(self.model, *key))
         return known
 
-    def _layer(self, shard: Shard, kind: LayerKind, recompute: str) -> LayerTime:
+    def _layer(self, shard: Shard, kind: LayerKind, recompute: str, exchange: str) -> LayerTime:
         work = self.layer_work_time(shard, kind)
         forward, backward = work.forward_s, work.backward_s
         again = {"none": 0.0, "selective": work.attention_s, "full": forward}[recompute]
@@ -196,7 +202,9 @@ class StepModel:
         )
         # What should hide behind the backward products but is longer shows after all.
         tensor = constants.tensor_exchange_factor * exposed + np.maximum(0.0, hidden - backward)
-        context = context_exchange_s(self.model, self.cluster, shard, passes=passes)
+        context = context_exchange(
+            self.model, self.cluster, shard, exchange, passes=passes, attention_s=work.attention_s
+        )
         expert = 0.0
         host = constants.host_s_per_layer
         if kind is LayerKind.MOE:
@@ -214,9 +222,9 @@ class StepModel:
             compute=forward + backward,
             recompute=again,
             tensor=self.slowed(shard.tensor, tensor),
-            context=self.slowed(shard.tensor * shard.context, context),
+            context=self.slowed(shard.tensor * shard.context, context.exposed),
             expert=self.slowed(shard.expert, expert),
-            contention=CONTENTION.value * np.minimum(hidden, backward),
+            contention=CONTENTION.value * (np.minimum(hidden, backward) + context.hidden),
         )
         on_chip = busy.total - busy.contention
         busy = busy._replace(launch=longer_of(on_chip, launched) - on_chip)

@@ -178,6 +178,13 @@ def _searched(steps: StepModel, run: Configuration) -> StepTime | None:
     parallel, limit = run.parallel, run.chip.memory_bytes or math.inf
     if parallel.tensor is not None and parallel.pipeline is not None:
         parallel, limit = replace(parallel, data=_data(run)), math.inf
+    # Rows tell neither groups that share states nor how a sequence is exchanged: all chips share,
+    # and keys and values are gathered, as the model's error was found.
+    parallel = replace(
+        parallel,
+        shard_group=parallel.shard_group or 0,
+        context_exchange=parallel.context_exchange or "gather",
+    )
     found = best_plan(steps, parallel, run.num_chips, limit)
     return None if found is None else found.step
 
@@ -204,6 +211,8 @@ def plan_of(run: Configuration) -> PlanChoice | None:
         microbatch_size=size,
         num_microbatches=max(1, round(parallel.global_batch_sequences / (data * size))),
         zero_stage=parallel.zero_stage if parallel.zero_stage is not None else 1,
+        shard_group=parallel.shard_group or 0,
+        context_exchange=parallel.context_exchange or "gather",
         recompute=parallel.recompute or "none",
         schedule=parallel.schedule or "1f1b",
         layers_per_stage=parallel.layers_per_stage,

@@ -2,6 +2,10 @@
 
 from dataclasses import dataclass
 
+CONTEXT_EXCHANGES = ("gather", "ring", "all_to_all")
+"""How the chips of a sequence come by the keys and values of the others: all gathered at once,
+handed on block by block, or exchanged for a part of the heads."""
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ParallelSpec:
@@ -19,11 +23,19 @@ class ParallelSpec:
     pipeline: int | None = None
     data: int | None = None
     expert: int | None = None
+    expert_load: float | None = None
+    """Tokens of the busiest expert over the mean of all, 1 or more; None is 1, as in published
+    runs, whose routing is mostly forced to be even."""
     context: int | None = None
+    context_exchange: str | None = None
+    """One of CONTEXT_EXCHANGES; None is the fastest that is legal."""
     virtual_stages: int | None = None
     microbatch_size: int | None = None
     zero_stage: int | None = None
     """What the data-parallel group shares: 0 nothing, 1 optimizer, 2 gradients, 3 weights."""
+    shard_group: int | None = None
+    """Chips of the data and context groups that share those, with replicas outside (hybrid
+    sharding); 0 is all. None is all, and under ZeRO 3 also those of a scale-up domain."""
     recompute: str | None = None
     """What is computed again backward: `none`, `selective` (attention core) or `full`."""
     schedule: str | None = None

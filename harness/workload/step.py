@@ -4,8 +4,9 @@ A suite measures these problems, and the projection sums their times; there is n
 What has no op (the cache of latent attention, dropout) is a `copy` that moves the same bytes, with
 a role that says so.
 
-Assumptions: routing to experts is balanced; the sequence is cut so that each chip of a context
-group has the same number of query-key pairs; projections from one input are one matrix product.
+Assumptions: routing to experts is balanced unless a shard says otherwise; the sequence is cut so
+that each chip of a context group has the same number of query-key pairs; projections from one input
+are one matrix product.
 """
 
 import math
@@ -54,6 +55,8 @@ class Shard:
     """Chips that share the experts; they are taken from the data, context and tensor groups."""
     context: int = 1
     """Chips that share one sequence."""
+    expert_load: float = 1.0
+    """Tokens of the busiest expert over the mean of all; 1 is an even load."""
     microbatch_size: int = 1
     """Sequences at a time; in decoding, sequences that are each given one token."""
     sequence_length: int = 4096
@@ -79,6 +82,23 @@ class WorkItem:
     direction: Direction = Direction.FORWARD
     num_experts: int = 0
     """Of a product of that many experts as one; 0 for any other work."""
+
+
+def chip_load(model: ModelSpec, shard: Shard) -> float:
+    """Tokens that the experts of the busiest chip get, over the mean of all chips.
+
+    As much as the busiest expert has where a chip has one, none more where it has all. Of n on a
+    chip, placed without regard to their load, the mean spreads less than a single one by
+    sqrt((E - n) / (n (E - 1))); the busiest of few chips is taken to be as far out as that of many
+    experts.
+
+    Source: Cochran, Sampling Techniques (3rd edition, 1977), theorem 2.2.
+    """
+    if model.experts is None or shard.expert == 1:
+        return 1.0
+    total = model.experts.num_experts
+    own = total / shard.expert
+    return 1.0 + (shard.expert_load - 1.0) * math.sqrt((total - own) / (own * (total - 1)))
 
 
 def check_shard(model: ModelSpec, shard: Shard, key: str = "shard") -> None:
@@ -438,7 +458,8 @@ class _Layer:
         assert experts is not None
         inner = self.model.expert_hidden
         top_k = experts.num_experts_per_token
-        sent = self.own_tokens * top_k
+        # All chips wait for the one whose experts have most tokens.
+        sent = _ceil(round(self.own_tokens * top_k * chip_load(self.model, self.shard), 6))
         # Tokens that the chips of one expert group route at once. In decoding few tokens may
         # leave experts untouched: E (1 - (1 - K/E)^T) of E are expected to be reached.
         routed = self.own_tokens * self.shard.expert

@@ -183,7 +183,10 @@ def with_tier(index: int, **keys: object) -> dict[str, object]:
             "Did you mean 'ring'?",
         ),
         (with_tier(1, algorithms=["tree"]), "a tree alone gives no reduce-scatter"),
-        (with_tier(1, scattered_efficiency=85), "85.0 is not a share between 0 and 1"),
+        (
+            with_tier(1, scattered_efficiency=85),
+            "85 is not a finite number greater than 0 and at most 1",
+        ),
         (with_tier(1, half_size_kb=-1), "cluster.tiers[1].half_size_kb: -1 is not a finite number"),
         (with_tier(1, chips=100), "cluster.tiers[1].chips: 100 is not a larger multiple of the 8"),
         (changed(CLUSTER, num_chips=200_000), "the last tier joins only 122880"),
@@ -231,12 +234,26 @@ def test_a_tier_says_how_its_switches_and_ports_are() -> None:
         ),
         (
             changed(PARALLEL, layers_per_stage=[8, 0]),
-            "parallel.layers_per_stage: 0 is not a whole number of at least 1",
+            "parallel.layers_per_stage[1]: 0 is not a whole number of at least 1",
         ),
         (changed(PARALLEL, tensor=0), "parallel.tensor: 0 is not a whole number of at least 1"),
         (
             changed(PARALLEL, zero_stage=4),
             "parallel.zero_stage: 4 is not a whole number of at least 0 and at most 3",
+        ),
+        (
+            changed(PARALLEL, offload="optimizer"),
+            "parallel.offload: 'optimizer' is not modelled: weights, gradients, optimizer states "
+            "and activations stay in the memory of the chip. Set parallel.offload=null",
+        ),
+        (
+            changed(PARALLEL, expert_load=0.5),
+            "parallel.expert_load: 0.5 is less than 1, but the busiest expert has at least the "
+            "mean. Set parallel.expert_load=1 or more, or null.",
+        ),
+        (
+            changed(PARALLEL, context_exchange="ulysses"),
+            "parallel.context_exchange: 'ulysses' is not one of gather, ring, all_to_all",
         ),
         (changed(PARALLEL, recompute="some"), "'some' is not one of none, selective, full"),
         (changed(PARALLEL, tensr=8), "parallel.tensr: no such key. Did you mean 'tensor'?"),

@@ -10,6 +10,7 @@ from harness.extrapolate.collectives import (
     Group,
     Span,
     all_gather_s,
+    all_reduce_s,
     placed,
     point_to_point_s,
     reduce_scatter_s,
@@ -81,7 +82,8 @@ def fullest(steps: StepModel, plan: PlanChoice) -> tuple[float, float]:
 
 
 def shared_out(plan: PlanChoice, shared: float, experts: float) -> float:
-    chips = plan.data * plan.context * schedule_of(plan.schedule).parameter_copies
+    whole = plan.data * plan.context * schedule_of(plan.schedule).parameter_copies
+    chips = plan.shard_group or whole
     return shared / chips + experts / max(1.0, chips * plan.tensor / plan.expert)
 
 
@@ -145,7 +147,8 @@ def busy(steps: StepModel, plan: PlanChoice, stage: StageKind) -> Busy:
         found = found.plus(Busy(compute=head.forward_s + head.backward_s, tensor=gathered))
     for kind, count in ((LayerKind.DENSE, stage.num_dense), (LayerKind.MOE, stage.num_moe)):
         if count:
-            found = found.plus(steps.layer(shard, kind, plan.recompute).busy.times(count))
+            layer = steps.layer(shard, kind, plan.recompute, plan.context_exchange)
+            found = found.plus(layer.busy.times(count))
     found = found.times(stage.microbatch_share)
     if schedule_of(plan.schedule).hides_expert_exchange:
         found = found.hiding_experts(CONTENTION.value)
@@ -157,10 +160,30 @@ def groups(steps: StepModel, plan: PlanChoice) -> tuple[Group, Group, int]:
     inner_chips = plan.tensor * plan.context
     inner_data = min(plan.data, max(1, plan.expert // inner_chips))
     stride = inner_chips * inner_data
-    outer = Span(stride * plan.pipeline, -(-plan.data // inner_data))
-    shared = (Span(plan.tensor, plan.context), Span(inner_chips, inner_data), outer)
+    replicas = plan.shard_group // plan.context if plan.shard_group else plan.data
+    inner = min(inner_data, replicas)
+    outer = Span(stride * plan.pipeline, -(-replicas // inner))
+    shared = (Span(plan.tensor, plan.context), Span(inner_chips, inner), outer)
     experts = (Span(plan.expert, max(1, stride // plan.expert)), outer)
     return placed(steps.cluster, shared), placed(steps.cluster, experts), stride
+
+
+def summed_between(steps: StepModel, plan: PlanChoice, wire: int) -> tuple[float, bool]:
+    """Sum of gradients over the groups that share states, and whether those are in a domain."""
+    if not plan.shard_group:
+        return 0.0, True
+    inner_chips = plan.tensor * plan.context
+    inner_data = min(plan.data, max(1, plan.expert // inner_chips))
+    replicas = plan.shard_group // plan.context
+    near, far = min(inner_data, replicas), max(1, replicas // inner_data)
+    rest = Span(inner_chips * inner_data * plan.pipeline * far, -(-plan.data // (inner_data * far)))
+    alike = placed(steps.cluster, (Span(inner_chips * near, inner_data // near), rest))
+    shared, experts = fullest(steps, plan)
+    found = all_reduce_s(alike, wire * shared / plan.shard_group)
+    if experts:
+        share = wire * experts / max(1.0, plan.shard_group * plan.tensor / plan.expert)
+        found += all_reduce_s(placed(steps.cluster, (rest,)), share)
+    return found, far == 1 and inner_chips * near <= steps.cluster.scaleup_chips
 
 
 def step(steps: StepModel, plan: PlanChoice) -> dict[str, float]:
@@ -197,6 +220,12 @@ def step(steps: StepModel, plan: PlanChoice) -> dict[str, float]:
     gather += all_gather_s(expert_group, size * experts)
     constants = steps.lookup.constants
     exposed, hidden = data(plan, scatter, gather, model.num_layers, microbatch_s, constants)
+    summed, is_inside = summed_between(steps, plan, wire)
+    layers = most_layers(model.num_layers, plan.pipeline)
+    room = microbatch_s * 2 / 3 * (plan.pipeline * (v - 1) / v if v > 1 else 1.0)
+    taken = [0.0 if is_inside else scatter, summed + (0.0 if is_inside else scatter)]
+    before, after = (one / layers + max(0.0, one * (1 - 1 / layers) - room) for one in taken)
+    exposed, hidden = exposed + after - before, hidden + summed - (after - before)
     updated = shared + experts
     if plan.zero_stage >= 1:
         updated = shared_out(plan, shared, experts)

@@ -1,6 +1,7 @@
 """Arrays over plans say what one plan at a time says."""
 
 import dataclasses
+from dataclasses import replace
 from functools import cache
 
 import numpy as np
@@ -9,6 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from harness.config.specs import load_chip, load_cluster, load_model, load_parallel
+from harness.extrapolate.hybrid_sharding import shards_fit
 from harness.extrapolate.lookup import Lookup
 from harness.extrapolate.memory import PlanCounts, memory_by_stage, total_bytes
 from harness.extrapolate.optimizer_time import optimizer_curve
@@ -24,6 +26,7 @@ from harness.extrapolate.rates import Rate
 from harness.extrapolate.schedule import NAMES, schedule_of
 from harness.extrapolate.step import StepModel
 from harness.projection import PlanChoice
+from harness.workload.plan import CONTEXT_EXCHANGES
 from harness.workload.step import optimizer_work
 from kernels import registry
 from tests.harness.extrapolate import scalar_plan
@@ -51,12 +54,13 @@ def plans(draw: st.DrawFn, model: str) -> PlanChoice:
     pipeline = draw(st.integers(1, 20))
     if not is_plain:
         pipeline = 2 * pipeline
-    return PlanChoice(
+    plan = PlanChoice(
         tensor=draw(st.sampled_from([1, 2, 4])),
         pipeline=pipeline,
         data=draw(st.integers(1, 900)),
         expert=expert,
         context=draw(st.sampled_from([1, 2])),
+        context_exchange=draw(st.sampled_from(CONTEXT_EXCHANGES)),
         virtual_stages=chunks,
         microbatch_size=draw(st.sampled_from([1, 2])),
         num_microbatches=draw(st.integers(1, 70)),
@@ -64,6 +68,10 @@ def plans(draw: st.DrawFn, model: str) -> PlanChoice:
         recompute=draw(st.sampled_from(RECOMPUTES)),
         schedule="1f1b" if is_plain else schedule,
     )
+    divisors = [replicas for replicas in range(1, plan.data + 1) if plan.data % replicas == 0]
+    groups = PlanTable.of(*(replace(plan, shard_group=n * plan.context) for n in divisors))
+    grouped = groups.rows(shards_fit(groups))
+    return draw(st.sampled_from([plan, *(grouped.plan(row) for row in range(len(grouped)))]))
 
 
 @settings(max_examples=60, deadline=None)
