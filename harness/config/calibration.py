@@ -8,7 +8,7 @@ from functools import cache
 import yaml
 
 from harness.errors import ConfigError
-from harness.extrapolate.calibration import NONE, Calibrated, Calibration, Residual
+from harness.extrapolate.calibration import ALL_SOFTWARE, NONE, Calibrated, Calibration, Residual
 from harness.extrapolate.constants import NAMES
 
 CONSTANTS_FILE = "constants.csv"
@@ -27,6 +27,12 @@ def shipped_calibration() -> Calibration:
         values=_constants(folder.joinpath(CONSTANTS_FILE).read_text(encoding="utf-8")),
         residuals=_residuals(folder.joinpath(RESIDUALS_FILE).read_text(encoding="utf-8")),
     )
+
+
+def software_names() -> tuple[str, ...]:
+    """The generations of training software that runs calibrated."""
+    known = {software for software, _ in shipped_calibration().residuals}
+    return tuple(sorted(known - {ALL_SOFTWARE}))
 
 
 @cache

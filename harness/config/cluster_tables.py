@@ -24,6 +24,10 @@ from harness.extrapolate.cluster import (
 from harness.units import GIGA, MEGA
 
 PICO = 1e-12
+MOST_SECONDS = 1e9
+"""Thirty years; longer is a mistake, and sums stay finite."""
+MOST_HOURS = 1e6
+MOST_WATTS = 1e6
 
 
 def reliability_of(reader: Reader, islands: Sequence[ClusterSpec]) -> Reliability:
@@ -40,17 +44,17 @@ def reliability_of(reader: Reader, islands: Sequence[ClusterSpec]) -> Reliabilit
             f"{reader.key}.reliability: missing; it must be a table with failures or "
             "mtbf_hours_per_chip, restart_minutes, checkpoint_seconds and source. Add it."
         )
-    repair_hours = table.optional_real("repair_hours", above=0, example=24)
+    repair_hours = table.optional_real("repair_hours", above=0, most=MOST_HOURS, example=24)
     reliability = Reliability(
         failures=_failures(table),
-        restart_s=table.real("restart_minutes", above=0, example=3) * 60,
-        checkpoint_s=table.real("checkpoint_seconds", above=0, example=6),
-        detection_s=table.real("detection_seconds", default=0.0),
-        replacement_s=table.real("replacement_seconds", default=0.0),
+        restart_s=table.real("restart_minutes", above=0, most=MOST_SECONDS, example=3) * 60,
+        checkpoint_s=table.real("checkpoint_seconds", above=0, most=MOST_SECONDS, example=6),
+        detection_s=table.real("detection_seconds", most=MOST_SECONDS, default=0.0),
+        replacement_s=table.real("replacement_seconds", most=MOST_SECONDS, default=0.0),
         restart_failure_share=table.real("restart_failure_share", most=0.99, default=0.0),
         repair_hours=repair_hours,
         is_elastic=table.flag("is_elastic", False),
-        reconfiguration_s=table.real("reconfiguration_seconds", default=0.0),
+        reconfiguration_s=table.real("reconfiguration_seconds", most=MOST_SECONDS, default=0.0),
         source=table.sources(),
     )
     table.finish()
@@ -66,7 +70,7 @@ def _failures(table: Reader) -> tuple[FailureRate, ...]:
         )
     if table.has("mtbf_hours_per_chip"):
         table.used.add("failures")
-        hours = table.real("mtbf_hours_per_chip", above=0, example=50700)
+        hours = table.real("mtbf_hours_per_chip", above=0, most=1e12, example=50700)
         return (FailureRate(part=Part.ANY, per_hour=1 / hours),)
     table.used.add("mtbf_hours_per_chip")
     rates = []
@@ -74,7 +78,7 @@ def _failures(table: Reader) -> tuple[FailureRate, ...]:
         rates.append(
             FailureRate(
                 part=Part(entry.choice("part", list(Part))),
-                per_hour=entry.real("per_million_hours", above=0, example=1) / MEGA,
+                per_hour=entry.real("per_million_hours", above=0, most=MEGA, example=1) / MEGA,
                 chips_per_part=entry.real("chips_per_part", above=0, example=1, default=1.0),
                 source=entry.sources(),
             )
@@ -143,7 +147,7 @@ def storage_of(reader: Reader) -> Storage | None:
         host_copy_bytes_per_s_per_chip=GIGA
         * table.real("host_copy_gb_per_s_per_chip", above=0, example=20),
         is_asynchronous=table.flag("is_asynchronous", True),
-        overhead_s=table.real("overhead_seconds", default=0.0),
+        overhead_s=table.real("overhead_seconds", most=MOST_SECONDS, default=0.0),
         source=table.sources(),
     )
     table.finish()
@@ -178,8 +182,8 @@ def stragglers_of(reader: Reader) -> Stragglers | None:
         chip_spread=table.real("chip_spread", most=1),
         screening=table.real("screening", above=0, most=1, example=0.1),
         barrier_jitter=table.real("barrier_jitter", most=1),
-        stalls_per_chip_hour=table.real("stalls_per_million_chip_hours") / MEGA,
-        stall_s=table.real("stall_seconds"),
+        stalls_per_chip_hour=table.real("stalls_per_million_chip_hours", most=1e9) / MEGA,
+        stall_s=table.real("stall_seconds", most=MOST_SECONDS),
         source=table.sources(),
     )
     table.finish()
@@ -201,13 +205,13 @@ def power_of(reader: Reader) -> Power | None:
         return None if value is None else value * PICO
 
     power = Power(
-        host_w=table.real("host_watts"),
-        nic_w_per_chip=table.real("nic_watts_per_chip"),
-        network_w_per_chip=table.real("network_watts_per_chip"),
+        host_w=table.real("host_watts", most=MOST_WATTS),
+        nic_w_per_chip=table.real("nic_watts_per_chip", most=MOST_WATTS),
+        network_w_per_chip=table.real("network_watts_per_chip", most=MOST_WATTS),
         pue=table.real("pue", least=1, most=10),
-        chip_w=table.optional_real("chip_watts", above=0, example=700),
-        chip_limit_w=table.optional_real("chip_limit_watts", above=0, example=700),
-        chip_idle_w=table.optional_real("chip_idle_watts", above=0, example=120),
+        chip_w=table.optional_real("chip_watts", above=0, most=MOST_WATTS, example=700),
+        chip_limit_w=table.optional_real("chip_limit_watts", above=0, most=MOST_WATTS, example=700),
+        chip_idle_w=table.optional_real("chip_idle_watts", above=0, most=MOST_WATTS, example=120),
         joules_per_flop=picojoules("picojoules_per_flop", 0.6),
         joules_per_memory_byte=picojoules("picojoules_per_memory_byte", 60),
         joules_per_network_byte=picojoules("picojoules_per_network_byte", 80),
@@ -234,9 +238,11 @@ def price_of(reader: Reader) -> Price | None:
     rent = table.optional_real("per_chip_hour", above=0, example=2.5)
     bought = table.optional_real("purchase_per_chip", above=0, example=50000)
     lifetime, electricity = math.inf, 0.0
+    # Rent has them in it; a file may keep them for when the machine is bought.
+    table.used |= {"lifetime_years", "electricity_per_kwh"}
     if bought is not None:
-        lifetime = table.real("lifetime_years", above=0, example=4) * HOURS_PER_YEAR
-        electricity = table.real("electricity_per_kwh")
+        lifetime = table.real("lifetime_years", above=0, most=1000, example=4) * HOURS_PER_YEAR
+        electricity = table.real("electricity_per_kwh", most=1e6)
     price = Price(
         currency=table.text("currency"),
         per_chip_hour=rent,

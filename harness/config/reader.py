@@ -10,6 +10,10 @@ from dataclasses import dataclass, field
 from harness.config import bounds
 from harness.errors import ConfigError, did_you_mean
 
+MOST_REAL = 1e15
+"""No number of a machine is larger, and sums of such stay finite."""
+SHOWN_BOUND = 1000
+"""Upper bounds up to here are told with the lower ones; others are far from any machine."""
 PEAK_DTYPES = ("fp64", "fp32", "tf32", "bf16", "fp16", "fp8", "fp4", "int8")
 
 
@@ -211,7 +215,7 @@ class Reader:
         *,
         above: float | None = None,
         least: float = 0.0,
-        most: float = math.inf,
+        most: float = MOST_REAL,
         example: float | None = None,
         default: float | None = None,
     ) -> float:
@@ -222,32 +226,41 @@ class Reader:
         value = self._take(name)
         if value is None and default is not None:
             return default
-        low = f"greater than {above:g}" if above is not None else f"of at least {least:g}"
-        allowed = f"a finite number {low}" + (f" and at most {most:g}" if most < math.inf else "")
-        offered = example if example is not None else least if above is None else most
+        offered = _plain(example if example is not None else least if above is None else most)
+        is_number = isinstance(value, int | float) and not isinstance(value, bool)
+        is_large = is_number and value > most  # type: ignore[operator]
+        low = f"greater than {above:g}" if above is not None else f"of at least {_plain(least)}"
+        upper = f" and at most {_plain(most)}" if is_large or most <= SHOWN_BOUND else ""
+        allowed = f"a finite number {low}{upper}"
         if value is None:
             raise ConfigError(
                 f"{self.at(name)}: missing; it must be {allowed}. "
-                f"Set {self.at(name)}={offered:g} or another."
+                f"Set {self.at(name)}={offered} or another."
             )
-        is_number = isinstance(value, int | float) and not isinstance(value, bool)
-        if not is_number or not math.isfinite(value):  # type: ignore[arg-type]
-            raise self._error(name, value, allowed, f"Set {self.at(name)}={offered:g}.")
+        # Compared before it is converted: a whole number may be too large for a float.
+        if not is_number or value != value or value in (math.inf, -math.inf):
+            raise self._error(name, value, allowed, f"Set {self.at(name)}={offered}.")
+        if value > most:  # type: ignore[operator]
+            raise self._error(name, value, allowed, f"Set {self.at(name)}={_plain(most)}.")
         number = float(value)  # type: ignore[arg-type]
-        if number > most:
-            raise self._error(name, value, allowed, f"Set {self.at(name)}={most:g}.")
         if number <= above if above is not None else number < least:
-            raise self._error(name, value, allowed, f"Set {self.at(name)}={offered:g}.")
+            raise self._error(name, value, allowed, f"Set {self.at(name)}={offered}.")
         return number
 
     def optional_real(
-        self, name: str, *, above: float | None = None, least: float = 0.0, example: float
+        self,
+        name: str,
+        *,
+        above: float | None = None,
+        least: float = 0.0,
+        most: float = MOST_REAL,
+        example: float,
     ) -> float | None:
         """The same, or None when it is absent or null."""
         if self.data.get(name) is None:
             self.used.add(name)
             return None
-        return self.real(name, above=above, least=least, example=example)
+        return self.real(name, above=above, least=least, most=most, example=example)
 
     def has(self, name: str) -> bool:
         """The key is there and not null."""
@@ -287,3 +300,8 @@ class Reader:
                     f"{self.at(name)}: no such key. {did_you_mean(str(name), self.used)}"
                     f"Allowed are {', '.join(sorted(self.used))}."
                 )
+
+
+def _plain(number: float) -> str:
+    """Without an exponent, which YAML would take for a text."""
+    return str(int(number)) if number == int(number) else f"{number:.12g}"

@@ -15,6 +15,7 @@ from pathlib import Path
 import yaml
 
 from harness.config.bounds import plain
+from harness.config.calibration import software_names
 from harness.config.cluster_tables import (
     islands_of,
     power_of,
@@ -395,6 +396,7 @@ def parallel_spec(data: Mapping[str, object], key: str = "parallel") -> Parallel
         schedule=schedule,
         layers_per_stage=reader.counts("layers_per_stage"),
         max_tensor=reader.optional_count("max_tensor"),
+        software=reader.choice("software", ("", *software_names()), ""),
         source=reader.text("source", ""),
     )
     reader.finish()

@@ -277,6 +277,10 @@ def timed_plan(steps: StepModel, plan: PlanChoice) -> TimedPlans:
     return TimedPlans.of(steps, counts)
 
 
+NEGLIGIBLE = 1e-9
+"""Share of a step below which a part of it is not told."""
+
+
 def step_time(steps: StepModel, plan: PlanChoice) -> StepTime:
     """The step of one plan."""
     timed = timed_plan(steps, plan)
@@ -287,7 +291,7 @@ def step_time(steps: StepModel, plan: PlanChoice) -> StepTime:
         parts=tuple(
             StepPart(name=name, seconds=seconds.item())
             for name, seconds in times.parts
-            if seconds.item() > 0
+            if seconds.item() > NEGLIGIBLE * times.seconds.item()
         ),
         microbatch_s=times.microbatch_s.item(),
         once_s=times.once_s.item(),

@@ -11,12 +11,14 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TypeVar
 
-from scipy.special import pdtr, pdtrik
+from scipy.special import ndtr, ndtri, pdtr, pdtrik
 
 from harness.extrapolate.cluster import ClusterSpec
 
 SPARE_CONFIDENCE = 0.999
 """Share of the time for which the spares that are told must do; assumed."""
+NORMAL_FROM = 1e4
+"""Poisson numbers of a larger mean are taken as normal, which is within 1 % of their width."""
 Number = TypeVar("Number", int, float)
 
 
@@ -32,6 +34,8 @@ def spares_needed(mean_in_repair: float, confidence: float = SPARE_CONFIDENCE) -
     """Spare hosts that do for that share of the time: the quantile of a Poisson number."""
     if mean_in_repair == 0:
         return 0
+    if mean_in_repair > NORMAL_FROM:
+        return math.ceil(mean_in_repair + float(ndtri(confidence)) * math.sqrt(mean_in_repair))
     found = max(0, math.floor(float(pdtrik(confidence, mean_in_repair))))
     while float(pdtr(found, mean_in_repair)) < confidence:
         found += 1
@@ -53,6 +57,12 @@ def shortage(mean_in_repair: float, spares: int) -> tuple[float, float]:
     """
     if mean_in_repair == 0:
         return 0.0, 0.0
+    if mean_in_repair > NORMAL_FROM:
+        width = math.sqrt(mean_in_repair)
+        short = (mean_in_repair - spares) / width
+        density = math.exp(-short * short / 2) / math.sqrt(2 * math.pi)
+        beyond = float(ndtr(short))
+        return beyond, max(0.0, width * (density + short * beyond))
     beyond = 1 - float(pdtr(spares, mean_in_repair))
     least = 1 - float(pdtr(spares - 1, mean_in_repair)) if spares else 1.0
     return beyond, max(0.0, mean_in_repair * least - spares * beyond)

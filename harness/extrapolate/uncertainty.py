@@ -84,7 +84,7 @@ TOLD: Mapping[str, tuple[str, str]] = {
     INNER_NETWORK: ("rate inside the scale-up domain", "collectives inside a node"),
     OUTER_NETWORK: ("rate between scale-up domains", "collectives between nodes"),
     CONTENTION_OF_BOTH: ("computation beside communication", "a product beside a copy"),
-    MODEL_ERROR: ("the model itself", "a layer as a whole: chipscale run suite=layers"),
+    MODEL_ERROR: ("the model itself", "whole layers beside their ops: suite=closure"),
     BEYOND_CHECKED: ("size beyond the largest run checked", "a run of more than 16,384 chips"),
 }
 """What an input is, and what to measure so that its interval shrinks."""

@@ -7,12 +7,14 @@ import re
 from collections.abc import Callable, Iterable
 
 from harness.config.specs import load_cluster
+from harness.extrapolate.calibration import Calibration
 from harness.extrapolate.goodput import goodput_share
 from harness.extrapolate.serving.published import METRICS
 from harness.units import GIBI
 from harness.validation.allocated import peak_bytes
 from harness.validation.cells import UnusableRowError, given
 from harness.validation.clusters import TYPICAL
+from harness.validation.energy import run_energy
 from harness.validation.figure_prediction import FigurePrediction
 from harness.validation.predict import plan_of
 from harness.validation.rows import Dropped, PublishedFigure, configuration
@@ -28,31 +30,31 @@ FAILURE_SPREAD = 2.0
 
 
 def predict_figures(
-    figures: Iterable[PublishedFigure],
+    figures: Iterable[PublishedFigure], calibration: Calibration
 ) -> tuple[list[FigurePrediction], list[Dropped]]:
     """Every figure that the model says something of, and the rest with their reasons."""
-    results = [predict_figure(figure) for figure in figures]
+    results = [predict_figure(figure, calibration) for figure in figures]
     return (
         [result for result in results if isinstance(result, FigurePrediction)],
         [result for result in results if isinstance(result, Dropped)],
     )
 
 
-def predict_figure(figure: PublishedFigure) -> FigurePrediction | Dropped:
+def predict_figure(figure: PublishedFigure, calibration: Calibration) -> FigurePrediction | Dropped:
     """What the model says of the figure, or why it says nothing."""
     predictor = FIGURES.get(figure.metric)
     if predictor is None:
         why = next((told for name, told in REASONS if name in figure.metric), "is not predicted")
         return Dropped(id=figure.id, reason=f"metric {figure.metric} {why}")
     try:
-        return predictor(figure)
+        return predictor(figure, calibration)
     except UnusableRowError as error:
         return Dropped(id=figure.id, reason=str(error))
     except (ValueError, ZeroDivisionError) as error:
         return Dropped(id=figure.id, reason=f"a number cannot be read: {error}")
 
 
-def _peak_memory(figure: PublishedFigure) -> FigurePrediction:
+def _peak_memory(figure: PublishedFigure, calibration: Calibration) -> FigurePrediction:
     """GiB of the fullest chip as its framework's allocator reports them.
 
     A source that says `max allocated` counts tensors alone, any other what is reserved for them.
@@ -67,7 +69,7 @@ def _peak_memory(figure: PublishedFigure) -> FigurePrediction:
     return FigurePrediction(figure=figure, predicted=gib, low=gib / spread, high=gib * spread)
 
 
-def _goodput(figure: PublishedFigure) -> FigurePrediction:
+def _goodput(figure: PublishedFigure, calibration: Calibration) -> FigurePrediction:
     """Percent of the time that trains, at the best checkpoint interval.
 
     Failures and restarts are those of the typical cluster, but for a mean time between
@@ -91,10 +93,11 @@ def _goodput(figure: PublishedFigure) -> FigurePrediction:
     )
 
 
-FIGURES: dict[str, Callable[[PublishedFigure], FigurePrediction]] = {
+FIGURES: dict[str, Callable[[PublishedFigure, Calibration], FigurePrediction]] = {
     **dict.fromkeys(METRICS, serving_rate),
     "peak_memory_gib": _peak_memory,
     "goodput_pct": _goodput,
+    "energy_kwh": run_energy,
 }
 """Metrics other than those of a step, by their name in a row, with what predicts them."""
 REASONS = (

@@ -70,6 +70,8 @@ def validate(path: Path, calibration: Calibration) -> Outcome:
     steps, not_stepped = Predictor(calibration).predict_all(
         [row for row in read if isinstance(row, PublishedRun)]
     )
-    figures, not_figured = predict_figures(row for row in read if isinstance(row, PublishedFigure))
+    figures, not_figured = predict_figures(
+        (row for row in read if isinstance(row, PublishedFigure)), calibration
+    )
     dropped = [row for row in read if isinstance(row, Dropped)]
     return Outcome(steps=steps, figures=figures, dropped=[*dropped, *not_stepped, *not_figured])

@@ -1,6 +1,7 @@
 """What the model says of published rates of serving, in tokens/s of a chip or of a node."""
 
 from harness.errors import ChipscaleError
+from harness.extrapolate.calibration import Calibration
 from harness.extrapolate.serving.published import (
     DEPLOYED_EXPERT,
     ServingRate,
@@ -13,7 +14,7 @@ from harness.validation.published_models import model_of
 from harness.validation.rows import PublishedFigure
 
 
-def serving_rate(figure: PublishedFigure) -> FigurePrediction:
+def serving_rate(figure: PublishedFigure, calibration: Calibration) -> FigurePrediction:
     """The rate of the plan that the row gives.
 
     Raises:

@@ -323,9 +323,10 @@ def test_a_training_run_is_asked_for_by_its_tokens() -> None:
     [
         (
             "train_tokens=0",
-            "train_tokens: 0 is not a finite number greater than 0. Set train_tokens=1.56e+13.",
+            "train_tokens: 0 is not a finite number greater than 0. "
+            "Set train_tokens=15600000000000.",
         ),
-        ("train_tokens=-1e12", "train_tokens: -1000000000000.0 is not a finite number"),
+        ("train_tokens=-1e12", "train_tokens: -1000000000000.0 is not a finite"),
         ("train_tokens=many", "train_tokens: 'many' is not a finite number"),
         ("train_loss=nan", "train_loss: nan is not a finite number greater than 0"),
         ("cluster.storage.write_gb_per_s_per_chip=0", "write_gb_per_s_per_chip: 0 is not"),

@@ -274,6 +274,15 @@ def test_a_shortage_is_that_of_a_poisson_number(mean: float, spares: int) -> Non
     assert missing == pytest.approx(expected, rel=1e-6, abs=1e-8)
 
 
+def test_large_numbers_of_hosts_go_on_where_small_ones_end() -> None:
+    for mean in (0.999e4, 1.001e4):
+        assert spares_needed(mean) == pytest.approx(mean + 3.09 * math.sqrt(mean), rel=1e-3)
+        beyond, missing = shortage(mean, 10_000)
+        assert beyond == pytest.approx(0.5, abs=0.05)
+        assert missing == pytest.approx(0.4 * math.sqrt(mean), rel=0.15)
+    assert math.isfinite(spares_needed(1e18))
+
+
 def test_few_spares_leave_the_job_waiting() -> None:
     few = left(dataclasses.replace(H100, spare_hosts=30))
     assert few.spare_hosts_needed == pytest.approx(56, abs=2)

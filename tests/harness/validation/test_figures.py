@@ -4,6 +4,7 @@ from dataclasses import replace
 
 import pytest
 
+from harness.extrapolate.calibration import NONE
 from harness.validation.figure_prediction import FigurePrediction
 from harness.validation.figures import predict_figure
 from harness.validation.rows import Dropped, PublishedFigure, read_run
@@ -17,13 +18,13 @@ def figure(**cells: str) -> PublishedFigure:
 
 
 def predicted(**cells: str) -> FigurePrediction:
-    found = predict_figure(figure(**cells))
+    found = predict_figure(figure(**cells), NONE)
     assert isinstance(found, FigurePrediction), found
     return found
 
 
 def reason(**cells: str) -> str:
-    found = predict_figure(figure(**cells))
+    found = predict_figure(figure(**cells), NONE)
     assert isinstance(found, Dropped)
     return found.reason
 
@@ -84,7 +85,7 @@ def test_a_figure_without_a_predictor_says_why(cells: dict[str, str], why: str) 
 
 def test_a_bad_cell_costs_its_figure() -> None:
     bad = figure(metric_name="goodput_pct")
-    found = predict_figure(replace(bad, row=bad.row | {"chips": "many"}))
+    found = predict_figure(replace(bad, row=bad.row | {"chips": "many"}), NONE)
     assert isinstance(found, Dropped)
     assert "a number cannot be read" in found.reason
 
