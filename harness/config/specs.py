@@ -362,13 +362,13 @@ def parallel_spec(data: Mapping[str, object], key: str = "parallel") -> Parallel
     if expert_load is not None and expert_load < 1:
         raise ConfigError(
             f"{key}.expert_load: {plain(expert_load)} is less than 1, but the busiest expert has "
-            f"at least the mean. Set {key}.expert_load=1 or more, or null."
+            f"at least the mean. Set {key}.expert_load=1."
         )
     if data.get("offload"):
         raise ConfigError(
             f"{key}.offload: {data['offload']!r} is not modelled: weights, gradients, optimizer "
-            f"states and activations stay in the memory of the chip. Set {key}.offload=null. "
-            f"{key}.zero_stage and {key}.recompute need less memory."
+            "states and activations stay in the memory of the chip, of which a higher "
+            f"{key}.zero_stage or {key}.recompute needs less. Set {key}.offload=null."
         )
     reader.used.add("offload")
     exchange = data.get("context_exchange")

@@ -254,13 +254,17 @@ def fullest_bytes(counts: PlanCounts) -> Floats:
     return np.concatenate(chunks) if chunks else np.zeros(0)
 
 
-def evaluate(steps: StepModel, plans: PlanTable, memory_limit: float) -> Evaluated:
-    """The steps of all plans that fit the memory."""
+def evaluate(
+    steps: StepModel, plans: PlanTable, memory_limit: float, is_exchange_open: bool = False
+) -> Evaluated:
+    """The steps of all plans that fit the memory, each with its best exchange if that is open."""
     counts = PlanCounts.of(steps.model, plans, steps.one_chip)
     counts = counts.rows(np.flatnonzero(fullest_bytes(counts) <= memory_limit))
+    if not len(counts.plans):
+        return Evaluated(num_plans=len(plans), plans=counts.plans, seconds=np.zeros(0))
+    if is_exchange_open:
+        counts = with_fastest_context(steps, counts)
     fitting = counts.plans
-    if not len(fitting):
-        return Evaluated(num_plans=len(plans), plans=fitting, seconds=np.zeros(0))
     timed = TimedPlans.of(steps, counts)
     chunks = [step_times(timed.rows(rows)).seconds for rows in fitting.chunks()]
     return Evaluated(num_plans=len(plans), plans=fitting, seconds=np.concatenate(chunks))
@@ -271,9 +275,8 @@ def best_plan(
 ) -> Found | None:
     """The plan with most tokens per second whose memory fits, or None."""
     plans = legal_plans(steps.model, steps.cluster, parallel, num_chips)
-    if parallel.context_exchange is None:
-        plans = with_fastest_context(steps, plans)
-    found = evaluate(steps, plans, memory_limit) if len(plans) else None
+    is_open = parallel.context_exchange is None
+    found = evaluate(steps, plans, memory_limit, is_open) if len(plans) else None
     if found is None or not len(found.plans):
         return None
     plan = found.plans.plan(int(np.argmin(found.seconds_per_sequence)))

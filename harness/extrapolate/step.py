@@ -63,6 +63,11 @@ def longer_of(chip_s: float, host_s: float) -> float:
     return found
 
 
+def forward_passes(recompute: str) -> int:
+    """How often a layer's exchanges of the forward pass are made."""
+    return 2 if recompute == "full" else 1
+
+
 SHARPNESS = 8
 """Of `longer_of`; higher is nearer to the plain maximum; assumed."""
 SMALLEST_S = 1e-30
@@ -190,7 +195,7 @@ class StepModel:
         work = self.layer_work_time(shard, kind)
         forward, backward = work.forward_s, work.backward_s
         again = {"none": 0.0, "selective": work.attention_s, "full": forward}[recompute]
-        passes = 2 if recompute == "full" else 1
+        passes = forward_passes(recompute)
         constants = self.lookup.constants
         exposed, hidden = tensor_exchange(
             self.model,

@@ -163,7 +163,7 @@ def search_speed(model: str, num_chips: int, num_repetitions: int) -> SearchSpee
         plans = legal_plans(steps.model, steps.cluster, parallel, num_chips)
         enumerations.append(watch.read_s())
         watch = _Watch()
-        evaluate(steps, plans, limit)
+        evaluate(steps, plans, limit, is_exchange_open=True)
         evaluations.append(watch.read_s())
     num_plans = found.summary.num_enumerated
     search_s, search_cpu_s = _medians(searches)

@@ -16,6 +16,7 @@ from harness.extrapolate.exchange import Exchanged, context_exchange, heads_fit
 from harness.extrapolate.fastest_context import fastest_context, with_fastest_context
 from harness.extrapolate.legal_plans import legal_plans
 from harness.extrapolate.lookup import Lookup
+from harness.extrapolate.memory import PlanCounts
 from harness.extrapolate.plan_step import step_time
 from harness.extrapolate.search import check_fixed
 from harness.extrapolate.step import StepModel
@@ -93,7 +94,7 @@ def test_a_sequence_on_one_chip_is_not_exchanged(form: str) -> None:
 def test_the_fastest_exchange_is_as_fast_as_any_that_is_legal(model: str, context: int) -> None:
     steps = steps_of(model)
     shard = dataclasses.replace(steps.one_chip, tensor=4, context=context)
-    chosen = fastest_context(steps, shard, "none")
+    chosen = fastest_context(steps, shard, passes=1)
     kind = LayerKind.MOE if steps.model.experts else LayerKind.DENSE
     legal = [
         form
@@ -108,7 +109,8 @@ def test_the_search_gives_each_plan_its_fastest_exchange() -> None:
     steps = steps_of("llama3_8b")
     gathered = legal_plans(steps.model, CLUSTER, LONG, 128)
     assert not gathered.context_exchange.any()
-    chosen = with_fastest_context(steps, gathered)
+    counts = PlanCounts.of(steps.model, gathered, steps.one_chip)
+    chosen = with_fastest_context(steps, counts).plans
     assert not chosen.context_exchange[chosen.context == 1].any()
     rows = np.flatnonzero(chosen.context_exchange)[:: max(1, len(chosen) // 20)]
     assert len(rows)
