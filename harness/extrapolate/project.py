@@ -76,12 +76,11 @@ class _Context:
         return uncertainty(self.steps, plan, self.spreads, self.residual)
 
 
-def scale_point(context: _Context, found: Found, num_chips: int) -> ScalePoint:
-    """What the plan does on a cluster of that size."""
+def scale_point(context: _Context, found: Found, num_chips: int, drawn: Uncertainty) -> ScalePoint:
+    """What the plan does on a cluster of that size; `drawn` are draws of its step."""
     plan, step = found.plan, found.step
     sequences = plan.data * plan.microbatch_size * plan.num_microbatches
     tokens = sequences * context.steps.sequence_length
-    drawn = context.uncertainty(plan)
     # What the cluster's file adds grows with the rest of the step.
     added = 1 + sum(part.seconds for part in _added(context, found, num_chips)) / step.seconds
     low, _, high = drawn.quantiles(drawn.seconds * added)
@@ -207,7 +206,8 @@ def project(
     work = work_of(context.steps, found.plan)
     if strict:
         _refuse_unmeasured(work)
-    headline = scale_point(context, found, cluster.num_chips)
+    drawn = context.uncertainty(found.plan)
+    headline = scale_point(context, found, cluster.num_chips, drawn)
     sizes = cluster_sizes(cluster.num_chips)[:-1] if sizes is None else sizes
     scaling = [*_smaller(context, sizes), headline]
     total = sum(seconds for _, seconds, _ in work)
@@ -239,7 +239,7 @@ def project(
         hfu=_utilization(context, found.plan, tokens_per_s, hardware=True),
         interval_confidence=CONFIDENCE,
         interval_basis=_interval_basis(context, cluster.num_chips),
-        causes=context.uncertainty(found.plan).causes,
+        causes=drawn.causes,
         assumptions=(*assumptions(context, headline, chip), *_simulated(context.steps, found.step)),
         num_plans_considered=found.summary.num_enumerated,
         search=found.summary,
@@ -255,7 +255,8 @@ def _smaller(context: _Context, sizes: Sequence[int]) -> list[ScalePoint]:
     for size in sizes:
         found = best_plan(context.steps, parallel, size, context.memory_limit)
         if found is not None:
-            points.append(scale_point(context, found, size))
+            drawn = context.uncertainty(found.plan)
+            points.append(scale_point(context, found, size, drawn))
     return points
 
 
