@@ -238,6 +238,8 @@ def price_of(reader: Reader) -> Price | None:
     rent = table.optional_real("per_chip_hour", above=0, example=2.5)
     bought = table.optional_real("purchase_per_chip", above=0, example=50000)
     lifetime, electricity = math.inf, 0.0
+    # Rent has them in it; a file may keep them for when the machine is bought.
+    table.used |= {"lifetime_years", "electricity_per_kwh"}
     if bought is not None:
         lifetime = table.real("lifetime_years", above=0, most=1000, example=4) * HOURS_PER_YEAR
         electricity = table.real("electricity_per_kwh", most=1e6)

@@ -244,7 +244,10 @@ class Reader:
             raise self._error(name, value, allowed, f"Set {self.at(name)}={_plain(most)}.")
         number = float(value)  # type: ignore[arg-type]
         if number <= above if above is not None else number < least:
-            raise self._error(name, value, allowed, f"Set {self.at(name)}={offered}.")
+            # A sign too many is a likelier mistake than another number.
+            is_mirrored = -number > above if above is not None else -number >= least
+            near = _plain(-number) if number < 0 and is_mirrored and -number <= most else offered
+            raise self._error(name, value, allowed, f"Set {self.at(name)}={near}.")
         return number
 
     def optional_real(

@@ -367,7 +367,7 @@ def parallel_spec(data: Mapping[str, object], key: str = "parallel") -> Parallel
     if data.get("offload"):
         raise ConfigError(
             f"{key}.offload: {data['offload']!r} is not modelled: weights, gradients, optimizer "
-            f"states and activations stay in the memory of the chip. Set {key}.offload=null; "
+            f"states and activations stay in the memory of the chip. Set {key}.offload=null. "
             f"{key}.zero_stage and {key}.recompute need less memory."
         )
     reader.used.add("offload")

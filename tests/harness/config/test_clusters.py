@@ -123,6 +123,14 @@ def test_a_rate_of_a_host_is_shared_by_its_chips() -> None:
     assert storage.write_bytes_per_s_per_chip == pytest.approx(0.1e9)
 
 
+def test_a_bought_cluster_can_be_rented_by_one_more_key() -> None:
+    data = changed("price", per_chip_hour=2.5)
+    data["price"]["purchase_per_chip"] = None
+    price = cluster_spec(data).price
+    assert price is not None
+    assert price.per_hour(1000, 1e6) == 2500
+
+
 def test_the_islands_of_the_mixed_cluster_are_their_own_files() -> None:
     cluster = load_cluster("mixed_100k")
     assert [island.chip for island in cluster.islands] == ["h100_sxm", "ascend_910c", "mi300x"]
