@@ -46,8 +46,6 @@ from harness.workload.step import WorkItem, chip_load
 
 CONFIDENCE = 0.8
 """From P10 to P90."""
-CHIP_OF_THE_RUN = "this"
-"""What a cluster writes for its chip when it is made of whatever was measured."""
 SMALLEST_CLUSTER = 8
 MOST_SIMULATED_PIECES = 200_000
 """Pipelines of more are not run piece by piece; so many take half a second."""
@@ -76,11 +74,12 @@ class _Context:
         return uncertainty(self.steps, plan, self.spreads, self.residual)
 
 
-def scale_point(context: _Context, found: Found, num_chips: int, drawn: Uncertainty) -> ScalePoint:
-    """What the plan does on a cluster of that size; `drawn` are draws of its step."""
+def scale_point(context: _Context, found: Found, num_chips: int) -> ScalePoint:
+    """What the plan does on a cluster of that size."""
     plan, step = found.plan, found.step
     sequences = plan.data * plan.microbatch_size * plan.num_microbatches
     tokens = sequences * context.steps.sequence_length
+    drawn = context.uncertainty(plan)
     # What the cluster's file adds grows with the rest of the step.
     added = 1 + sum(part.seconds for part in _added(context, found, num_chips)) / step.seconds
     low, _, high = drawn.quantiles(drawn.seconds * added)
@@ -206,8 +205,7 @@ def project(
     work = work_of(context.steps, found.plan)
     if strict:
         _refuse_unmeasured(work)
-    drawn = context.uncertainty(found.plan)
-    headline = scale_point(context, found, cluster.num_chips, drawn)
+    headline = scale_point(context, found, cluster.num_chips)
     sizes = cluster_sizes(cluster.num_chips)[:-1] if sizes is None else sizes
     scaling = [*_smaller(context, sizes), headline]
     total = sum(seconds for _, seconds, _ in work)
@@ -239,7 +237,7 @@ def project(
         hfu=_utilization(context, found.plan, tokens_per_s, hardware=True),
         interval_confidence=CONFIDENCE,
         interval_basis=_interval_basis(context, cluster.num_chips),
-        causes=drawn.causes,
+        causes=context.uncertainty(found.plan).causes,
         assumptions=(*assumptions(context, headline, chip), *_simulated(context.steps, found.step)),
         num_plans_considered=found.summary.num_enumerated,
         search=found.summary,
@@ -255,8 +253,7 @@ def _smaller(context: _Context, sizes: Sequence[int]) -> list[ScalePoint]:
     for size in sizes:
         found = best_plan(context.steps, parallel, size, context.memory_limit)
         if found is not None:
-            drawn = context.uncertainty(found.plan)
-            points.append(scale_point(context, found, size, drawn))
+            points.append(scale_point(context, found, size))
     return points
 
 

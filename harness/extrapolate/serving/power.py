@@ -14,8 +14,6 @@ from harness.extrapolate.cluster import ClusterSpec
 from harness.extrapolate.serving.priors import POWER_SHARE_OF_HOST, POWER_USAGE_EFFECTIVENESS
 from harness.extrapolate.serving.spec import ServingSpec
 
-SECONDS_PER_HOUR = 3600.0
-
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SitePower:

@@ -7,7 +7,6 @@ from harness.device.chip import ChipSpec
 from harness.errors import ConfigError, PlanError
 from harness.extrapolate.calibration import NONE, Calibration
 from harness.extrapolate.cluster import ClusterSpec
-from harness.extrapolate.goodput import SECONDS_PER_HOUR
 from harness.extrapolate.lookup import CostFunction, Lookup
 from harness.extrapolate.serving.memory import cache_bytes_per_token
 from harness.extrapolate.serving.pools import room_for
@@ -56,7 +55,7 @@ from harness.serving_projection import (
     ServingPool,
     ServingProjection,
 )
-from harness.units import MEGA, duration
+from harness.units import MEGA, SECONDS_PER_HOUR, duration
 from harness.workload.model import ModelSpec
 from harness.workload.step import LayerKind, WorkItem
 
