@@ -104,9 +104,11 @@ class ServingPoint:
     joules_per_token: Interval | None
     """Of the whole site per output token; None where the chip's power is n/a."""
     cost_per_million_tokens: Interval | None
-    """In the currency of the price; None where no price is given."""
+    """In `currency`; None where no price is given."""
     bound_by: str
     """What keeps it from more: the limit on the tokens' time, the cache ..."""
+    currency: str = ""
+    """Of the cluster's price; empty where the configuration gives the price."""
 
     @property
     def tokens_per_joule(self) -> float | None:

@@ -9,10 +9,10 @@ KILO = 1e3
 MEGA = 1e6
 GIGA = 1e9
 TERA = 1e12
-PETA = 1e15
 KIBI = 2**10
 MEBI = 2**20
 GIBI = 2**30
+SECONDS_PER_HOUR = 3600.0
 
 _SI = ((1e18, "E"), (1e15, "P"), (1e12, "T"), (1e9, "G"), (1e6, "M"), (1e3, "k"), (1.0, ""))
 _SMALL = ((1e-3, "m"), (1e-6, "u"), (1e-9, "n"), (1e-12, "p"))

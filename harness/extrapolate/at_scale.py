@@ -28,12 +28,11 @@ from harness.projection import (
     TrainingRun,
     product,
 )
-from harness.units import span, with_prefix
+from harness.units import SECONDS_PER_HOUR, span, with_prefix
 from harness.workload.model import ModelSpec
 
 JITTER = "jitter across chips"
 """The part of a step that holds the measured growth with the number of chips."""
-SECONDS_PER_HOUR = 3600.0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -21,10 +21,9 @@ from scipy.optimize import nnls
 from harness.errors import ConfigError
 from harness.extrapolate import collectives
 from harness.extrapolate.cluster import ClusterSpec, NetworkTier
+from harness.extrapolate.lookup import CONFIDENCE_SIGMAS
 from harness.extrapolate.placement import Span, placed
 
-CONFIDENCE_SIGMAS = 1.645
-"""Standard deviations of a two-sided 90 % interval of a normal distribution."""
 MAX_ROUNDS = 40
 LEAST_RATIO = 1e-3
 """Constants do not fall below this share of their start, so that every rate stays finite."""

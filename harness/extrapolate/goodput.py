@@ -37,8 +37,8 @@ from dataclasses import dataclass
 from harness.extrapolate.cluster import ClusterSpec, Reliability, Storage
 from harness.extrapolate.spares import hosts_of
 from harness.projection import Goodput
+from harness.units import SECONDS_PER_HOUR
 
-SECONDS_PER_HOUR = 3600.0
 LARGEST_EXPONENT = 700.0
 """Of e in double precision; more failures than that per interval leave nothing."""
 

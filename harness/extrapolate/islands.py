@@ -145,6 +145,8 @@ def _island(
             virtual_stages=plan.virtual_stages,
             microbatch_size=plan.microbatch_size,
             zero_stage=plan.zero_stage,
+            shard_group=plan.shard_group,
+            context_exchange=plan.context_exchange,
             recompute=plan.recompute,
         )
     try:

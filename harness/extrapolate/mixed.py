@@ -128,7 +128,8 @@ def _point(question: Question, cluster: ClusterSpec, parts: Sequence[Part]) -> S
     )
     draws = []
     for part in parts:
-        lookup = Lookup(part.chip, question.cost)
+        constants = question.calibration.constants(part.chip.name, question.parallel.software)
+        lookup = Lookup(part.chip, question.cost, constants=constants)
         power = power_of_chip(part.chip, part.cluster, lookup)
         if power is not None:
             steps = StepModel.of(question.model, part.cluster, lookup, question.parallel)

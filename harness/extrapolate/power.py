@@ -20,10 +20,9 @@ from harness.extrapolate.step_power import (
     step_work,
 )
 from harness.projection import EnergyUse, Goodput, Interval, PlanChoice, product
-from harness.units import MEGA
+from harness.units import MEGA, SECONDS_PER_HOUR
 
 JOULES_PER_KWH = 3.6e6
-SECONDS_PER_HOUR = 3600.0
 POWER_MORE = 1.2
 """Measured over predicted power where it is more: 8 H100 in training (arXiv 2506.14551)."""
 POWER_LESS = 1.07

@@ -46,8 +46,6 @@ from harness.workload.step import WorkItem, chip_load
 
 CONFIDENCE = 0.8
 """From P10 to P90."""
-CHIP_OF_THE_RUN = "this"
-"""What a cluster writes for its chip when it is made of whatever was measured."""
 SMALLEST_CLUSTER = 8
 MOST_SIMULATED_PIECES = 200_000
 """Pipelines of more are not run piece by piece; so many take half a second."""

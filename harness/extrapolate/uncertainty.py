@@ -176,6 +176,8 @@ def _shares(draws: Floats, outputs: Floats) -> Sequence[float]:
     centred = outputs - outputs.mean()
     if not centred.any():
         return [0.0] * draws.shape[1]
-    slopes, *_ = np.linalg.lstsq(draws - draws.mean(axis=0), centred, rcond=None)
+    inputs = draws - draws.mean(axis=0)
+    # There are many times more draws than inputs, and the inputs are nearly independent.
+    slopes = np.linalg.solve(inputs.T @ inputs, inputs.T @ centred)
     parts = (slopes * draws.std(axis=0)) ** 2 / centred.var()
     return [float(part) for part in parts]

@@ -51,13 +51,16 @@ def render(*, projection: ServingProjection, chip: ChipSpec | None = None) -> st
     shown = [(name, title) for (name, title), body in zip(links, sections, strict=True) if body]
     best = projection.best
     joules, cost = best.tokens_per_joule, best.cost_per_million_tokens
+    price = NOT_AVAILABLE
+    if cost is not None:
+        price = f"{best.currency} {significant(cost.value)}".lstrip()
     figures = [
         (with_prefix(best.tokens_per_s.value, "tokens/s"), f"out, {projection.num_chips:,} chips"),
         (with_prefix(best.tokens_per_s_per_chip.value, "tokens/s"), "out per chip"),
         (duration(best.ttft_s.value), "to the first token"),
         (duration(best.tpot_s.value), "per output token"),
         (NOT_AVAILABLE if joules is None else significant(joules), "output tokens per joule"),
-        (NOT_AVAILABLE if cost is None else significant(cost.value), "cost of a million tokens"),
+        (price, "per million tokens"),
     ]
     return frame(
         f"serving {projection.model} on {projection.cluster}",

@@ -29,12 +29,18 @@ def rate_text(interval: Interval) -> str:
     return f"{value} ({low} to {high})"
 
 
-def number_text(interval: Interval | None) -> str:
+def number_text(interval: Interval) -> str:
     """A number with its P10 and P90: `21.3 (15.1 to 26.9)`."""
-    if interval is None:
-        return NOT_AVAILABLE
     value, low, high = (significant(one) for one in (interval.value, interval.low, interval.high))
     return f"{value} ({low} to {high})"
+
+
+def cost_text(point: ServingPoint) -> str:
+    """What a million tokens cost with its P10 and P90: `USD 21.3 (15.1 to 26.9)`."""
+    found = point.cost_per_million_tokens
+    if found is None:
+        return f"{NOT_AVAILABLE}: no price is known"
+    return f"{point.currency} {number_text(found)}".lstrip()
 
 
 def time_text(interval: Interval) -> str:
@@ -77,7 +83,7 @@ def point_facts(point: ServingPoint) -> tuple[tuple[str, str], ...]:
         ("time to the first token", time_text(point.ttft_s)),
         ("time per output token", time_text(point.tpot_s)),
         ("energy per output token", energy_text(point)),
-        ("cost per million tokens", number_text(point.cost_per_million_tokens)),
+        ("cost per million tokens", cost_text(point)),
         ("what binds", point.bound_by),
     )
 

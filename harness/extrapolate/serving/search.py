@@ -35,8 +35,6 @@ class Choice:
 
     served: Served
     index: int
-    num_choices: int = 0
-    """Loads that the cache allows."""
 
     @property
     def rate(self) -> float:
@@ -123,7 +121,7 @@ def candidates(passes: PassModel, memory_bytes: float) -> Candidates:
 def _best_load(served: Served, is_allowed: Floats) -> Choice | None:
     rates = np.where(is_allowed, served.requests_per_s[0], 0.0)
     index = int(np.argmax(rates))
-    return Choice(served, index, len(rates)) if rates[index] > 0 else None
+    return Choice(served, index) if rates[index] > 0 else None
 
 
 def _choices(pool: Iterable[Served], passes: PassModel, *, is_final: bool) -> list[Choice]:

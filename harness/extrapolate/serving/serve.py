@@ -7,17 +7,14 @@ from harness.device.chip import ChipSpec
 from harness.errors import ConfigError, PlanError
 from harness.extrapolate.calibration import NONE, Calibration
 from harness.extrapolate.cluster import ClusterSpec
-from harness.extrapolate.goodput import SECONDS_PER_HOUR
 from harness.extrapolate.lookup import CostFunction, Lookup
 from harness.extrapolate.serving.memory import cache_bytes_per_token
 from harness.extrapolate.serving.pools import room_for
-from harness.extrapolate.serving.power import price_per_chip_s, site_power_w_per_chip
+from harness.extrapolate.serving.power import chip_price, site_power
 from harness.extrapolate.serving.priors import (
     EXPERT_LOAD,
     HOST_S_PER_PASS,
     MODEL_ERROR,
-    POWER_SHARE_OF_HOST,
-    POWER_USAGE_EFFECTIVENESS,
     ROUTER_IMBALANCE,
 )
 from harness.extrapolate.serving.search import (
@@ -58,7 +55,7 @@ from harness.serving_projection import (
     ServingPool,
     ServingProjection,
 )
-from harness.units import duration
+from harness.units import MEGA, SECONDS_PER_HOUR, duration
 from harness.workload.model import ModelSpec
 from harness.workload.step import LayerKind, WorkItem
 
@@ -216,15 +213,16 @@ def _point(context: _Context, found: Found) -> ServingPoint:
     kept = (1 - ROUTER_IMBALANCE.value) * up
     rate = found.requests_per_s * kept
     replica = per_chip * used / found.num_decode
-    site = site_power_w_per_chip(context.chip, cluster)
-    price = price_per_chip_s(context.chip, cluster, spec)
+    site = site_power(context.chip, cluster)
+    price = chip_price(cluster, spec, site)
     tokens = rate * spec.output_tokens
     joules = cost = None
     if site is not None:
-        value = site * used / tokens
-        joules = interval(value, value * draws.power / ratio / draws.left_by_routers * (kept / up))
+        value = site.w_per_chip * used / tokens
+        power = draws.power(site.host_share)
+        joules = interval(value, value * power / ratio / draws.left_by_routers * (kept / up))
     if price is not None:
-        value = 1e6 * price * used / tokens
+        value = MEGA * price.per_hour / SECONDS_PER_HOUR * used / tokens
         cost = interval(value, value / ratio / draws.left_by_routers * (kept / up))
     return ServingPoint(
         mode=found.mode,
@@ -239,6 +237,7 @@ def _point(context: _Context, found: Found) -> ServingPoint:
         input_tokens_per_s=rate * spec.input_tokens,
         joules_per_token=joules,
         cost_per_million_tokens=cost,
+        currency="" if price is None else price.currency,
         bound_by=_bound_by(passes, found),
     )
 
@@ -435,12 +434,14 @@ def _assumptions(context: _Context, found: Found) -> tuple[str, ...]:
         f"Routers lose {ROUTER_IMBALANCE.value:.0%} to uneven requests; a failed replica is back "
         f"after {duration(cluster.reliability.restart_s)}."
     )
-    if context.chip.power_w is not None:
+    site = site_power(context.chip, cluster)
+    if site is not None:
         sentences.append(
-            f"A chip draws its {context.chip.power_w:g} W all the time, its host and network "
-            f"{POWER_SHARE_OF_HOST.value:.0%} more, the site {POWER_USAGE_EFFECTIVENESS.value:g} "
-            "times all of it."
+            f"A chip draws its {site.chip_w:g} W all the time, its host and network "
+            f"{site.host_share:.0%} more, the site {site.usage_effectiveness:g} times all of it."
         )
-    if spec.price_per_chip_hour is not None:
-        sentences.append(f"A chip costs {spec.price_per_chip_hour:g} per hour.")
+    price = chip_price(cluster, spec, site)
+    if price is not None:
+        unit = f" {price.currency}" if price.currency else ""
+        sentences.append(f"A chip costs {price.per_hour:.3g}{unit} per hour.")
     return tuple(sentences)

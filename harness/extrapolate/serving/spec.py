@@ -70,6 +70,7 @@ class ServingSpec:
     """Two halves of a batch take turns in computing and exchanging, where that is faster."""
     speculation: Speculation = Speculation()
     price_per_chip_hour: float | None = None
+    """None for the price of the cluster."""
     source: str = ""
 
     @property

@@ -90,12 +90,11 @@ class Draws:
             0.9, ROUTER_IMBALANCE.value * _ratio(self.normal[:, 7], ROUTER_IMBALANCE)
         )
 
-    @property
-    def power(self) -> Floats:
-        """[draw] watts over their nominal value."""
-        share = POWER_SHARE_OF_HOST.value * _ratio(self.normal[:, 8], POWER_SHARE_OF_HOST)
+    def power(self, host_share: float) -> Floats:
+        """[draw] watts over their nominal value, where hosts draw that share of a chip's."""
+        share = host_share * _ratio(self.normal[:, 8], POWER_SHARE_OF_HOST)
         spent = _ratio(self.normal[:, 9], POWER_USAGE_EFFECTIVENESS)
-        return (1 + share) / (1 + POWER_SHARE_OF_HOST.value) * spent
+        return (1 + share) / (1 + host_share) * spent
 
 
 def deviations(passes: PassModel, served: Served, index: int) -> Floats:

@@ -13,6 +13,7 @@ from harness.errors import ConfigError, PlanError
 from harness.extrapolate.lookup import Lookup
 from harness.extrapolate.serving.plans import replica_plans
 from harness.extrapolate.serving.pools import decoded, mixed
+from harness.extrapolate.serving.power import site_power
 from harness.extrapolate.serving.serve import availability, serve, settled
 from harness.extrapolate.serving.spec import ServingSpec, Speculation
 from harness.extrapolate.serving.times import PassModel
@@ -103,15 +104,46 @@ def test_pools_of_a_disaggregated_cluster_are_in_balance(deepseek: ServingProjec
     assert reads == pytest.approx(writes, rel=0.01)
 
 
-def test_energy_and_cost_follow_from_the_rate(deepseek: ServingProjection) -> None:
-    best = deepseek.best
+def watts_and_price(projection: ServingProjection) -> tuple[float, float]:
+    """Of a chip in use: watts at the site's meter, and the price of an hour."""
+    best = projection.best
     used = sum(pool.num_replicas * pool.plan.num_chips for pool in best.pools)
     assert best.joules_per_token is not None
     assert best.cost_per_million_tokens is not None
-    watts = best.joules_per_token.value * best.tokens_per_s.value / used
-    assert watts == pytest.approx(700 * 1.22 * 1.25, rel=1e-6)
     per_hour = best.cost_per_million_tokens.value * 3600 * best.tokens_per_s.value / 1e6 / used
-    assert per_hour == pytest.approx(2.0)
+    return best.joules_per_token.value * best.tokens_per_s.value / used, per_hour
+
+
+def test_energy_and_cost_are_those_of_the_clusters_file(deepseek: ServingProjection) -> None:
+    # h100_100k: hosts of 2,300 W with 8 chips, 25 W of cards and 135 W of network per chip.
+    watts = (700 + 2300 / 8 + 25 + 135) * 1.08
+    bought = 50_000 / (4 * 8766)
+    assert watts_and_price(deepseek) == pytest.approx((watts, bought + watts / 1000 * 0.08))
+    assert deepseek.best.currency == "USD"
+
+
+def test_without_a_clusters_power_hosts_and_site_are_those_of_the_priors() -> None:
+    cluster = load_cluster("h100_100k")
+    chip = load_chip(cluster.chip)
+    site = site_power(chip, replace(cluster, power=None))
+    assert site is not None
+    assert site.w_per_chip == pytest.approx(700 * 1.22 * 1.25)
+    assert site_power(replace(chip, power_w=None), replace(cluster, power=None)) is None
+
+
+def test_a_price_that_is_asked_for_is_taken_before_the_clusters() -> None:
+    asked = served(price_per_chip_hour=2.0)
+    assert watts_and_price(asked)[1] == pytest.approx(2.0)
+    assert asked.best.currency == ""
+
+
+def test_a_power_limit_of_the_cluster_is_the_most_a_chip_draws() -> None:
+    cluster = load_cluster("h100_100k")
+    assert cluster.power is not None
+    limited = replace(cluster, power=replace(cluster.power, chip_limit_w=500.0))
+    site = site_power(load_chip(cluster.chip), limited)
+    assert site is not None
+    assert site.chip_w == 500
 
 
 def test_the_variance_is_shared_out_among_the_constants(deepseek: ServingProjection) -> None:
