@@ -1,7 +1,11 @@
 """What a projection's interval is made of, in the terminal and as a chart."""
 
 import dataclasses
+from pathlib import Path
 
+import pytest
+
+from harness.cli.main import main
 from harness.projection import Cause, Projection
 from harness.report import causes_plot, html
 from harness.report.rows import CAUSES_TITLE
@@ -68,3 +72,26 @@ def test_the_widest_cause_is_at_the_top_and_few_are_drawn() -> None:
 def test_the_report_has_the_chart_where_there_are_causes() -> None:
     assert "plot-causes" in html.render(projection=explained())
     assert "plot-causes" not in html.render(projection=sample_projection())
+
+
+SMALL = (
+    *("model=llama3_8b", "cluster=h100_16k", "cluster.num_chips=64", "parallel.tensor=1"),
+    *(
+        "parallel.pipeline=1",
+        "parallel.global_batch_tokens=1048576",
+        "parallel.sequence_length=8192",
+    ),
+    "tracking.enabled=false",
+)
+
+
+@pytest.mark.parametrize("is_explained", [True, False])
+def test_project_explains_its_interval_where_it_is_asked_to(
+    is_explained: bool, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    report = tmp_path / "report.html"
+    asked = [f"results_dir={tmp_path}", f"html={report}", f"explain={str(is_explained).lower()}"]
+    assert main(["project", *SMALL, *asked]) == 0
+    assert (CAUSES_TITLE in capsys.readouterr().out) == is_explained
+    # The report has it in any case.
+    assert "plot-causes" in report.read_text(encoding="utf-8")
