@@ -72,9 +72,16 @@ gpu-check:
 kernel-resources: $(STAMP)
 	@$(BIN)/python -m kernels.resources results/kernel-resources.csv $(ARGS)
 
-# What is generated from the op files and the results that are kept.
+# What is generated from the op files, the results that are kept, the published runs and the
+# calibration; after `chipscale validate calibrate=configs/calibration` this is what brings the
+# stated errors and docs/validation.md up to date.
 docs: $(STAMP)
 	@$(BIN)/python -m harness.report.ops_page docs/ops.md
+	@mkdir -p build
+	@$(BIN)/chipscale validate format=csv > build/reached.csv
+	@mv build/reached.csv configs/validation/reached.csv
+	@$(BIN)/chipscale validate format=page > build/validation.md
+	@mv build/validation.md docs/validation.md
 
 clean:
 	rm -rf $(VENV) build *.egg-info .mypy_cache .ruff_cache .pytest_cache .hypothesis

@@ -143,6 +143,9 @@ class ValidationFormat(StrEnum):
     TABLE = "table"
     MARKDOWN = "markdown"
     JSON = "json"
+    CSV = "csv"
+    PAGE = "page"
+    """All that `docs/validation.md` says."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -151,6 +154,8 @@ class ValidateRequest:
 
     data_file: Path
     format: ValidationFormat
+    html_file: Path | None
+    """Where charts are written; None draws none."""
     calibration_folder: Path | None
     """Where a new calibration is written; None uses the one that is part of chipscale."""
 
@@ -166,6 +171,7 @@ def validate_request(config: DictConfig) -> ValidateRequest:
     return ValidateRequest(
         data_file=Path(file) if file else PUBLISHED_RUNS,
         format=ValidationFormat(_one_of(data["format"], list(ValidationFormat), "format")),
+        html_file=Path(data["html"]) if data["html"] else None,
         calibration_folder=Path(data["calibrate"]) if data["calibrate"] else None,
     )
 

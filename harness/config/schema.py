@@ -148,6 +148,7 @@ class ValidateSchema:
 
     data: str | None = None
     format: str = MISSING
+    html: str | None = None
     calibrate: str | None = None
 
 

@@ -22,6 +22,21 @@ class Residual:
     high: float
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LeftOutError:
+    """How far off runs are that took no part in the calibration, as shares of the published step.
+
+    All of one source, model and chip are left out at once.
+    """
+
+    num_runs: int
+    median: float
+    """Of the absolute errors."""
+    mean: float
+    """Of the absolute errors."""
+    bias: float
+
+
 UNCALIBRATED = Residual(low=0.80, high=1.55)
 """Of software that no run calibrated; the runs of sources left out in turn, see
 `docs/validation.md`."""
@@ -72,6 +87,8 @@ def _kind(has_experts: bool) -> str:
 
 ALL_SOFTWARE = "all"
 """In place of a generation: every one together."""
+ALL_KINDS = "dense and experts"
+"""In place of a kind of model: both together."""
 
 
 NONE = Calibration(values={}, residuals={})

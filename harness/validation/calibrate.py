@@ -26,7 +26,14 @@ import numpy as np
 import numpy.typing as npt
 from scipy.optimize import least_squares
 
-from harness.extrapolate.calibration import ALL_SOFTWARE, Calibrated, Calibration, Residual
+from harness.extrapolate.calibration import (
+    ALL_KINDS,
+    ALL_SOFTWARE,
+    Calibrated,
+    Calibration,
+    LeftOutError,
+    Residual,
+)
 from harness.extrapolate.constants import NAMES, PRIOR, SPREADS, subject
 from harness.extrapolate.lookup import CONFIDENCE_SIGMAS
 from harness.validation.rows import PublishedRun
@@ -60,6 +67,8 @@ class Fit:
     runs_of_residual: dict[tuple[str, str], int]
     left_out: tuple[float, ...]
     """ln(published / predicted) of each run, runs like it left out."""
+    left_out_errors: dict[tuple[str, str], LeftOutError]
+    """The same by software and kind of model, and of all together."""
 
 
 def _keys(runs: Sequence[PublishedRun]) -> list[tuple[str, str]]:
@@ -182,6 +191,7 @@ def calibrate(
         },
         runs_of_residual=runs_of_residual,
         left_out=tuple(float(error) for error in left_out),
+        left_out_errors=_left_out_errors(runs, left_out),
     )
 
 
@@ -228,6 +238,27 @@ def _residuals(
         found[software, kind] = _around_one(float(low), float(high))
         counts[software, kind] = len(which)
     return found, counts
+
+
+def _left_out_errors(
+    runs: Sequence[PublishedRun], logs: Array
+) -> dict[tuple[str, str], LeftOutError]:
+    """Errors of the step time by software and kind, of each kind, and of all."""
+    groups: dict[tuple[str, str], list[float]] = {}
+    for run, log in zip(runs, logs, strict=True):
+        error = math.expm1(-log)
+        for software in (run.software, ALL_SOFTWARE):
+            groups.setdefault((software, kind_of(run)), []).append(error)
+        groups.setdefault((ALL_SOFTWARE, ALL_KINDS), []).append(error)
+    return {
+        key: LeftOutError(
+            num_runs=len(errors),
+            median=float(np.median(np.abs(errors))),
+            mean=float(np.mean(np.abs(errors))),
+            bias=float(np.mean(errors)),
+        )
+        for key, errors in groups.items()
+    }
 
 
 def _around_one(low: float, high: float) -> Residual:

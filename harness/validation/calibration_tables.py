@@ -7,6 +7,8 @@ from pathlib import Path
 from harness.config.calibration import (
     CONSTANT_COLUMNS,
     CONSTANTS_FILE,
+    LEFT_OUT_COLUMNS,
+    LEFT_OUT_FILE,
     RESIDUAL_COLUMNS,
     RESIDUALS_FILE,
 )
@@ -18,7 +20,7 @@ DIGITS = 4
 
 
 def write_calibration(folder: Path, fit: Fit) -> None:
-    """Write the constants with their priors, and the residuals."""
+    """Write the constants with their priors, the residuals, and the errors of runs left out."""
     found = fit.calibration
     _write(
         folder / CONSTANTS_FILE,
@@ -35,6 +37,14 @@ def write_calibration(folder: Path, fit: Fit) -> None:
         (
             (software, kind, one.low, one.high, fit.runs_of_residual[software, kind])
             for (software, kind), one in sorted(found.residuals.items())
+        ),
+    )
+    _write(
+        folder / LEFT_OUT_FILE,
+        LEFT_OUT_COLUMNS,
+        (
+            (software, kind, one.median, one.mean, one.bias, one.num_runs)
+            for (software, kind), one in sorted(fit.left_out_errors.items())
         ),
     )
 

@@ -1,5 +1,6 @@
 """The outcome of a validation as a Markdown table, a terminal table and one JSON object."""
 
+from collections import Counter
 from collections.abc import Collection, Iterable, Sequence
 from statistics import mean, median
 from typing import Any
@@ -12,6 +13,7 @@ from harness.units import significant
 from harness.validation.figure_prediction import FigurePrediction
 from harness.validation.outcome import Outcome, Predicted
 from harness.validation.predict import Prediction
+from harness.validation.rows import Dropped
 from harness.validation.summary import FamilyError, by_family
 
 YARDSTICKS = {
@@ -47,7 +49,7 @@ def markdown(predictions: Sequence[Prediction], held_out: Collection[str] = ()) 
 def figures_markdown(figures: Sequence[FigurePrediction]) -> str:
     """The errors of other figures than steps as a Markdown table."""
     lines = ["| source | rows | MAPE | bias | worst | in P10-P90 |", "|---|---|---|---|---|---|"]
-    for name, group in _by_source(figures).items():
+    for name, group in by_source(figures).items():
         errors = [one.metric_error for one in group]
         inside = mean(float(one.is_inside_deciles) for one in group)
         lines.append(
@@ -57,11 +59,18 @@ def figures_markdown(figures: Sequence[FigurePrediction]) -> str:
     return "\n".join(lines)
 
 
-def _by_source(predicted: Iterable[Predicted]) -> dict[str, list[Predicted]]:
+def by_source(predicted: Iterable[Predicted]) -> dict[str, list[Predicted]]:
+    """The predictions of each source, sources in alphabetical order."""
     groups: dict[str, list[Predicted]] = {}
     for one in predicted:
         groups.setdefault(one.family, []).append(one)
     return dict(sorted(groups.items()))
+
+
+def reasons(dropped: Iterable[Dropped]) -> list[tuple[str, int]]:
+    """Why rows are not predicted, with their number, the most frequent first."""
+    counts = Counter(row.reason for row in dropped)
+    return sorted(counts.items(), key=lambda item: (-item[1], item[0]))
 
 
 def as_data(outcome: Outcome) -> dict[str, Any]:
@@ -77,7 +86,7 @@ def as_data(outcome: Outcome) -> dict[str, Any]:
         **_errors(predicted),
         "by_source": {
             name: {"used": len(group), **_errors(group)}
-            for name, group in _by_source(predicted).items()
+            for name, group in by_source(predicted).items()
         },
         "predictions": [_prediction(one) for one in predicted],
     }
@@ -125,13 +134,7 @@ def view(outcome: Outcome) -> RenderableType:
             *("n/a" if share is None else f"{significant(100 * share)} %" for share in shares),
             "n/a" if inside is None else f"{inside:.0%}",
         )
-    reasons: dict[str, int] = {}
-    for row in outcome.dropped:
-        reasons[row.reason] = reasons.get(row.reason, 0) + 1
-    lines = [
-        Text(f"{count} rows: {reason}")
-        for reason, count in sorted(reasons.items(), key=lambda item: -item[1])
-    ]
+    lines = [Text(f"{count} rows: {reason}") for reason, count in reasons(outcome.dropped)]
     parts: list[RenderableType] = [errors]
     if lines:
         parts += [Text(""), Text("Not predicted:", style="bold"), *lines]

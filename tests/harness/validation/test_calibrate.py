@@ -3,14 +3,24 @@
 import math
 from collections.abc import Sequence
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pytest
 
+from harness.config.calibration import (
+    CONSTANTS_FILE,
+    LEFT_OUT_FILE,
+    RESIDUALS_FILE,
+    read_constants,
+    read_left_out,
+    read_residuals,
+)
 from harness.config.specs import load_chip, load_model
-from harness.extrapolate.calibration import NONE, Calibration
+from harness.extrapolate.calibration import ALL_KINDS, ALL_SOFTWARE, NONE, Calibration
 from harness.extrapolate.constants import PRIOR, Constants
 from harness.validation.calibrate import Fit, calibrate
+from harness.validation.calibration_tables import write_calibration
 from harness.validation.metrics import Scale
 from harness.validation.rows import PublishedRun
 from harness.workload.plan import ParallelSpec
@@ -104,6 +114,36 @@ def test_errors_of_runs_left_out_are_larger_than_of_those_that_were_fitted() -> 
         for one, seconds in zip(runs, predict(runs, fit.calibration), strict=True)
     ]
     assert np.std(fit.left_out) > np.std(fitted)
+
+
+def test_errors_of_runs_left_out_are_kept_by_software_and_of_all() -> None:
+    fit = calibrate([*published("a", noise=0.05), *published("b", noise=0.2)[:3]], predict)
+    found = fit.left_out_errors
+    assert {key: one.num_runs for key, one in found.items()} == {
+        ("a", "dense"): 8,
+        ("b", "dense"): 3,
+        (ALL_SOFTWARE, "dense"): 11,
+        (ALL_SOFTWARE, ALL_KINDS): 11,
+    }
+    errors = [abs(math.expm1(-log)) for log in fit.left_out]
+    assert found[ALL_SOFTWARE, ALL_KINDS].mean == pytest.approx(np.mean(errors))
+    assert found["a", "dense"].median == pytest.approx(np.median(errors[:8]))
+
+
+def test_a_calibration_that_was_written_is_read_again(tmp_path: Path) -> None:
+    fit = calibrate(published(noise=0.05), predict)
+    write_calibration(tmp_path, fit)
+    constants, residuals, left_out = (
+        (tmp_path / name).read_text(encoding="utf-8")
+        for name in (CONSTANTS_FILE, RESIDUALS_FILE, LEFT_OUT_FILE)
+    )
+    for key, one in read_constants(constants).items():
+        assert one.value == pytest.approx(fit.calibration.values[key].value, rel=1e-3)
+        assert one.spread == pytest.approx(fit.calibration.values[key].spread, rel=1e-3)
+    assert read_residuals(residuals).keys() == fit.calibration.residuals.keys()
+    for key, error in read_left_out(left_out).items():
+        assert error.mean == pytest.approx(fit.left_out_errors[key].mean, rel=1e-3)
+        assert error.num_runs == fit.left_out_errors[key].num_runs
 
 
 def test_few_runs_of_a_software_borrow_the_residual_of_all() -> None:
