@@ -259,9 +259,9 @@ def tune_request(config: DictConfig) -> TuneRequest:
 
 
 def _check_chip(cluster: ClusterSpec, config_dirs: Sequence[Path]) -> None:
-    """Refuse a cluster of a chip that has no file."""
+    """Refuse a cluster of a chip that has no file; islands name their own clusters."""
     chips = list_names(Group.CHIP, config_dirs)
-    if cluster.chip not in ("this", *chips):
+    if not cluster.is_mixed and cluster.chip not in ("this", *chips):
         raise unknown_name("cluster.chip", Group.CHIP, cluster.chip, chips)
 
 
@@ -308,7 +308,12 @@ def serve_request(config: DictConfig, config_dirs: Sequence[Path] = ()) -> Serve
         ConfigError: naming the key, its value and what is allowed.
     """
     data = _plain(config)
-    cluster = cluster_spec(data["cluster"])
+    cluster = cluster_spec(data["cluster"], extra=config_dirs)
+    if cluster.is_mixed:
+        raise ConfigError(
+            f"cluster: {cluster.name} has islands of several chips, and a replica is of one. Set "
+            f"cluster={cluster.islands[0].name}, or another of one chip: `chipscale list clusters`."
+        )
     _check_chip(cluster, config_dirs)
     return ServeRequest(
         model=model_spec(data["model"]),

@@ -10,10 +10,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from omegaconf import OmegaConf
 
-from harness.config.build import serve_request
+from harness.config.build import project_request, serve_request
 from harness.config.compose import compose
 from harness.config.specs import load_chip
-from harness.errors import ChipscaleError
+from harness.errors import ChipscaleError, ConfigError
 from harness.extrapolate.serving.serve import serve
 from harness.serving_projection import ServingProjection
 from kernels import registry
@@ -26,6 +26,18 @@ KEYS = (
 )
 KEY = re.compile(r"^(model|cluster|serving)\.[\w.\[\]]+: ")
 WAY_OUT = re.compile(r"Set ([a-z][\w.]*)=([^\s,]+?)(?:[.,](?= |$)| (?:or|to|and) )")
+
+
+def test_a_cluster_of_several_chips_is_answered_with_one_of_a_single_chip() -> None:
+    config = compose("serve", ["model=llama3_8b", "cluster=mixed_100k"])
+    with pytest.raises(ConfigError, match=r"cluster: mixed_100k has islands .* cluster=h100_100k"):
+        serve_request(config)
+
+
+def test_a_mixed_cluster_can_train_what_it_cannot_serve() -> None:
+    request = project_request(compose("project", ["model=llama3_8b", "cluster=mixed_100k"]))
+    assert [chip.name for chip in request.island_chips] == ["h100_sxm", "ascend_910c", "mi300x"]
+    assert request.chip is None
 
 
 @cache

@@ -1,5 +1,5 @@
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from harness.extrapolate.pipeline import (
@@ -45,6 +45,7 @@ def test_the_ends_of_llama_405b_have_a_layer_less() -> None:
     assert stage_layers(126, 1) == (126,)
 
 
+@settings(deadline=None)
 @given(st.integers(1, 130), st.integers(1, 130), st.integers(1, 16), st.integers(0, 130))
 def test_every_layer_is_on_one_stage(layers: int, p: int, v: int, dense: int) -> None:
     p, dense = min(p, layers), min(dense, layers)
