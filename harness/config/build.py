@@ -253,9 +253,9 @@ def tune_request(config: DictConfig) -> TuneRequest:
 
 
 def _check_chip(cluster: ClusterSpec, config_dirs: Sequence[Path]) -> None:
-    """Refuse a cluster of a chip that has no file."""
+    """Refuse a cluster of a chip that has no file; islands name their own clusters."""
     chips = list_names(Group.CHIP, config_dirs)
-    if cluster.chip not in ("this", *chips):
+    if not cluster.is_mixed and cluster.chip not in ("this", *chips):
         raise unknown_name("cluster.chip", Group.CHIP, cluster.chip, chips)
 
 
@@ -315,6 +315,15 @@ def serve_request(config: DictConfig, config_dirs: Sequence[Path] = ()) -> Serve
         html_file=Path(data["html"]) if data["html"] else None,
         tracking=_tracking(data["tracking"]),
     )
+
+
+def tracking_request(config: DictConfig) -> TrackingRequest:
+    """Whether and how long MLflow is waited for, of any composed configuration that has it.
+
+    Raises:
+        ConfigError: naming the key, its value and what is allowed.
+    """
+    return _tracking(_plain(config)["tracking"])
 
 
 def _tracking(data: Mapping[str, Any]) -> TrackingRequest:
