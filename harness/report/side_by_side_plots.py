@@ -61,7 +61,7 @@ def useful_figure(compared: SideBySide) -> go.Figure:
             col=1,
         )
     styled(plot, height=_height(counts), showlegend=False, bargap=0.35)
-    plot.update_layout(margin_t=36)
+    plot.update_layout(margin_t=56)
     plot.update_xaxes(exponentformat="SI", rangemode="tozero", nticks=6)
     plot.update_xaxes(title="useful tokens/s", row=len(models), col=1)
     plot.update_yaxes(autorange="reversed", showgrid=False)
@@ -163,7 +163,7 @@ def bill_figure(compared: SideBySide, model: str) -> go.Figure | None:
             col=1,
         )
     styled(plot, height=_height(counts), showlegend=False, bargap=0.35)
-    plot.update_layout(margin_t=36)
+    plot.update_layout(margin_t=56)
     plot.update_xaxes(rangemode="tozero", nticks=6)
     plot.update_yaxes(autorange="reversed", showgrid=False)
     return plot

@@ -20,7 +20,7 @@ JUDGED: tuple[tuple[int, Callable[[Outcome], float | None], bool], ...] = (
     (7, lambda one: one.cost_per_million_tokens, False),
 )
 """Columns that have a best, with their value and whether more is better; power alone has none."""
-AGAINST_HEADS = ("cluster", "of the best", "P10 to P90", "")
+AGAINST_HEADS = ("cluster", "of the best", "P10 to P90", "verdict")
 
 
 def bounds_text(interval: Interval) -> str:
@@ -68,7 +68,7 @@ def verdict(outcome: Outcome) -> str:
     if outcome.of_best.value == outcome.of_best.low == outcome.of_best.high:
         return "the best"
     told = "told apart" if outcome.is_told_apart else "not told apart"
-    return told if outcome.has_common_draws else f"{told}, as if independent"
+    return told if outcome.has_common_draws else f"{told}, if independent"
 
 
 def against_rows(pairs: Sequence[Pair]) -> tuple[tuple[str, ...], ...]:
@@ -105,10 +105,15 @@ def confidence_text(outcome: Outcome) -> str:
     chips = (
         f"no published run calibrates {' or '.join(outcome.uncalibrated)}"
         if outcome.uncalibrated
-        else "published runs calibrate its chip's rates"
+        else "published runs calibrate the rates of the chip"
     )
-    software = "" if outcome.is_software_calibrated else "; its software has literature's priors"
-    return f"compute {sources}; {chips}{software}"
+    software = (
+        "published runs calibrate its software"
+        if outcome.is_software_calibrated
+        else "constants of software are priors from the literature"
+    )
+    text = f"{chips}; {software}"
+    return f"compute {sources}; {text}"
 
 
 def price_sentences(compared: SideBySide) -> tuple[str, ...]:

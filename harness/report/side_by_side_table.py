@@ -20,10 +20,9 @@ from harness.report.side_by_side_rows import (
 )
 from harness.side_by_side import Pair, SideBySide
 
-WIDTHS = (18, 7, 8, 7, 5, 8, 10)
-"""Of HEADS but for the cluster, each with a place for the mark; the rest of 80 columns is its."""
-CLUSTER_WIDTH = 79 - sum(WIDTHS)
-AGAINST_WIDTHS = (22, 13, 16)
+WIDTHS = (22, 9, 10, 10, 7, 10, 12)
+"""Of HEADS but for the cluster, which has a line with its plan; each has a place for the mark."""
+AGAINST_WIDTHS = (22, 13, 15)
 
 
 def side_by_side_view(compared: SideBySide) -> RenderableType:
@@ -46,11 +45,11 @@ def _model(model: str, pairs: Sequence[Pair]) -> list[RenderableType]:
     best = best_columns(pairs)
     for pair in pairs:
         if pair.outcome is None:
-            parts.append(Text(pair.cluster))
-            parts.append(Padding(Text(pair.reason, style="yellow"), (0, 0, 0, 2)))
+            parts.append(Text(f"{pair.cluster}  not projected", style="yellow"))
+            parts.append(Padding(Text(pair.reason), (0, 0, 0, 2)))
             continue
-        parts.append(_line(pair.cluster, cells(pair.outcome), best[pair.cluster]))
-        parts.append(Padding(Text(pair.outcome.plan, style="dim"), (0, 0, 0, 2)))
+        parts.append(Text.assemble((pair.cluster, "bold cyan"), f"  {pair.outcome.plan}"))
+        parts.append(_line(cells(pair.outcome), best[pair.cluster]))
     rows = against_rows(pairs)
     if len(rows) > 1:
         parts += [Text(""), _columns(AGAINST_HEADS, style="dim")]
@@ -69,14 +68,12 @@ def _model(model: str, pairs: Sequence[Pair]) -> list[RenderableType]:
 
 
 def _heads() -> Text:
-    words = "".join(
-        head.rjust(width - 1) + " " for head, width in zip(HEADS[1:], WIDTHS, strict=True)
-    )
-    return Text(HEADS[0].ljust(CLUSTER_WIDTH) + words.rstrip(), style="dim")
+    words = (f"{head} ".rjust(width) for head, width in zip(HEADS[1:], WIDTHS, strict=True))
+    return Text("".join(words).rstrip(), style="dim")
 
 
-def _line(cluster: str, words: Sequence[str], best: frozenset[int]) -> Text:
-    line = Text(cluster.ljust(CLUSTER_WIDTH))
+def _line(words: Sequence[str], best: frozenset[int]) -> Text:
+    line = Text()
     for place, (word, width) in enumerate(zip(words, WIDTHS, strict=True), 1):
         is_best = place in best
         mark = BEST_MARK if is_best else " "
