@@ -9,7 +9,7 @@ from rich.console import Console
 
 from harness.cli.finish import doubts, track
 from harness.cli.measured import measured
-from harness.cli.project import PROJECTIONS
+from harness.cli.projecting import PROJECTIONS
 from harness.config.build import ServeRequest, serve_request
 from harness.config.calibration import shipped_calibration
 from harness.config.compose import compose

@@ -328,6 +328,15 @@ def serve_request(config: DictConfig, config_dirs: Sequence[Path] = ()) -> Serve
     )
 
 
+def tracking_request(config: DictConfig) -> TrackingRequest:
+    """Whether and how long MLflow is waited for, of any composed configuration that has it.
+
+    Raises:
+        ConfigError: naming the key, its value and what is allowed.
+    """
+    return _tracking(_plain(config)["tracking"])
+
+
 def _tracking(data: Mapping[str, Any]) -> TrackingRequest:
     return TrackingRequest(
         is_enabled=bool(data["enabled"]),

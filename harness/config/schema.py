@@ -99,7 +99,9 @@ class ProjectSchema:
     """`chipscale project`."""
 
     model: Any = MISSING
+    models: list[str] = field(default_factory=list)
     cluster: Any = MISSING
+    clusters: list[str] = field(default_factory=list)
     parallel: Any = MISSING
     runs: list[str] = field(default_factory=list)
     train_tokens: Any = None

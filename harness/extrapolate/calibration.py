@@ -71,6 +71,10 @@ class Calibration:
         """Runs of that software and kind of model took part."""
         return (software, _kind(has_experts)) in self.residuals
 
+    def knows(self, chip: str) -> bool:
+        """Runs on that chip took part."""
+        return ("matrix_share", chip) in self.values or ("matrix_share_8bit", chip) in self.values
+
     def residual(self, software: str, has_experts: bool) -> Residual:
         """What is left between published and predicted step times of that kind of run.
 

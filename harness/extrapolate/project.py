@@ -55,7 +55,7 @@ BEYOND_CRITICAL = 0.5
 
 
 @dataclass(frozen=True, slots=True)
-class _Context:
+class Context:
     """What is the same for every number of chips."""
 
     steps: StepModel
@@ -74,7 +74,7 @@ class _Context:
         return uncertainty(self.steps, plan, self.spreads, self.residual)
 
 
-def scale_point(context: _Context, found: Found, num_chips: int) -> ScalePoint:
+def scale_point(context: Context, found: Found, num_chips: int) -> ScalePoint:
     """What the plan does on a cluster of that size."""
     plan, step = found.plan, found.step
     sequences = plan.data * plan.microbatch_size * plan.num_microbatches
@@ -103,13 +103,13 @@ def scale_point(context: _Context, found: Found, num_chips: int) -> ScalePoint:
     )
 
 
-def _added(context: _Context, found: Found, num_chips: int) -> tuple[StepPart, ...]:
+def _added(context: Context, found: Found, num_chips: int) -> tuple[StepPart, ...]:
     """What the cluster's file adds to the step."""
     return slower_parts(context.steps, found.step, context.chip, num_chips)
 
 
 def _flops_per_s_per_chip(
-    context: _Context, plan: PlanChoice, tokens_per_s: float, *, hardware: bool = False
+    context: Context, plan: PlanChoice, tokens_per_s: float, *, hardware: bool = False
 ) -> float:
     """Model FLOP/s of a chip in use, or with recomputation those executed."""
     model, length = context.steps.model, context.steps.sequence_length
@@ -123,7 +123,7 @@ def _flops_per_s_per_chip(
 
 
 def _utilization(
-    context: _Context, plan: PlanChoice, tokens_per_s: float, *, hardware: bool = False
+    context: Context, plan: PlanChoice, tokens_per_s: float, *, hardware: bool = False
 ) -> float | None:
     """FLOP/s of a chip over its data sheet's peak; None where the sheet gives none."""
     peak = context.peak_flops_per_s
@@ -151,6 +151,38 @@ def cluster_sizes(num_chips: int) -> tuple[int, ...]:
         sizes.append(size)
         size *= 2
     return (*sizes, num_chips)
+
+
+def context_of(
+    *,
+    chip: ChipSpec,
+    model: ModelSpec,
+    cluster: ClusterSpec,
+    parallel: ParallelSpec,
+    cost: CostFunction,
+    records: Sequence[Record],
+    roofs: Roofline | None,
+    device_memory_bytes: float | None,
+    calibration: Calibration,
+    goal: TrainingGoal = NO_GOAL,
+) -> Context:
+    """What every plan of a projection has in common; the arguments are those of `project`.
+
+    Raises:
+        ConfigError: when a rate that is needed is neither measured nor known.
+    """
+    software = parallel.software
+    lookup = Lookup(chip, cost, records, roofs, calibration.constants(chip.name, software))
+    return Context(
+        steps=StepModel.of(model, cluster, lookup, parallel),
+        parallel=parallel,
+        memory_limit=_memory_limit(chip, device_memory_bytes),
+        peak_flops_per_s=chip.peak(parallel.dtype),
+        spreads=calibration.spreads(chip.name, software),
+        residual=calibration.residual(software, has_experts=model.experts is not None),
+        chip=chip,
+        goal=goal,
+    )
 
 
 def project(
@@ -184,20 +216,19 @@ def project(
         ConfigError: when a rate that is needed is neither measured nor known.
     """
     assert not cluster.is_mixed, "islands of different chips are projected by project_mixed"
-    memory_limit = _memory_limit(chip, device_memory_bytes)
-    software = parallel.software
-    constants = calibration.constants(chip.name, software)
-    lookup = Lookup(chip, cost, records, roofs, constants)
-    context = _Context(
-        steps=StepModel.of(model, cluster, lookup, parallel),
-        parallel=parallel,
-        memory_limit=memory_limit,
-        peak_flops_per_s=chip.peak(parallel.dtype),
-        spreads=calibration.spreads(chip.name, software),
-        residual=calibration.residual(software, has_experts=model.experts is not None),
+    context = context_of(
         chip=chip,
+        model=model,
+        cluster=cluster,
+        parallel=parallel,
+        cost=cost,
+        records=records,
+        roofs=roofs,
+        device_memory_bytes=device_memory_bytes,
+        calibration=calibration,
         goal=goal,
     )
+    memory_limit = context.memory_limit
     check_fixed(context.steps, parallel, cluster.num_chips)
     found = best_plan(context.steps, parallel, cluster.num_chips, memory_limit)
     if found is None:
@@ -246,7 +277,7 @@ def project(
     )
 
 
-def _smaller(context: _Context, sizes: Sequence[int]) -> list[ScalePoint]:
+def _smaller(context: Context, sizes: Sequence[int]) -> list[ScalePoint]:
     """The best plan at each smaller size, where one fits; a fixed data degree is let go."""
     parallel = replace(context.parallel, data=None)
     points = []
@@ -278,7 +309,7 @@ def _refuse_unmeasured(work: Sequence[tuple[WorkItem, float, Source]]) -> None:
         )
 
 
-def _interval_basis(context: _Context, num_chips: int) -> str:
+def _interval_basis(context: Context, num_chips: int) -> str:
     residual = context.residual
     kind = "models with experts" if context.steps.model.experts is not None else "dense models"
     text = (
@@ -295,7 +326,7 @@ def _interval_basis(context: _Context, num_chips: int) -> str:
     return f"{text}."
 
 
-def _without_peak(context: _Context, headline: ScalePoint) -> str:
+def _without_peak(context: Context, headline: ScalePoint) -> str:
     dtype = context.parallel.dtype
     text = f"The data sheet's {dtype} peak is n/a, so MFU and HFU are n/a"
     roof = context.steps.lookup.roof.peak(dtype)
@@ -323,7 +354,7 @@ def _simulated(steps: StepModel, step: StepTime) -> tuple[str, ...]:
     )
 
 
-def assumptions(context: _Context, headline: ScalePoint, chip: ChipSpec) -> tuple[str, ...]:
+def assumptions(context: Context, headline: ScalePoint, chip: ChipSpec) -> tuple[str, ...]:
     """Everything the projection takes on trust, one sentence each."""
     plan = headline.plan
     steps, parallel = context.steps, context.parallel

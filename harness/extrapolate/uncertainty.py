@@ -112,6 +112,36 @@ def model_error(draws: Floats, residual: Residual) -> Floats:
     return found
 
 
+def _known(spreads: Mapping[str, float]) -> dict[str, float]:
+    """The 90 % ratio of every input but the model's own error."""
+    return {**SPREAD_OF, **spreads, **NETWORK_SPREADS, CONTENTION_OF_BOTH: CONTENTION.spread}
+
+
+def input_names(spreads: Mapping[str, float]) -> tuple[str, ...]:
+    """Everything that is drawn."""
+    return (
+        *_known(spreads),
+        *dict.fromkeys(OF_SOURCE.values()),
+        MODEL_ERROR,
+        BEYOND_CHECKED,
+    )
+
+
+def drawn_step_s(
+    steps: StepModel,
+    plan: PlanChoice,
+    draws: Mapping[str, Floats],
+    spreads: Mapping[str, float],
+    residual: Residual,
+) -> Floats:
+    """The plan's step under each draw of the inputs, in seconds, shape (D,)."""
+    inside = {name: draws[name] for name in draws if name not in (MODEL_ERROR, BEYOND_CHECKED)}
+    beyond = DISCREPANCY_PER_DOUBLING * max(0.0, math.log2(plan.num_chips / CHECKED_CHIPS))
+    found = drawn_seconds(steps, plan, inside, _known(spreads))
+    found = found * model_error(draws[MODEL_ERROR], residual)
+    return found * np.exp(beyond * draws[BEYOND_CHECKED])
+
+
 def uncertainty(
     steps: StepModel,
     plan: PlanChoice,
@@ -128,18 +158,11 @@ def uncertainty(
         residual: How far published runs are from predictions.
         num_draws: Of all inputs together.
     """
-    known = {**SPREAD_OF, **spreads, **NETWORK_SPREADS, CONTENTION_OF_BOTH: CONTENTION.spread}
-    names = [*known, *dict.fromkeys(OF_SOURCE.values())]
-    doublings = max(0.0, math.log2(plan.num_chips / CHECKED_CHIPS))
-    beyond = DISCREPANCY_PER_DOUBLING * doublings
+    every = input_names(spreads)
 
     def seconds(draws: Mapping[str, Floats]) -> Floats:
-        inside = {name: draws[name] for name in names}
-        found = drawn_seconds(steps, plan, inside, known)
-        found = found * model_error(draws[MODEL_ERROR], residual)
-        return found * np.exp(beyond * draws[BEYOND_CHECKED])
+        return drawn_step_s(steps, plan, draws, spreads, residual)
 
-    every = [*names, MODEL_ERROR, BEYOND_CHECKED]
     normal = _draws(len(every), num_draws)
     drawn = seconds(dict(zip(every, normal.T, strict=True)))
     shares = _shares(normal, np.log(drawn))
