@@ -195,7 +195,7 @@ def island(index: int, **keys: object) -> dict[str, Any]:
         (
             changed("storage", host_copy_gb_per_s_per_chip=-25),
             "-25 is not a finite number greater than 0. "
-            "Set cluster.storage.host_copy_gb_per_s_per_chip=20.",
+            "Set cluster.storage.host_copy_gb_per_s_per_chip=25.",
         ),
         (
             changed("storage", read_gb_per_s_per_chip=math.nan),
@@ -213,7 +213,7 @@ def island(index: int, **keys: object) -> dict[str, Any]:
         (
             changed("storage", overhead_seconds=-1),
             "cluster.storage.overhead_seconds: -1 is not a finite number of at least 0. "
-            "Set cluster.storage.overhead_seconds=0.",
+            "Set cluster.storage.overhead_seconds=1.",
         ),
         (
             changed("reliability", failures=None),
@@ -266,7 +266,7 @@ def island(index: int, **keys: object) -> dict[str, Any]:
             "cluster.power.pue: 0.9 is not a finite number of at least 1 and at most 10. "
             "Set cluster.power.pue=1.",
         ),
-        (changed("power", host_watts=-1), "Set cluster.power.host_watts=0."),
+        (changed("power", host_watts=-1), "Set cluster.power.host_watts=1."),
         (changed("power", chip_limit_watts=0), "Set cluster.power.chip_limit_watts=700."),
         (
             changed("price", per_chip_hour=2),

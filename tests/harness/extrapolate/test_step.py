@@ -60,7 +60,7 @@ def test_the_parts_add_up_to_the_step(
 def test_one_chip_exchanges_nothing() -> None:
     step = step_time(steps_of("llama3_8b"), PlanChoice(tensor=1, pipeline=1, data=1))
     names = [part.name for part in step.parts]
-    assert names == ["compute", "waiting for the host", "optimizer", "host, once per step"]
+    assert names == ["compute", "optimizer", "host, once per step"]
 
 
 @pytest.mark.parametrize("tensor", [1, 8])
