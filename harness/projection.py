@@ -359,6 +359,10 @@ class Projection:
     num_plans_considered: int
     search: SearchSummary | None = None
     """How the headline's plan was found; None in files from before it was kept."""
+    linear_dtype: str = ""
+    """Type in which layers multiply by their weights where it is another one."""
+    software: str = ""
+    """The generation of training software whose constants hold; empty for their priors."""
     causes: tuple[Cause, ...] = ()
     """What the headline's interval is made of, the largest share first."""
     run_ids: tuple[str, ...] = ()

@@ -350,7 +350,11 @@ WORTH_TELLING_IDLE = 0.01
 def projection_headline(projection: Projection) -> str:
     """The projection in one plain sentence."""
     point = projection.headline
-    mfu = f" at {significant(100 * projection.mfu)} % MFU" if projection.mfu is not None else ""
+    mfu = ""
+    if projection.mfu is not None:
+        mfu = f" at {significant(100 * projection.mfu)} % MFU"
+        if projection.linear_dtype:
+            mfu += f" of the {projection.dtype} peak with layers in {projection.linear_dtype}"
     # A few idle chips are rounding; a plan that leaves many idle must not pass for the cluster.
     is_partial = point.num_chips_used < (1 - WORTH_TELLING_IDLE) * point.num_chips
     used = f"{point.num_chips_used:,} of " if is_partial else ""

@@ -7,7 +7,7 @@ from rich.console import Console
 
 from harness.cli import side_by_side
 from harness.cli.finish import track
-from harness.cli.projecting import keep, projected
+from harness.cli.projecting import check_report_file, keep, projected
 from harness.config.build import project_request
 from harness.config.compose import compose
 from harness.config.pairs import is_side_by_side
@@ -23,6 +23,7 @@ def main(options: argparse.Namespace) -> int:
     if is_side_by_side(config):
         return side_by_side.main(options, config)
     request = project_request(config, options.config_dir)
+    check_report_file(request.html_file)
     console = Console(highlight=False)
     with console.status("projecting ..."):
         made = projected(request, options.config_dir)

@@ -107,7 +107,7 @@ def keep(made: Projected, html_file: Path | None = None) -> RunFolder:
     request, projection = made.request, made.projection
     folder = new_folder(request.results_dir, f"{projection.model}-{request.cluster.name}")
     folder.write(PROJECTION, projection)
-    report = checked_report(html_file, folder)
+    report = (html_file or folder.path / REPORT_HTML).resolve()
     write_atomically(report, html.render(projection=projection, chip=made.chip))
     return folder
 
@@ -119,13 +119,16 @@ def new_folder(results_dir: Path, name: str) -> RunFolder:
     return folder
 
 
-def checked_report(html_file: Path | None, folder: RunFolder) -> Path:
-    """Where the report goes: the file that was asked for, or that of the folder.
+def check_report_file(html_file: Path | None) -> None:
+    """Refuse a file that no report can be written to, before anything is computed for it.
 
     Raises:
-        ConfigError: when the file's folder is not there.
+        ConfigError: when the file's folder is not there, or it is a folder itself.
     """
-    report = (html_file or folder.path / REPORT_HTML).resolve()
-    if not report.parent.is_dir():
-        raise ConfigError(f"html: {report.parent} is not a folder. Make it first.")
-    return report
+    if html_file is None:
+        return
+    file = html_file.resolve()
+    if file.is_dir():
+        raise ConfigError(f"html: {html_file} is a folder. Name a file in it, as report.html.")
+    if not file.parent.is_dir():
+        raise ConfigError(f"html: {file.parent} is not a folder. Make it first.")

@@ -9,12 +9,11 @@ from rich.console import Console
 
 from harness.cli.finish import doubts, track
 from harness.cli.measured import measured
-from harness.cli.projecting import PROJECTIONS
+from harness.cli.projecting import PROJECTIONS, check_report_file
 from harness.config.build import ServeRequest, serve_request
 from harness.config.calibration import shipped_calibration
 from harness.config.compose import compose
 from harness.device.chip import ChipSpec
-from harness.errors import ConfigError
 from harness.extrapolate.serving.serve import serve
 from harness.report import serving_page
 from harness.report.serving_table import serving_view
@@ -31,6 +30,7 @@ def main(options: argparse.Namespace) -> int:
         print(OmegaConf.to_yaml(config, resolve=True), end="")
         return 0
     request = serve_request(config, options.config_dir)
+    check_report_file(request.html_file)
     console = Console(highlight=False)
     with console.status("projecting ..."):
         chip, records, roofs, memory_bytes, run_ids = measured(
@@ -67,8 +67,6 @@ def _keep(projection: ServingProjection, chip: ChipSpec, request: ServeRequest) 
     folder = RunFolder(request.results_dir / PROJECTIONS / name)
     folder.path.mkdir(parents=True, exist_ok=True)
     report = request.html_file or folder.path / REPORT_HTML
-    if not report.resolve().parent.is_dir():
-        raise ConfigError(f"html: {report.resolve().parent} is not a folder. Make it first.")
     folder.write(SERVING, projection)
     write_atomically(report.resolve(), serving_page.render(projection=projection, chip=chip))
     return folder

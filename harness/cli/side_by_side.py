@@ -10,7 +10,7 @@ from omegaconf import DictConfig
 from rich.console import Console
 
 from harness.cli.finish import TRACKING_REQUIRED_EXIT_CODE, track
-from harness.cli.projecting import Projected, checked_report, keep, new_folder, projected
+from harness.cli.projecting import Projected, check_report_file, keep, new_folder, projected
 from harness.config.build import ProjectRequest, project_request, tracking_request
 from harness.config.calibration import shipped_calibration
 from harness.config.compose import compose
@@ -49,7 +49,7 @@ def main(options: argparse.Namespace, config: DictConfig) -> int:
     made: dict[PairOverrides, Projected] = {}
     folders: dict[PairOverrides, RunFolder] = {}
     reasons: dict[PairOverrides, ChipscaleError] = {}
-    checked_report(html_file, RunFolder(results_dir.parent))
+    check_report_file(html_file)
     for place, pair in enumerate(pairs, 1):
         with console.status(
             f"projecting {pair.model} on {pair.cluster} ({place} of {len(pairs)}) ..."
@@ -72,7 +72,7 @@ def main(options: argparse.Namespace, config: DictConfig) -> int:
     console.print()
     console.print(side_by_side_view(compared))
     comparison = new_folder(results_dir, "side-by-side")
-    report = checked_report(html_file, comparison)
+    report = (html_file or comparison.path / REPORT_HTML).resolve()
     comparison.write(COMPARISON, compared)
     page = side_by_side_page.render(
         compared=compared,
@@ -167,8 +167,8 @@ def _outcome(made: Projected, drawn: DrawnStep, best: Projection, best_drawn: Dr
         uncalibrated=tuple(
             dict.fromkeys(chip.name for chip in chips if not calibration.knows(chip.name))
         ),
-        is_software_calibrated=calibration.is_calibrated(
-            request.parallel.software, request.model.experts is not None
+        is_software_calibrated=all(
+            calibration.ran_on(projection.software, chip.name) for chip in chips
         ),
         of_best=throughput_ratio(projection, drawn, best, best_drawn),
         has_common_draws=drawn.is_by_cause and best_drawn.is_by_cause,

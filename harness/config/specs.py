@@ -28,6 +28,7 @@ from harness.config.cluster_tables import (
 from harness.config.reader import Reader
 from harness.device.chip import ChipSpec
 from harness.errors import ConfigError, unknown_name
+from harness.extrapolate.calibration import AUTO
 from harness.extrapolate.cluster import (
     ALGORITHMS,
     DEFAULT_ALGORITHMS,
@@ -396,7 +397,7 @@ def parallel_spec(data: Mapping[str, object], key: str = "parallel") -> Parallel
         schedule=schedule,
         layers_per_stage=reader.counts("layers_per_stage"),
         max_tensor=reader.optional_count("max_tensor"),
-        software=reader.choice("software", ("", *software_names()), ""),
+        software=reader.choice("software", ("", AUTO, *software_names()), ""),
         source=reader.text("source", ""),
     )
     reader.finish()

@@ -3,7 +3,16 @@
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 
-from harness.extrapolate.constants import NAMES, PRIOR, SPREADS, Constants, subject
+from harness.extrapolate.constants import (
+    NAMES,
+    PRIOR,
+    SCOPES,
+    SPREADS,
+    Constants,
+    Scope,
+    architecture,
+    subject,
+)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -60,12 +69,22 @@ class Calibration:
         return replace(PRIOR, **found)
 
     def spreads(self, chip: str, software: str) -> dict[str, float]:
-        """The 90 % ratio of each constant."""
-        found = {}
+        """The 90 % ratio of each constant; that of a prior where the software ran elsewhere."""
+        found, is_its = {}, self.ran_on(software, chip)
         for name in NAMES:
             known = self.values.get((name, subject(name, chip, software)))
-            found[name] = SPREADS[name] if known is None else known.spread
+            is_own = SCOPES[name] in (Scope.ALL, Scope.CHIP) or is_its
+            found[name] = known.spread if known is not None and is_own else SPREADS[name]
         return found
+
+    def ran_on(self, software: str, chip: str) -> bool:
+        """Runs of that software on the chip, or on one of its architecture, took part."""
+        key = ("attention_forward_share", f"{software} {architecture(chip)}")
+        return self.knows(chip) and key in self.values
+
+    def software_of(self, chip: str) -> str:
+        """The current software of a chip: the newest that runs on it calibrate, else the newest."""
+        return next((one for one in CURRENT if self.ran_on(one, chip)), CURRENT[0])
 
     def is_calibrated(self, software: str, has_experts: bool) -> bool:
         """Runs of that software and kind of model took part."""
@@ -89,6 +108,16 @@ def _kind(has_experts: bool) -> str:
     return "experts" if has_experts else "dense"
 
 
+CURRENT = (
+    "megatron_bridge_2026_06",
+    "megatron_bridge_2026_02",
+    "nemo_2025",
+    "maxtext",
+    "torchtitan",
+)
+"""Generations of software that train today, the newest of each framework first."""
+AUTO = "auto"
+"""In place of a generation: the chip's current one."""
 ALL_SOFTWARE = "all"
 """In place of a generation: every one together."""
 ALL_KINDS = "dense and experts"

@@ -12,7 +12,13 @@ from harness.extrapolate.at_scale import (
     slower_parts,
     training_run,
 )
-from harness.extrapolate.calibration import NONE, Calibration, Residual
+from harness.extrapolate.calibration import (
+    ALL_SOFTWARE,
+    AUTO,
+    NONE,
+    Calibration,
+    Residual,
+)
 from harness.extrapolate.cluster import ClusterSpec
 from harness.extrapolate.lookup import CostFunction, Lookup
 from harness.extrapolate.plan_step import StepTime, work_of
@@ -66,6 +72,8 @@ class Context:
     spreads: Mapping[str, float]
     """The 90 % ratio of each calibrated constant."""
     residual: Residual
+    software: str
+    """Whose constants hold, empty for priors."""
     chip: ChipSpec
     goal: TrainingGoal
 
@@ -172,6 +180,8 @@ def context_of(
         ConfigError: when a rate that is needed is neither measured nor known.
     """
     software = parallel.software
+    if software == AUTO:
+        software = calibration.software_of(chip.name)
     lookup = Lookup(chip, cost, records, roofs, calibration.constants(chip.name, software))
     return Context(
         steps=StepModel.of(model, cluster, lookup, parallel),
@@ -179,7 +189,12 @@ def context_of(
         memory_limit=_memory_limit(chip, device_memory_bytes),
         peak_flops_per_s=chip.peak(parallel.dtype),
         spreads=calibration.spreads(chip.name, software),
-        residual=calibration.residual(software, has_experts=model.experts is not None),
+        residual=calibration.residual(
+            # Of software that runs on other chips, only what is common to all of it is known.
+            software if calibration.ran_on(software, chip.name) else ALL_SOFTWARE,
+            has_experts=model.experts is not None,
+        ),
+        software=software,
         chip=chip,
         goal=goal,
     )
@@ -246,6 +261,8 @@ def project(
         chip=chip.name,
         cluster=cluster.name,
         dtype=parallel.dtype,
+        linear_dtype=parallel.linear_dtype,
+        software=context.software,
         sequence_length=parallel.sequence_length,
         headline=headline,
         scaling=tuple(scaling),
@@ -366,8 +383,6 @@ def assumptions(context: Context, headline: ScalePoint, chip: ChipSpec) -> tuple
     sequences = plan.data * plan.microbatch_size * plan.num_microbatches
     tokens = sequences * steps.sequence_length
     asked = parallel.global_batch_tokens
-    text = f"A step has {tokens:,} tokens ({sequences:,} sequences), where {asked:,} were asked for"
-    found.append(f"{text}.")
     if not lookup.records:
         found.append(
             "Nothing was measured: all op times come from the data sheet and published rates."
@@ -380,9 +395,15 @@ def assumptions(context: Context, headline: ScalePoint, chip: ChipSpec) -> tuple
         )
     if context.peak_flops_per_s is None:
         found.append(_without_peak(context, headline))
+    if tokens != asked:
+        found.append(
+            f"A step has {tokens:,} tokens ({sequences:,} sequences), where {asked:,} were asked "
+            "for, so that every replica is busy."
+        )
     found += [
         "Networks are taken from the cluster's file, not measured.",
-        "Every chip is as fast as the one measured, but for jitter that costs "
+        f"Every chip is as fast as {'the one measured' if lookup.records else 'its sheet'}, but "
+        "for jitter that costs "
         f"{lookup.constants.growth_per_doubling:.2%} of the busy time per doubling of the chips.",
         *([] if is_beyond else [batch]),
         *at_scale_taken,

@@ -2,9 +2,8 @@
 
 An input is common to two projections when it is of the same subject: a constant of the chip, of the
 software, of both or of everything, the rates of a cluster's networks, the model's own error of one
-kind of model under one software. Where no generation of software is named, chips of one vendor
-count as one software, since no other runs on both; so the model's own error is common to an H100
-and a GB200, and not to an H100 and a TPU.
+kind of model under one software of one vendor; so the model's own error is common to an H100 and a
+GB200, and not to an H100 and a TPU.
 """
 
 import zlib
@@ -43,7 +42,8 @@ class DrawnStep:
 
 def subject_of(name: str, context: Context) -> str:
     """Whose input that is; what has the same name and subject is drawn once."""
-    software = context.parallel.software or context.chip.vendor
+    # No generation of software is the same one on chips of two vendors.
+    software = f"{context.software} on {context.chip.vendor}"
     chip, kind = context.chip.name, "experts" if context.steps.model.experts else "dense"
     if name in NAMES:
         return {

@@ -108,7 +108,8 @@ def projection_facts(projection: Projection) -> tuple[tuple[str, str], ...]:
         (
             "batch",
             f"{point.global_batch_sequences:,} sequences of {projection.sequence_length:,} tokens, "
-            f"{projection.dtype}",
+            f"{projection.dtype}"
+            + (f", layers in {projection.linear_dtype}" if projection.linear_dtype else ""),
         ),
         ("step time", seconds_interval_text(point.step_time_s)),
         ("throughput", tokens_interval_text(point.tokens_per_second)),
@@ -136,7 +137,7 @@ def search_facts(search: SearchSummary) -> tuple[tuple[str, str], ...]:
         share = percent_text(search.largest_part_share)
         held_back.append(f"{search.largest_part}, {share} of the step")
     gain = percent_text(max(0.0, search.double_batch_gain))
-    held_back.append(f"the batch: twice as large it would give {gain} more tokens/s")
+    held_back.append(f"the batch: twice as large it would give {gain} more tokens/s in this plan")
     return (
         (
             "plans",
@@ -180,6 +181,10 @@ def cause_rows(projection: Projection) -> tuple[tuple[str, str, str, str], ...]:
     )
 
 
+WORTH_MEASURING = 0.05
+"""Share of the variance from which measuring its cause is advised."""
+
+
 def next_measurement(projection: Projection) -> str:
     """The suite that would narrow the interval most, in a sentence; empty where none would."""
     shares: dict[str, float] = {}
@@ -189,6 +194,8 @@ def next_measurement(projection: Projection) -> str:
     if not shares:
         return ""
     best = max(shares, key=lambda advice: shares[advice])
+    if shares[best] < WORTH_MEASURING:
+        return "No suite would narrow it by much: most is what no measurement of one chip settles."
     return f"`{best}` would settle most of what a suite can: {percent_text(shares[best])} of it."
 
 

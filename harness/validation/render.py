@@ -67,6 +67,10 @@ def by_source(predicted: Iterable[Predicted]) -> dict[str, list[Predicted]]:
     return dict(sorted(groups.items()))
 
 
+IDS_NAMED = 3
+"""Rows named beside the reason that they share."""
+
+
 def reasons(dropped: Iterable[Dropped]) -> list[tuple[str, int]]:
     """Why rows are not predicted, with their number, the most frequent first."""
     counts = Counter(row.reason for row in dropped)
@@ -134,7 +138,11 @@ def view(outcome: Outcome) -> RenderableType:
             *("n/a" if share is None else f"{significant(100 * share)} %" for share in shares),
             "n/a" if inside is None else f"{inside:.0%}",
         )
-    lines = [Text(f"{count} rows: {reason}") for reason, count in reasons(outcome.dropped)]
+    lines = []
+    for reason, count in reasons(outcome.dropped):
+        ids = [row.id for row in outcome.dropped if row.reason == reason]
+        named = ", ".join(ids[:IDS_NAMED]) + (", ..." if count > IDS_NAMED else "")
+        lines.append(Text(f"{count} row{'s' if count > 1 else ''} ({named}): {reason}"))
     parts: list[RenderableType] = [errors]
     if lines:
         parts += [Text(""), Text("Not predicted:", style="bold"), *lines]
