@@ -5,6 +5,7 @@ import re
 from harness.units import TERA
 from harness.validation.cells import UnusableRowError
 from harness.validation.metrics import Work
+from harness.validation.software import WITHOUT_WEIGHT_GRADIENTS, trains_weights
 from harness.workload.model import CausalCount
 
 RATE_TOLERANCE = 0.1
@@ -38,6 +39,8 @@ def check(work: Work, step_time_s: float) -> None:
         work.model.model_flops_per_token(length, count)
         for count in (CausalCount.CAUSAL, CausalCount.FULL)
     )
+    if not trains_weights(work.row):
+        least *= WITHOUT_WEIGHT_GRADIENTS
     if not least * (1 - FLOPS_TOLERANCE) <= told <= most * (1 + FLOPS_TOLERANCE):
         raise UnusableRowError(
             f"inconsistent: its notes say {tflops[1]} TFLOP/s per chip, which are {told:.4g} FLOPs "

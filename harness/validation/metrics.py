@@ -9,6 +9,7 @@ from harness.units import TERA
 from harness.validation.cells import Row, UnusableRowError
 from harness.validation.convergence import benchmark_of
 from harness.validation.published_models import file_of
+from harness.validation.software import WITHOUT_WEIGHT_GRADIENTS, trains_weights
 from harness.workload.model import CausalCount, ModelSpec
 from harness.workload.plan import ParallelSpec
 
@@ -57,6 +58,8 @@ class Work:
             # Narayanan et al. (SC21) count the forward pass of the layers twice.
             forward = model.forward_flops_per_token(length, count)
             flops += forward - 2 * model.vocab * model.hidden
+        if not trains_weights(self.row):
+            flops *= WITHOUT_WEIGHT_GRADIENTS
         return self.tokens * flops
 
 

@@ -23,6 +23,7 @@ from harness.validation.software import (
     WITHOUT_ACCUMULATION,
     WITHOUT_SEQUENCE_PARALLELISM,
     generation,
+    trains_weights,
 )
 from harness.workload.model import ModelSpec
 from harness.workload.plan import ParallelSpec
@@ -34,7 +35,6 @@ RECOMPUTE = (
     ("selective", "selective"),
 )
 """How a row's word begins, and what is computed again; of any other word, nothing is."""
-ADAPTERS = re.compile(r"\bq?lora\b", re.IGNORECASE)
 ABLATIONS_LEFT_OUT = re.compile(r"baseline|\+(parallel transformer|sliding window|TP over|PP over)")
 """Steps of a cumulative ablation before all that the model takes for given: communication of
 tensor, pipeline and data parallelism that hides (MegaScale, arXiv 2402.15627 table 3)."""
@@ -200,9 +200,7 @@ def configuration(row: Row) -> Configuration:
         parallel=_parallel(row, dtype, linear_dtype, software),
         is_sequence_parallel=is_cut,
         is_attention_fused=software not in KEEPS_SCORES,
-        are_weights_trained=not ADAPTERS.search(
-            f"{row['source_locator']} {row['notes']} {row['model']}"
-        ),
+        are_weights_trained=trains_weights(row),
     )
 
 

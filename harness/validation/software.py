@@ -65,6 +65,17 @@ MERGES_COPIES = frozenset(
 DeepEP (arXiv 2412.19437 section 3.2.2) and its successors."""
 
 
+ADAPTERS = re.compile(r"\bq?lora\b", re.IGNORECASE)
+WITHOUT_WEIGHT_GRADIENTS = 2 / 3
+"""Of a step's FLOPs, where adapters are trained beside weights that stay as they are."""
+
+
+def trains_weights(row: Row) -> bool:
+    """Whether the row's run has gradients of all weights, and not of adapters alone."""
+    told = f"{row['source_locator']} {row['notes']} {row['model']}"
+    return not ADAPTERS.search(told)
+
+
 def generation(row: Row) -> str:
     """The software of a row, from its source, where that is, its system, model and notes."""
     told = " ".join(
