@@ -35,6 +35,7 @@ from harness.record import Record, Status
 from harness.roofline import Bound, Roofline, data_sheet_roofline
 from harness.roofs import HOT, measured_roofs
 from harness.stats import Summary, summarize
+from harness.workload.step import SCAN, WorkItem
 from kernels.op import Cost, Mode, Problem
 
 CONFIDENCE_SIGMAS = 1.645
@@ -91,6 +92,15 @@ def num_outputs(problem: Problem) -> float:
         rows, columns, depth = sizes["M"], sizes["N"], sizes["K"]
         weights = columns * depth
     return {Mode.DGRAD: rows * depth, Mode.WGRAD: weights}.get(problem.mode, rows * columns)
+
+
+def share_of_role(item: WorkItem, constants: Constants) -> float:
+    """What a product reaches of its rate where it stands for work that no op does as such."""
+    if item.problem.op not in PRODUCTS:
+        return 1.0
+    if item.num_experts:
+        return constants.grouped_share
+    return constants.scan_share if item.role.startswith(SCAN) else 1.0
 
 
 @dataclass(frozen=True, slots=True)

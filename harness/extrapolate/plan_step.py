@@ -19,6 +19,7 @@ import numpy as np
 from harness.extrapolate.cluster import ClusterSpec
 from harness.extrapolate.distinct import distinct
 from harness.extrapolate.layer_table import LayerTable
+from harness.extrapolate.lookup import share_of_role
 from harness.extrapolate.memory import PlanCounts, fullest_parameters
 from harness.extrapolate.optimizer_time import OptimizerCurve, optimizer_curve
 from harness.extrapolate.pipeline import Busy
@@ -334,5 +335,8 @@ def work_of(steps: StepModel, plan: PlanChoice) -> tuple[tuple[WorkItem, float, 
     found: list[tuple[WorkItem, float, Source]] = []
     for item, times in items:
         time = steps.lookup.time(item.problem)
-        found.append((item, times * item.count * time.seconds, time.source))
+        seconds = times * item.count * time.seconds
+        if time.source is Source.ROOFLINE:
+            seconds /= share_of_role(item, steps.lookup.constants)
+        found.append((item, seconds, time.source))
     return tuple(sorted(found, key=lambda entry: -entry[1]))

@@ -13,14 +13,13 @@ from harness.extrapolate.exchange import (
     expert_exchange_s,
     tensor_exchange,
 )
-from harness.extrapolate.lookup import PRODUCTS, Lookup, OpTime
+from harness.extrapolate.lookup import Lookup, OpTime, share_of_role
 from harness.extrapolate.pipeline import Busy
 from harness.extrapolate.priors import CONTENTION
 from harness.projection import PlanChoice, Source
 from harness.workload.model import ModelSpec
 from harness.workload.plan import ParallelSpec
 from harness.workload.step import (
-    SCAN,
     Direction,
     LayerKind,
     Shard,
@@ -147,7 +146,7 @@ class StepModel:
             time: OpTime = self.lookup.time(item.problem)
             count = float(item.count)
             if time.source is Source.ROOFLINE:
-                count /= self._share_of_role(item)
+                count /= share_of_role(item, self.lookup.constants)
             seconds = count * time.seconds
             low += count * time.low
             high += count * time.high
@@ -158,14 +157,6 @@ class StepModel:
             else:
                 backward += seconds
         return WorkTime(forward, backward, attention, low, high)
-
-    def _share_of_role(self, item: WorkItem) -> float:
-        """What a product reaches of its rate where it stands for work that no op does as such."""
-        if item.problem.op not in PRODUCTS:
-            return 1.0
-        if item.num_experts:
-            return self.lookup.constants.grouped_share
-        return self.lookup.constants.scan_share if item.role.startswith(SCAN) else 1.0
 
     def layer(
         self, shard: Shard, kind: LayerKind, recompute: str, exchange: str = "gather"

@@ -16,7 +16,7 @@ from enum import IntEnum
 import numpy as np
 
 from harness.extrapolate.cluster import ClusterSpec
-from harness.extrapolate.lookup import CONFIDENCE_SIGMAS, Lookup
+from harness.extrapolate.lookup import CONFIDENCE_SIGMAS, Lookup, share_of_role
 from harness.extrapolate.priors import CONTENTION, FIXED_S_PER_KERNEL
 from harness.extrapolate.serving.exchange import (
     Sent,
@@ -178,6 +178,7 @@ class PassModel:
             launch = kernel.value
             if time.source is Source.ROOFLINE:
                 seconds = max(0.0, seconds - FIXED_S_PER_KERNEL.value)
+                seconds /= share_of_role(item, self.lookup.constants)
             cause = self._bound(item.problem)
             if cause is Cause.MATRIX and item.problem.op == "grouped_gemm":
                 cause, seconds = Cause.EXPERT, load * seconds
