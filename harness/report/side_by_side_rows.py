@@ -110,7 +110,7 @@ def confidence_text(outcome: Outcome) -> str:
     software = (
         "published runs calibrate its software"
         if outcome.is_software_calibrated
-        else "constants of software are priors from the literature"
+        else "constants of software are those of other chips, as wide as their priors"
     )
     text = f"{chips}; {software}"
     return f"compute {sources}; {text}"
