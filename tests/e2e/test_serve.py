@@ -36,6 +36,7 @@ def test_serving_is_shown_kept_and_logged(
     projection = folder.serving
     assert projection is not None
     assert projection.output_tokens == 512
+    assert json.loads((folder.path / SERVING).read_text("utf-8"))["best"]["pools"]
     page = (folder.path / REPORT_HTML).read_text("utf-8")
     assert "plot-pareto" in page
     assert "<script src=" not in page
@@ -105,8 +106,3 @@ def test_requests_are_listed_with_their_source(capsys: pytest.CaptureFixture[str
     shown = capsys.readouterr().out
     for name in ("chat", "interactive", "long_prompt", "reasoning"):
         assert name in shown
-
-
-def test_a_kept_projection_is_json(results: Path) -> None:
-    text = (newest(results).path / SERVING).read_text("utf-8")
-    assert json.loads(text)["best"]["pools"]
