@@ -15,6 +15,8 @@ from typing import NamedTuple
 
 import numpy as np
 
+from harness.device.chip import ChipSpec
+from harness.errors import ConfigError
 from harness.extrapolate.plans import RECOMPUTES, Bools, Floats, Ints, PlanTable
 from harness.extrapolate.rates import PRIOR_RATES, PlanRates
 from harness.extrapolate.schedule import SCHEDULES, microbatches_held
@@ -43,6 +45,21 @@ class MemoryUse:
     def total_bytes(self) -> float:
         """All parts together."""
         return sum(num_bytes for _, num_bytes in self.parts)
+
+
+def memory_limit(chip: ChipSpec, device_memory_bytes: float | None) -> float:
+    """The smaller of the data sheet's memory and the device's own, or the one that is known.
+
+    Raises:
+        ConfigError: when neither is known.
+    """
+    known = [size for size in (chip.memory_bytes, device_memory_bytes) if size]
+    if not known:
+        raise ConfigError(
+            f"chip.memory_gib: that of {chip.name} is n/a, so no plan can be checked. "
+            f"Write it into configs/chip/{chip.name}.yaml, or measure the chip (`chipscale run`)."
+        )
+    return min(known)
 
 
 class StageParameters(NamedTuple):

@@ -19,7 +19,6 @@ import numpy as np
 from harness.extrapolate.cluster import ClusterSpec
 from harness.extrapolate.distinct import distinct
 from harness.extrapolate.layer_table import LayerTable
-from harness.extrapolate.lookup import share_of_role
 from harness.extrapolate.memory import PlanCounts, fullest_parameters
 from harness.extrapolate.optimizer_time import OptimizerCurve, optimizer_curve
 from harness.extrapolate.pipeline import Busy
@@ -34,7 +33,8 @@ from harness.extrapolate.plans import Bools, Floats, Ints, PlanTable
 from harness.extrapolate.rates import PlanRates
 from harness.extrapolate.schedule import SCHEDULES, idle_s
 from harness.extrapolate.step import StepModel
-from harness.projection import PlanChoice, Source, StepPart
+from harness.extrapolate.timed_work import TimedWork, timed_work
+from harness.projection import PlanChoice, StepPart
 from harness.workload.step import (
     LayerKind,
     WorkItem,
@@ -315,7 +315,7 @@ def optimizer_item(steps: StepModel, plan: PlanChoice) -> WorkItem:
     return item
 
 
-def work_of(steps: StepModel, plan: PlanChoice) -> tuple[tuple[WorkItem, float, Source], ...]:
+def work_of(steps: StepModel, plan: PlanChoice) -> TimedWork:
     """Each piece of one microbatch's compute and of the optimizer on a chip, longest first.
 
     Layers are those of a chip averaged over the stages, so that head and embedding show.
@@ -332,11 +332,4 @@ def work_of(steps: StepModel, plan: PlanChoice) -> tuple[tuple[WorkItem, float, 
     for item in (*embedding_work(model, shard), *head_work(model, shard)):
         items.append((item, 1 / plan.pipeline))
     items.append((optimizer_item(steps, plan), 1.0))
-    found: list[tuple[WorkItem, float, Source]] = []
-    for item, times in items:
-        time = steps.lookup.time(item.problem)
-        seconds = times * item.count * time.seconds
-        if time.source is Source.ROOFLINE:
-            seconds /= share_of_role(item, steps.lookup.constants)
-        found.append((item, seconds, time.source))
-    return tuple(sorted(found, key=lambda entry: -entry[1]))
+    return timed_work(steps.lookup, items)

@@ -4,7 +4,6 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
 from harness.device.chip import ChipSpec
-from harness.errors import ConfigError, PlanError
 from harness.extrapolate.at_scale import (
     TrainingGoal,
     at_scale,
@@ -21,12 +20,14 @@ from harness.extrapolate.calibration import (
 )
 from harness.extrapolate.cluster import ClusterSpec
 from harness.extrapolate.lookup import CostFunction, Lookup
+from harness.extrapolate.memory import memory_limit
 from harness.extrapolate.plan_step import StepTime, work_of
 from harness.extrapolate.priors import BEST_SHARE_OF_PEAK
 from harness.extrapolate.schedule import schedule_of
 from harness.extrapolate.search import Found, best_plan, check_fixed, memory_error
 from harness.extrapolate.simulated_plan import layer_seconds, simulated_pipeline_s
 from harness.extrapolate.step import StepModel
+from harness.extrapolate.timed_work import op_shares, refuse_unmeasured, source_share
 from harness.extrapolate.uncertainty import (
     CHECKED_CHIPS,
     DISCREPANCY_PER_DOUBLING,
@@ -36,11 +37,9 @@ from harness.extrapolate.uncertainty import (
 )
 from harness.projection import (
     Interval,
-    OpShare,
     PlanChoice,
     Projection,
     ScalePoint,
-    Source,
     StepPart,
 )
 from harness.record import Record
@@ -48,7 +47,7 @@ from harness.roofline import Roofline
 from harness.units import duration
 from harness.workload.model import CausalCount, ModelSpec
 from harness.workload.plan import ParallelSpec
-from harness.workload.step import WorkItem, chip_load
+from harness.workload.step import chip_load
 
 CONFIDENCE = 0.8
 """From P10 to P90."""
@@ -140,17 +139,6 @@ def _utilization(
     return _flops_per_s_per_chip(context, plan, tokens_per_s, hardware=hardware) / peak
 
 
-def _memory_limit(chip: ChipSpec, device_memory_bytes: float | None) -> float:
-    """The smaller of the data sheet's memory and the device's own, or the one that is known."""
-    known = [size for size in (chip.memory_bytes, device_memory_bytes) if size]
-    if not known:
-        raise ConfigError(
-            f"chip.memory_gib: that of {chip.name} is n/a, so no plan can be checked. "
-            f"Write it into configs/chip/{chip.name}.yaml, or measure the chip (`chipscale run`)."
-        )
-    return min(known)
-
-
 def cluster_sizes(num_chips: int) -> tuple[int, ...]:
     """Powers of two from SMALLEST_CLUSTER below the number of chips, and the number itself."""
     sizes = []
@@ -186,7 +174,7 @@ def context_of(
     return Context(
         steps=StepModel.of(model, cluster, lookup, parallel),
         parallel=parallel,
-        memory_limit=_memory_limit(chip, device_memory_bytes),
+        memory_limit=memory_limit(chip, device_memory_bytes),
         peak_flops_per_s=chip.peak(parallel.dtype),
         spreads=calibration.spreads(chip.name, software),
         residual=calibration.residual(
@@ -250,11 +238,10 @@ def project(
         raise memory_error(context.steps, parallel, cluster.num_chips, memory_limit)
     work = work_of(context.steps, found.plan)
     if strict:
-        _refuse_unmeasured(work)
+        refuse_unmeasured(work, "the plan", "Measure them with a suite of this model and shard")
     headline = scale_point(context, found, cluster.num_chips)
     sizes = cluster_sizes(cluster.num_chips)[:-1] if sizes is None else sizes
     scaling = [*_smaller(context, sizes), headline]
-    total = sum(seconds for _, seconds, _ in work)
     tokens_per_s = headline.tokens_per_second.value
     return Projection(
         model=model.name,
@@ -267,17 +254,8 @@ def project(
         headline=headline,
         scaling=tuple(scaling),
         parts=(*found.step.parts, *_added(context, found, cluster.num_chips)),
-        ops=tuple(
-            OpShare(
-                op=f"{item.problem.op}.{item.problem.dtype}.{item.problem.mode}",
-                role=item.role,
-                seconds=seconds,
-                source=source,
-                problem_id=item.problem.id,
-            )
-            for item, seconds, source in work
-        ),
-        source_share=_source_share([(s, seconds / total) for _, seconds, s in work]),
+        ops=op_shares(work),
+        source_share=source_share(work),
         memory_bytes_per_chip=found.memory.total_bytes,
         memory_limit_bytes=memory_limit,
         memory_parts=found.memory.parts,
@@ -303,27 +281,6 @@ def _smaller(context: Context, sizes: Sequence[int]) -> list[ScalePoint]:
         if found is not None:
             points.append(scale_point(context, found, size))
     return points
-
-
-def _source_share(shares: Sequence[tuple[Source, float]]) -> tuple[tuple[Source, float], ...]:
-    totals: dict[Source, float] = {}
-    for source, share in shares:
-        totals[source] = totals.get(source, 0.0) + share
-    return tuple((source, totals[source]) for source in Source if source in totals)
-
-
-def _refuse_unmeasured(work: Sequence[tuple[WorkItem, float, Source]]) -> None:
-    # One problem may stand in several places of a layer; it is measured once.
-    missing: dict[str, str] = {}
-    for item, _, source in work:
-        if source is not Source.MEASURED:
-            missing.setdefault(item.problem.id, f"{item.problem.id} ({item.role})")
-    if missing:
-        raise PlanError(
-            f"strict: {len(missing)} problems of the plan were not measured: "
-            f"{'; '.join(missing.values())}. Measure them with a suite of this model and "
-            "shard, or set strict=false to project from other sizes and rates."
-        )
 
 
 def _interval_basis(context: Context, num_chips: int) -> str:

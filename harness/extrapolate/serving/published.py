@@ -15,6 +15,7 @@ from harness.errors import PlanError
 from harness.extrapolate.calibration import NONE, Calibration
 from harness.extrapolate.cluster import ClusterSpec
 from harness.extrapolate.lookup import CostFunction, Lookup
+from harness.extrapolate.memory import memory_limit
 from harness.extrapolate.serving.pools import (
     Served,
     decoded,
@@ -25,7 +26,7 @@ from harness.extrapolate.serving.pools import (
 )
 from harness.extrapolate.serving.schedule import Floats
 from harness.extrapolate.serving.search import DECODE_TOKENS
-from harness.extrapolate.serving.serve import SERVING_SOFTWARE, memory_of, settled
+from harness.extrapolate.serving.serve import SERVING_SOFTWARE, settled
 from harness.extrapolate.serving.spec import ServingSpec, Speculation
 from harness.extrapolate.serving.times import PassModel
 from harness.extrapolate.serving.uncertainty import Draws, deviations, interval
@@ -214,7 +215,7 @@ def predict_rate(
         if batch_per_chip is not None:
             prompts = np.array([max(1.0, batch_per_chip * tensor)])
         return _prefill_rate(passes, plan, prompts)
-    room = room_for(passes, plan, memory_of(chip, None), DECODE_TOKENS)
+    room = room_for(passes, plan, memory_limit(chip, None), DECODE_TOKENS)
     if batch_per_chip is not None:
         # A batch that ran did fit, whatever the count of the memory says.
         return _decode_rate(passes, plan, np.array([batch_per_chip * tensor]), NO_LIMIT_S)

@@ -4,10 +4,11 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 from harness.device.chip import ChipSpec
-from harness.errors import ConfigError, PlanError
+from harness.errors import ConfigError
 from harness.extrapolate.calibration import NONE, Calibration
 from harness.extrapolate.cluster import ClusterSpec
 from harness.extrapolate.lookup import CostFunction, Lookup
+from harness.extrapolate.memory import memory_limit
 from harness.extrapolate.serving.memory import cache_bytes_per_token
 from harness.extrapolate.serving.pools import room_for
 from harness.extrapolate.serving.power import chip_price, site_power
@@ -44,7 +45,14 @@ from harness.extrapolate.serving.work import (
     layer_items,
     prefill_core,
 )
-from harness.projection import OpShare, Source, StepPart
+from harness.extrapolate.timed_work import (
+    TimedWork,
+    op_shares,
+    refuse_unmeasured,
+    source_share,
+    timed_work,
+)
+from harness.projection import StepPart
 from harness.record import Record
 from harness.roofline import Roofline
 from harness.serving_projection import (
@@ -97,17 +105,6 @@ def settled(spec: ServingSpec, chip: ChipSpec, lookup: Lookup) -> ServingSpec:
     return replace(spec, weight_dtype=weight, cache_dtype=spec.cache_dtype or spec.dtype)
 
 
-def memory_of(chip: ChipSpec, device_memory_bytes: float | None) -> float:
-    """The smaller of the data sheet's memory and the device's own, or the one that is known."""
-    known = [size for size in (chip.memory_bytes, device_memory_bytes) if size]
-    if not known:
-        raise ConfigError(
-            f"chip {chip.name}: the memory size is n/a, so no replica can be checked. "
-            "Set memory_gib in its file."
-        )
-    return min(known)
-
-
 def serve(
     *,
     chip: ChipSpec,
@@ -134,7 +131,7 @@ def serve(
     constants = calibration.constants(chip.name, SERVING_SOFTWARE)
     lookup = Lookup(chip, cost, records, roofs, constants)
     spec = settled(spec, chip, lookup)
-    memory_bytes = memory_of(chip, device_memory_bytes)
+    memory_bytes = memory_limit(chip, device_memory_bytes)
     passes = PassModel(model, cluster, lookup, spec)
     found = candidates(passes, memory_bytes)
     ways = best_of_each(passes, found)
@@ -142,12 +139,8 @@ def serve(
         raise limit_error(passes, found, memory_bytes)
     work = _work(passes, ways[0])
     if strict:
-        _refuse_unmeasured(work)
+        refuse_unmeasured(work, "the passes", "Measure them with suite=inference and these sizes")
     context = _Context(passes, chip, memory_bytes, Draws.of())
-    total = sum(seconds for _, seconds, _ in work)
-    shares: dict[Source, float] = {}
-    for _, seconds, source in work:
-        shares[source] = shares.get(source, 0.0) + seconds / total
     best, *others = (_point(context, way) for way in ways)
     return ServingProjection(
         model=model.name,
@@ -165,17 +158,8 @@ def serve(
         best=best,
         others=tuple(others),
         front=_front(context, front(passes, found)),
-        ops=tuple(
-            OpShare(
-                op=f"{item.problem.op}.{item.problem.dtype}.{item.problem.mode}",
-                role=item.role,
-                seconds=seconds,
-                source=source,
-                problem_id=item.problem.id,
-            )
-            for item, seconds, source in work
-        ),
-        source_share=tuple((source, shares[source]) for source in Source if source in shares),
+        ops=op_shares(work),
+        source_share=source_share(work),
         memory_limit_bytes=memory_bytes,
         interval_basis=_interval_basis(),
         variance_shares=_variance_shares(context, ways[0]),
@@ -346,14 +330,13 @@ def _front(context: _Context, points: Sequence[Found]) -> tuple[FrontPoint, ...]
     return tuple(found)
 
 
-def _work(passes: PassModel, found: Found) -> list[tuple[WorkItem, float, Source]]:
+def _work(passes: PassModel, found: Found) -> TimedWork:
     """Each op of a pass of each pool over all layers, longest first."""
-    model, spec, lookup = passes.model, passes.spec, passes.lookup
-    entries: list[tuple[WorkItem, float, Source]] = []
+    model, spec = passes.model, passes.spec
+    entries: list[tuple[WorkItem, float]] = []
     for _, choice, _ in _pool_choices(found):
         load, plan = _at(choice), choice.served.plan
         tokens, rows = round(float(load.tokens[0])), round(float(load.rows[0]))
-        items: list[tuple[WorkItem, int]] = []
         for kind, layers in _layers(model):
             of_layer = layer_items(model, plan, spec, kind, load.phase, max(1, tokens))
             if load.decoding.any():
@@ -362,29 +345,13 @@ def _work(passes: PassModel, found: Found) -> list[tuple[WorkItem, float, Source
             if load.chunk:
                 prompts = max(1, round(float(load.prompts[0])))
                 of_layer += prefill_core(model, plan, spec, kind, load.chunk, prompts)
-            items += [(item, layers) for item in of_layer]
+            entries += [(item, float(layers)) for item in of_layer]
         ends = (
             *first_items(model, plan, spec, max(1, tokens)),
             *last_items(model, plan, spec, rows),
         )
-        items += [(item, 1) for item in ends]
-        for item, times in items:
-            time = lookup.time(item.problem)
-            entries.append((item, times * item.count * time.seconds, time.source))
-    return sorted(entries, key=lambda entry: -entry[1])
-
-
-def _refuse_unmeasured(work: Sequence[tuple[WorkItem, float, Source]]) -> None:
-    missing: dict[str, str] = {}
-    for item, _, source in work:
-        if source is not Source.MEASURED:
-            missing.setdefault(item.problem.id, f"{item.problem.id} ({item.role})")
-    if missing:
-        raise PlanError(
-            f"strict: {len(missing)} problems of the passes were not measured: "
-            f"{'; '.join(missing.values())}. Measure them with suite=inference and these sizes, "
-            "or set strict=false to project from other sizes and rates."
-        )
+        entries += [(item, 1.0) for item in ends]
+    return timed_work(passes.lookup, entries)
 
 
 def _interval_basis() -> str:
