@@ -18,9 +18,8 @@ from harness.codec import from_json, to_json
 from harness.errors import RecordError, StorageError, did_you_mean
 from harness.store.disk import storing, write_atomically
 from harness.store.folder import run_suffix
+from harness.store.gate_folder import GATES
 
-GATES = "gates"
-"""The folder of all gates, inside the results folder."""
 JOB = "job.json"
 LATEST = "latest"
 
@@ -33,7 +32,10 @@ class GateJob:
     base: str
     head: str
     overrides: tuple[str, ...]
-    """Of `chipscale gate`, as they were written."""
+    """Of `chipscale gate`, as they were written, and those of `--quick`."""
+    only: tuple[str, ...] = ()
+    """Of `--case`."""
+    config_dirs: tuple[str, ...] = ()
     base_digest: str
     """Of the code that was measured; a gate is gone on with by the same code alone."""
     head_digest: str

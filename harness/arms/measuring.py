@@ -10,7 +10,7 @@ from pathlib import Path
 from harness.arms.changes import environment_changes, refuse_another_chip
 from harness.arms.fingerprint import fingerprint
 from harness.arms.hold import held, probe
-from harness.arms.plan import Plan, make_plan
+from harness.arms.plan import make_plan
 from harness.arms.selection import selected
 from harness.arms.side import ProcessSide, Side, StoredSide
 from harness.arms.source import Revision, Source, StoredRun, Tree, Wheel
@@ -88,6 +88,18 @@ class OpenGate:
         return isinstance(self.base, ArmTree) and self.base.digest == self.head.digest
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Ready:
+    """Both sides and the machine, before the first round."""
+
+    base: Side
+    head: Side
+    case_ids: tuple[str, ...]
+    """The base's and then what the head has beside them."""
+    environment: Environment
+    fingerprint: str
+
+
 @contextlib.contextmanager
 def opened_gate(order: GateOrder) -> Iterator[OpenGate]:
     """Both arms, their code in place until the end.
@@ -127,19 +139,14 @@ def measure_gate(gate: OpenGate, watcher: GateWatcher) -> GateResult:
         notices.append(sentence)
         watcher.on_notice(sentence)
 
-    base, head = _side(gate, gate.base, note), _side(gate, gate.head, note)
-    case_ids = selected(tuple(dict.fromkeys((*base.case_ids, *head.case_ids))), order.only)
-    environment = _probe(order)
-    if isinstance(gate.base, StoredRun):
-        refuse_another_chip(gate.base.folder.environment, environment, gate.base.label)
-    machine = fingerprint(environment)
-    floors, warning = choose(known_floors, machine)
+    ready = prepared(gate, note)
+    floors, warning = choose(known_floors, ready.fingerprint)
     if gate.is_same_code:
         note(SAME_CODE)
     policy = order.policy if order.is_interleaved else _for_stored(order.policy)
-    turns = Turns(base=base, head=head, watcher=watcher)
-    with held(environment, order.device.index, order.gate_id, note):
-        first = tuple(turns.rounds(range(1, policy.rounds + 1), case_ids))
+    turns = Turns(base=ready.base, head=ready.head, watcher=watcher)
+    with held(ready.environment, order.device.index, order.gate_id, note):
+        first = tuple(turns.rounds(range(1, policy.rounds + 1), ready.case_ids))
         _refuse_nothing(first, order)
         flagged = screen(first, policy, floors)
         numbers = range(policy.rounds + 1, 2 * policy.rounds + 1)
@@ -160,16 +167,15 @@ def measure_gate(gate: OpenGate, watcher: GateWatcher) -> GateResult:
         gate_id=order.gate_id,
         suite=order.suite,
         model=order.model,
-        chip=order.chip_name(environment),
-        fingerprint=machine,
+        chip=order.chip_name(ready.environment),
+        fingerprint=ready.fingerprint,
         base=_arm(gate.base, folders["base"]),
         head=_arm(gate.head, folders["head"]),
         cases=tuple(replace(case, reproduce=order.reproduce(case.case_id)) for case in cases),
         num_rounds=len(first),
         num_confirm_rounds=len(fresh),
         is_interleaved=order.is_interleaved,
-        is_advisory=order.is_advisory
-        or (not order.is_interleaved and not order.is_strict_stored),
+        is_advisory=order.is_advisory or (not order.is_interleaved and not order.is_strict_stored),
         common_shift=shift,
         warnings=(
             *dict.fromkeys(notices),
@@ -183,20 +189,36 @@ def measure_gate(gate: OpenGate, watcher: GateWatcher) -> GateResult:
     )
 
 
-def plans_of(gate: OpenGate, name: str, arm: ArmTree) -> Plan:
-    """The arm's cases file, in the gate's folder; the one that is there is kept."""
+def prepared(gate: OpenGate, note: Callable[[str], None]) -> Ready:
+    """Both sides with their cases, and the machine as a process of its own sees it.
+
+    Raises:
+        ConfigError: when an arm refuses, or the base is of another chip.
+    """
     order = gate.order
-    path = order.folder / f"{name}.json"
-    return make_plan(arm, order.arm_overrides, order.config_dirs, path, gate.lock_folder)
+    base, head = _side(gate, gate.base, note), _side(gate, gate.head, note)
+    case_ids = selected(tuple(dict.fromkeys((*base.case_ids, *head.case_ids))), order.only)
+    environment = _probe(order)
+    if isinstance(gate.base, StoredRun):
+        refuse_another_chip(gate.base.folder.environment, environment, gate.base.label)
+    return Ready(
+        base=base,
+        head=head,
+        case_ids=case_ids,
+        environment=environment,
+        fingerprint=fingerprint(environment),
+    )
 
 
 def _side(gate: OpenGate, arm: ArmTree | StoredRun, note: Callable[[str], None]) -> Side:
     if isinstance(arm, StoredRun):
         return StoredSide(name="base", records=arm.folder.records())
+    order = gate.order
+    path = order.folder / f"{arm.name}.json"
     return ProcessSide(
         arm=arm,
-        plan=plans_of(gate, arm.name, arm),
-        folder=gate.order.folder,
+        plan=make_plan(arm, order.arm_overrides, order.config_dirs, path, gate.lock_folder),
+        folder=order.folder,
         lock_folder=gate.lock_folder,
         on_notice=note,
     )
@@ -290,9 +312,7 @@ def _changes(folders: dict[str, list[RunFolder]]) -> tuple[str, ...]:
     return () if base is None or head is None else environment_changes(base, head)
 
 
-def _warnings(
-    folders: dict[str, list[RunFolder]], rounds: Sequence[Round]
-) -> tuple[str, ...]:
+def _warnings(folders: dict[str, list[RunFolder]], rounds: Sequence[Round]) -> tuple[str, ...]:
     """What a reader should know of the rounds, a sentence each."""
     busy = [
         folder.path.name

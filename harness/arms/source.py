@@ -76,7 +76,8 @@ def parse_source(key: str, text: str, results_dir: Path, tree: Path) -> Source:
         ConfigError: when nothing of that name is there, with the nearest names.
         RecordError: when a run that is meant cannot be read.
     """
-    kind, _, rest = text.partition(":")
+    kind, colon, rest = text.partition(":")
+    kind = kind if colon else ""
     if not text.strip():
         raise ConfigError(
             f"{key}: it is empty. Name a git revision as {key}=main, a wheel, a folder or a run."

@@ -188,5 +188,3 @@ def _asked(arm: ArmTree, lock_folder: Path, program: str, *arguments: str) -> st
             f"{arm.name}: {arm.label} does not import here: {words[-1] if words else 'no message'}"
         )
     return done.stdout
-
-

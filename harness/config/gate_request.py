@@ -8,11 +8,14 @@ from typing import Any
 
 from omegaconf import DictConfig, OmegaConf
 
+from harness.codec import to_data
 from harness.config import bounds
 from harness.config.build import RunRequest, TrackingRequest, run_request, tracking_request
 from harness.config.compose import compose
 from harness.errors import ConfigError
 from harness.gate.policy import GatePolicy
+from harness.store.folder import CASES, RunFolder
+from harness.worker.job import read_job
 
 ARM_GROUPS = ("suite", "model", "device")
 """Groups of an arm's own configuration; `measure` is handed over key by key, since an arm of an
@@ -101,7 +104,7 @@ def arm_overrides(config: DictConfig, overrides: Sequence[str]) -> tuple[str, ..
     rules = {} if "impls" in said else {"impls": f"[{impls}]"}
     measure = OmegaConf.to_container(config.measure, resolve=True)
     assert isinstance(measure, dict)
-    rules |= {f"measure.{name}": _written(value) for name, value in measure.items()}
+    rules |= {f"measure.{name!s}": _written(value) for name, value in measure.items()}
     return (*groups, "measure=quick", *kept, *(f"{key}={value}" for key, value in rules.items()))
 
 
@@ -127,3 +130,26 @@ def _policy(gate: Mapping[str, Any]) -> GatePolicy:
         **{name: float(gate[name]) for name in share},
         **{name: float(gate[name]) for name in ("short_s", "absolute_floor_s", "timer_steps")},
     )
+
+
+def of_stored(folder: RunFolder, overrides: Sequence[str]) -> list[str]:
+    """The overrides with what a stored run was measured by, except what they say themselves.
+
+    The head has to be measured by the same rules, and of the same suite.
+
+    Raises:
+        RecordError: when the run's cases cannot be read.
+    """
+    said = {_key(one) for one in overrides}
+    job = read_job(folder.path / CASES)
+    info = job.run
+    found = {"suite": info.suite, "model": info.model, "device": info.device}
+    kept = [f"{name}={value}" for name, value in found.items() if value and name not in said]
+    if "measure" not in said:
+        rules = to_data(job.policy)
+        kept += [
+            f"measure.{name}={_written(value)}"
+            for name, value in rules.items()
+            if f"measure.{name}" not in said
+        ]
+    return [*kept, *overrides]
