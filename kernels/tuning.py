@@ -3,6 +3,8 @@
 An op file gives a heuristic and the configurations that are worth trying (`TUNABLES`). What a tuner
 found best for a chip comes in as a `TuningTable`; sizes near a tuned one take its configuration,
 others the heuristic's. Which it was can be asked afterwards, so that a record can say so.
+
+This file does not import torch at run time, so a process that only reads cases starts quickly.
 """
 
 import math
@@ -10,8 +12,10 @@ from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from enum import StrEnum
+from typing import TYPE_CHECKING
 
-import torch
+if TYPE_CHECKING:
+    import torch
 
 NEAR_FACTOR = 2.0
 """A tuned size counts for sizes within this factor of it in every axis. Twice as many tiles of one
@@ -130,7 +134,7 @@ def table_of(device_name: str, tables: Iterable[TuningTable]) -> TuningTable:
     return TuningTable()
 
 
-_Key = tuple[str, torch.dtype, str, tuple[tuple[str, int], ...]]
+_Key = tuple[str, "torch.dtype", str, tuple[tuple[str, int], ...]]
 
 
 class Launches:
@@ -193,7 +197,7 @@ def observed() -> Iterator[Launches]:
 
 
 def choose(
-    kernel: str, dtype: torch.dtype, heuristic: Config, variant: str = "", /, **sizes: int
+    kernel: str, dtype: "torch.dtype", heuristic: Config, variant: str = "", /, **sizes: int
 ) -> Config:
     """The configuration to launch a kernel with, at sizes of those names.
 
@@ -211,7 +215,7 @@ def choose(
 
 
 def _decide(
-    kernel: str, dtype: torch.dtype, heuristic: Config, variant: str, sizes: Mapping[str, int]
+    kernel: str, dtype: "torch.dtype", heuristic: Config, variant: str, sizes: Mapping[str, int]
 ) -> Choice:
     name = str(dtype).removeprefix("torch.")
 

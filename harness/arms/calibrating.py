@@ -29,7 +29,7 @@ def calibration(
     ready = prepared(gate, watcher.on_notice)
     turns = Turns(base=ready.base, head=ready.head, watcher=watcher)
     num_rounds = order.policy.rounds
-    with held(ready.environment, order.device.index, order.gate_id, watcher.on_notice):
+    with held(ready.environment, order.job.device.index, order.gate_id, watcher.on_notice):
         for suite in range(num_suites):
             on_suite(suite + 1)
             numbers = range(suite * num_rounds + 1, (suite + 1) * num_rounds + 1)

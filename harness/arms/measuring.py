@@ -10,13 +10,13 @@ from pathlib import Path
 from harness.arms.changes import environment_changes, refuse_another_chip
 from harness.arms.fingerprint import fingerprint
 from harness.arms.hold import held, probe
-from harness.arms.plan import make_plan
+from harness.arms.plan import Plan, make_plan
 from harness.arms.selection import selected
 from harness.arms.side import ProcessSide, Side, StoredSide
 from harness.arms.source import Revision, Source, StoredRun, Tree, Wheel
-from harness.arms.tree import ArmTree, opened
+from harness.arms.tree import ArmTree, digest_of, opened
 from harness.arms.turns import GateWatcher, Turns
-from harness.device.request import DeviceRequest
+from harness.codec import to_json
 from harness.environment import Environment
 from harness.errors import NothingMeasured
 from harness.gate.decide import judge, screen
@@ -25,10 +25,11 @@ from harness.gate.floors import choose, read_floors
 from harness.gate.policy import GatePolicy
 from harness.gate.rounds import Round
 from harness.gate_result import Arm, GateResult
-from harness.measure.policy import MeasurePolicy
 from harness.record import Record, Status
-from harness.run import close_run, new_job
+from harness.run import close_run
+from harness.store.disk import write_atomically
 from harness.store.folder import ENVIRONMENT, RUN, RunFolder
+from harness.worker.job import Job
 
 STORED_TOLERANCE = 0.05
 """Of a stored run as base, at least: base and head of two sessions differ by 1.5 to 4 % though
@@ -48,10 +49,8 @@ class GateOrder:
     head: Revision | Wheel | Tree
     tree: Path
     """The running code."""
-    suite: str
-    model: str
-    device: DeviceRequest
-    measure: MeasurePolicy
+    job: Job
+    """What the running code makes of the overrides: suite, device, rules and cases."""
     arm_overrides: tuple[str, ...]
     config_dirs: tuple[Path, ...]
     only: tuple[str, ...]
@@ -145,7 +144,7 @@ def measure_gate(gate: OpenGate, watcher: GateWatcher) -> GateResult:
         note(SAME_CODE)
     policy = order.policy if order.is_interleaved else _for_stored(order.policy)
     turns = Turns(base=ready.base, head=ready.head, watcher=watcher)
-    with held(ready.environment, order.device.index, order.gate_id, note):
+    with held(ready.environment, order.job.device.index, order.gate_id, note):
         first = tuple(turns.rounds(range(1, policy.rounds + 1), ready.case_ids))
         _refuse_nothing(first, order)
         flagged = screen(first, policy, floors)
@@ -165,8 +164,8 @@ def measure_gate(gate: OpenGate, watcher: GateWatcher) -> GateResult:
         folders["base"] = [gate.base.folder]
     return GateResult(
         gate_id=order.gate_id,
-        suite=order.suite,
-        model=order.model,
+        suite=order.job.run.suite,
+        model=order.job.run.model,
         chip=order.chip_name(ready.environment),
         fingerprint=ready.fingerprint,
         base=_arm(gate.base, folders["base"]),
@@ -198,7 +197,7 @@ def prepared(gate: OpenGate, note: Callable[[str], None]) -> Ready:
     order = gate.order
     base, head = _side(gate, gate.base, note), _side(gate, gate.head, note)
     case_ids = selected(tuple(dict.fromkeys((*base.case_ids, *head.case_ids))), order.only)
-    environment = _probe(order)
+    environment = probe(replace(order.job, cases=()), order.folder)
     if isinstance(gate.base, StoredRun):
         refuse_another_chip(gate.base.folder.environment, environment, gate.base.label)
     return Ready(
@@ -215,26 +214,19 @@ def _side(gate: OpenGate, arm: ArmTree | StoredRun, note: Callable[[str], None])
         return StoredSide(name="base", records=arm.folder.records())
     order = gate.order
     path = order.folder / f"{arm.name}.json"
+    if arm.overlay is None and arm.digest == digest_of(order.tree):
+        # The running code has made its cases already.
+        write_atomically(path, to_json(order.job) + "\n")
+        plan = Plan(path=path, cases=order.job.cases)
+    else:
+        plan = make_plan(arm, order.arm_overrides, order.config_dirs, path, gate.lock_folder)
     return ProcessSide(
         arm=arm,
-        plan=make_plan(arm, order.arm_overrides, order.config_dirs, path, gate.lock_folder),
+        plan=plan,
         folder=order.folder,
         lock_folder=gate.lock_folder,
         on_notice=note,
     )
-
-
-def _probe(order: GateOrder) -> Environment:
-    job = new_job(
-        suite=order.suite,
-        model=order.model,
-        device=order.device,
-        policy=order.measure,
-        cases=(),
-        tags=(),
-        config_yaml="",
-    )
-    return probe(job, order.folder)
 
 
 def _for_stored(policy: GatePolicy) -> GatePolicy:

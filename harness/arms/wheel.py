@@ -38,9 +38,7 @@ def read_wheel(path: Path) -> WheelName:
         ConfigError: when the file is not there, or is no wheel.
     """
     if not path.is_file():
-        raise ConfigError(
-            f"{path}: no such wheel. `pip wheel --no-deps .` makes one."
-        )
+        raise ConfigError(f"{path}: no such wheel. `pip wheel --no-deps .` makes one.")
     try:
         with zipfile.ZipFile(path) as archive:
             names = [one for one in archive.namelist() if one.endswith(".dist-info/METADATA")]

@@ -13,19 +13,18 @@ from rich.console import Console
 from harness.arms.job import GateJob, find_gate, make_folder, read_job, write_job
 from harness.arms.measuring import OpenGate, measure_gate, opened_gate
 from harness.arms.tree import ArmTree
-from harness.cli.finish import TRACKING_REQUIRED_EXIT_CODE
 from harness.cli.gate_accept import accept
 from harness.cli.gate_calibrate import calibrate
 from harness.cli.gate_list import list_gates, show_gate
 from harness.cli.gate_order import gate_order
 from harness.cli.gate_progress import GateProgress
 from harness.cli.gate_tracking import track_gate
-from harness.config.compose import compose
-from harness.config.gate_request import with_quick
+from harness.config.gate_request import compose_gate, with_quick
 from harness.errors import (
     CASE_FAILED_EXIT_CODE,
     INTERRUPTED_EXIT_CODE,
     REGRESSION_EXIT_CODE,
+    TRACKING_REQUIRED_EXIT_CODE,
     ConfigError,
     RecordError,
 )
@@ -50,7 +49,7 @@ def main(options: argparse.Namespace) -> int:
             raise ConfigError(f"--{name}: it is of `chipscale gate accept CASE ...`.")
     overrides = with_quick(words) if options.quick else list(words)
     if options.cfg is not None:
-        config = compose("gate", overrides, options.config_dir)
+        config = compose_gate(overrides, options.config_dir)
         print(OmegaConf.to_yaml(config, resolve=True), end="")
         return 0
     return run_gate(overrides, options.config_dir, options.case, Console(highlight=False))
@@ -68,7 +67,7 @@ def run_gate(
     overrides: Sequence[str], config_dirs: Sequence[Path], only: Sequence[str], console: Console
 ) -> int:
     """Gate what the overrides ask for, show it, and return the exit code."""
-    config = compose("gate", overrides, config_dirs)
+    config = compose_gate(overrides, config_dirs)
     earlier = None
     if config.resume:
         folder = find_gate(config.resume, Path(config.results_dir).resolve())
@@ -77,11 +76,11 @@ def run_gate(
         overrides = [*earlier.overrides, f"results_dir={config.results_dir}"]
         config_dirs = [Path(one) for one in earlier.config_dirs]
         only = earlier.only
-        config = compose("gate", overrides, config_dirs)
+        config = compose_gate(overrides, config_dirs)
     request, order = gate_order(config, overrides, config_dirs, only, earlier)
     console.print(
         f"chipscale: gate {order.gate_id}: {order.base.label} -> {order.head.label}, suite "
-        f"{order.suite}, {order.policy.rounds} rounds",
+        f"{order.job.run.suite}, {order.policy.rounds} rounds",
         markup=False,
         soft_wrap=True,
     )

@@ -13,8 +13,7 @@ from harness.arms.measuring import opened_gate
 from harness.arms.source import WORKING_TREE
 from harness.cli.gate_order import gate_order
 from harness.cli.gate_progress import GateProgress
-from harness.config.compose import compose
-from harness.config.gate_request import with_quick
+from harness.config.gate_request import compose_gate, with_quick
 from harness.errors import INTERRUPTED_EXIT_CODE, ConfigError
 from harness.gate.floors import Floors, choose, floors_text, read_floors
 from harness.gate.tolerance import FLOOR_DEVIATIONS
@@ -32,7 +31,7 @@ def calibrate(words: Sequence[str], options: argparse.Namespace) -> int:
         if one.partition("=")[0] in ("base", "head", "resume"):
             raise ConfigError(f"{one}: `chipscale gate calibrate` holds this tree against itself.")
     overrides = [f"base={WORKING_TREE}", *overrides]
-    config = compose("gate", overrides, options.config_dir)
+    config = compose_gate(overrides, options.config_dir)
     request, order = gate_order(config, overrides, options.config_dir, options.case, None)
     console = Console(highlight=False)
     known = read_floors(request.floors_file)  # A damaged file is told of before measuring.

@@ -11,10 +11,11 @@ from omegaconf import DictConfig
 from harness.arms.job import GateJob, new_gate_id
 from harness.arms.measuring import GateOrder
 from harness.arms.source import StoredRun, parse_source, running_tree
-from harness.config.compose import compose
-from harness.config.gate_request import GateRequest, gate_request, of_stored
+from harness.config.gate_request import GateRequest, compose_gate, gate_request, of_stored
 from harness.config.this_chip import chip_name
+from harness.config.tuning import load_tables
 from harness.errors import ConfigError
+from harness.run import new_job
 from harness.store.gate_folder import GATES
 
 
@@ -46,7 +47,7 @@ def gate_order(
         )
     if isinstance(base, StoredRun):
         overrides = of_stored(base.folder, overrides)
-        config = compose("gate", overrides, config_dirs)
+        config = compose_gate(overrides, config_dirs)
     request = gate_request(config, overrides, config_dirs)
     suite, model = request.run.suite, request.run.model.name
     gate_id = new_gate_id(suite, model) if earlier is None else earlier.gate_id
@@ -57,10 +58,16 @@ def gate_order(
         base=base,
         head=head,
         tree=tree,
-        suite=suite,
-        model=model,
-        device=request.run.device,
-        measure=request.run.policy,
+        job=new_job(
+            suite=suite,
+            model=model,
+            device=request.run.device,
+            policy=request.run.policy,
+            cases=request.run.cases,
+            tags=(),
+            tuning=load_tables(config_dirs),
+            config_yaml=request.run.config_yaml,
+        ),
         arm_overrides=request.arm_overrides,
         config_dirs=tuple(config_dirs),
         only=tuple(only),

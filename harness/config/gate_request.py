@@ -59,6 +59,25 @@ def with_quick(overrides: Sequence[str]) -> list[str]:
     return [*(f"{key}={value}" for key, value in QUICK.items() if key not in said), *overrides]
 
 
+def compose_gate(overrides: Sequence[str], config_dirs: Sequence[Path] = ()) -> DictConfig:
+    """The composed `gate` configuration.
+
+    Base and head are taken as they were typed: Hydra reads `~` and `@{1}` of a revision otherwise.
+
+    Raises:
+        ConfigError: as `compose`.
+    """
+    return compose("gate", [_quoted(one) for one in overrides], config_dirs)
+
+
+def _quoted(override: str) -> str:
+    key, equals, value = override.partition("=")
+    if key not in ("base", "head") or not equals or value[:1] in ("'", '"'):
+        return override
+    escaped = value.replace("'", "\\'")
+    return f"{key}='{escaped}'"
+
+
 def gate_request(
     config: DictConfig, overrides: Sequence[str], config_dirs: Sequence[Path] = ()
 ) -> GateRequest:
