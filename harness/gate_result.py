@@ -185,18 +185,18 @@ class GateResult:
         failing = self.num_failing
         accepted = len(self.of(State.REGRESSED)) - failing
         words = [
-            f"{count} {kind}{'s' if count != 1 else ''}"
+            f"{count:,} {kind}{'s' if count != 1 else ''}"
             for count, kind in ((failing, "regression"), (accepted, "accepted regression"))
             if count
         ]
         words += [
-            f"{count} {state.value.lower()}"
+            f"{count:,} {state.value.lower()}"
             for state, count in self.counts
             if state not in (State.REGRESSED, State.UNCHANGED)
         ]
         advice = " (advisory)" if self.is_advisory else ""
         if not words:
-            return f"No regression in {len(self.cases)} cases on {self.chip}{advice}"
+            return f"No regression in {len(self.cases):,} cases on {self.chip}{advice}"
         if not failing:
             words.insert(0, "No regression")
-        return f"{', '.join(words)} of {len(self.cases)} on {self.chip}{advice}"
+        return f"{', '.join(words)} of {len(self.cases):,} on {self.chip}{advice}"
