@@ -372,7 +372,7 @@ def _note(folder: RunFolder, otherwise: str) -> str:
 def run_content(folder: RunFolder, vendors: Mapping[str, str] | None = None) -> RunContent:
     """The suite's run. Raises RecordError when the folder cannot be read."""
     info, environment, records = folder.info, folder.environment, folder.records()
-    roofs = folder.roofs
+    roofs = folder.roofs_with(lambda: records)
     rows = result_rows(records, roofs)
     last_ms = max(
         (milliseconds(record.started_at) for record in records),

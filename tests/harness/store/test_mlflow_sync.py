@@ -109,10 +109,12 @@ def test_a_run_and_its_projection_can_be_read_back(
     assert {f"mlflow.sharedViewState.{key}" for key in ("latest", "leaderboard", "by-chip")} <= set(
         views
     )
-    projected = client.get_run(result.projection_run_id)
+    projection = result.run_of("projection")
+    assert projection is not None
+    projected = client.get_run(projection.run_id)
     assert projected.data.metrics["tokens_per_s"] > 1e7
     assert projected.data.tags["source_runs"] == RUN_ID
-    assert client.get_experiment(result.projection_experiment_id).name == "chipscale/projection"
+    assert client.get_experiment(projection.experiment_id).name == "chipscale/projection"
 
 
 def test_a_second_sync_changes_nothing(folder: RunFolder, target: TrackingTarget) -> None:
@@ -122,7 +124,7 @@ def test_a_second_sync_changes_nothing(folder: RunFolder, target: TrackingTarget
     before = path.read_bytes()
     second = sync_here(folder, target)
     assert second.state is SyncState.UNCHANGED
-    assert (second.run_id, second.projection_run_id) == (first.run_id, first.projection_run_id)
+    assert second.runs == first.runs
     assert path.read_bytes() == before
 
 
@@ -201,8 +203,7 @@ def test_a_projection_alone_is_synced(tmp_path: Path, target: TrackingTarget) ->
     alone.write("projection.json", sample_projection())
     result = sync_here(alone, target)
     assert result.state is SyncState.CREATED
-    assert result.run_id == ""
-    assert result.projection_run_id
+    assert [run.kind for run in result.runs] == ["projection"]
 
 
 def test_a_folder_that_cannot_be_read_does_not_cost_the_others(
@@ -212,7 +213,7 @@ def test_a_folder_that_cannot_be_read_does_not_cost_the_others(
     empty.path.mkdir()
     bad, good = sync([empty, folder], target)
     assert bad.state is SyncState.FAILED
-    assert "no run.json there" in bad.message
+    assert "none of run.json, projection.json" in bad.message
     assert good.is_done
 
 
