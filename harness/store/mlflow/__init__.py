@@ -8,6 +8,7 @@
     layout.py      a run -> what MLflow shall hold (pure)
     projection_layout.py   a projection -> what MLflow shall hold (pure)
     serving_layout.py      a projection of serving -> what MLflow shall hold (pure)
+    gate_layout.py         a gate and its two sides -> what MLflow shall hold (pure)
     keys.py        a case -> its metric key and step (pure)
     views.py       the saved views of an experiment (pure)
     writer.py      brings one MLflow run to what the layout says, however often

@@ -191,7 +191,8 @@ def table_rows(rows: Sequence[ResultRow]) -> list[list[str | float | None]]:
     return table
 
 
-def _table_artifacts(rows: Sequence[ResultRow]) -> tuple[Artifact, ...]:
+def table_artifacts(rows: Sequence[ResultRow]) -> tuple[Artifact, ...]:
+    """results.json and results.csv."""
     frame = pd.DataFrame(table_rows(rows), columns=list(COLUMNS))
     return (
         # Columns and data apart is the form that MLflow's table view joins across runs.
@@ -416,7 +417,7 @@ def run_content(folder: RunFolder, vendors: Mapping[str, str] | None = None) -> 
             *closure_points(closures_of(accepted(records, roofs))),
             *case_points(rows),
         ),
-        artifacts=(*_table_artifacts(rows), *present_files(folder, files)),
+        artifacts=(*table_artifacts(rows), *present_files(folder, files)),
         views=SUITE_VIEWS,
         about=f"Suite {info.suite}: one run per chip and invocation; Views has a leaderboard.",
     )
