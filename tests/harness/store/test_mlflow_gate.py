@@ -3,16 +3,12 @@
 import dataclasses
 import json
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import pytest
 
 from harness.errors import RecordError
-from harness.gate_result import Arm, GateCase, GateResult, Stage, State
-from harness.projection import Interval
-from harness.report.gate_outputs import write_files
+from harness.gate_result import Arm, GateCase, State
 from harness.store.folder import RunFolder
-from harness.store.mlflow import SyncResult, SyncState, TrackingTarget
 from harness.store.mlflow.gate_layout import (
     GATE_VIEWS,
     base_content,
@@ -21,78 +17,8 @@ from harness.store.mlflow.gate_layout import (
     verdict,
 )
 from tests.harness.report.gate_sample import case, flagged_cases, large, result
-from tests.harness.sample_run import sample_info, sample_records, write_run
-
-if TYPE_CHECKING:
-    from mlflow import MlflowClient
-
-pytestmark = pytest.mark.usefixtures("quiet_mlflow")
-
-
-shares_database = pytest.mark.xdist_group("test_mlflow_sync.py")
-"""In the process of those that have made a database already, which takes seconds."""
-
-
-def client_of(target: TrackingTarget) -> "MlflowClient":
-    from mlflow import MlflowClient
-
-    return MlflowClient(tracking_uri=target.uri)
-
-
-def sync_here(path: Path, target: TrackingTarget) -> SyncResult:
-    from harness.store.mlflow.child import folder_result
-
-    return folder_result(client_of(target), target, path, {})
-
-
-def measured_gate(results: Path) -> Path:
-    """A gate of the sample run's cases, with the run folder of each side's first round."""
-    records = [one for one in sample_records() if one.measurement is not None]
-    path = results / "gates" / "20260102-gate"
-    for role in ("base", "head"):
-        made = write_run(path / "made", info=sample_info(run_id=f"{role}-run"))
-        made.path.rename(path / f"{role}-1")
-    (path / "made").rmdir()
-    cases = []
-    for record in records[:6]:
-        problem = record.case.problem
-        cases.append(
-            GateCase(
-                case_id=record.case.id,
-                op=problem.op,
-                impl=record.case.impl,
-                dtype=problem.dtype,
-                mode=str(problem.mode),
-                shape="",
-                state=State.UNCHANGED,
-                reason="",
-                tolerance=0.03,
-                tolerance_basis="the default",
-                screen=Stage(
-                    base_s=(1e-3, 2e-3, 3e-3),
-                    head_s=(2e-3, 4e-3, 6e-3),
-                    change=Interval(value=0.0, low=0.0, high=0.0),
-                ),
-                base_s=2e-3,
-                head_s=4e-3,
-            )
-        )
-    gate = result(
-        tuple(cases),
-        suite="quick",
-        chip="imaginary_x1",
-        base=Arm(label="main", commit="aaaaaaaa", branch="main", run_ids=("base-run",)),
-        head=Arm(label="tree", commit="bbbbbbbb-dirty", branch="mine", run_ids=("head-run",)),
-        pull_request="17",
-    )
-    write_files(gate, path)
-    return path
-
-
-def written(tmp_path: Path, gate: GateResult) -> RunFolder:
-    path = tmp_path / "gates" / gate.gate_id
-    write_files(gate, path)
-    return RunFolder(path)
+from tests.harness.sample_run import sample_records, write_run
+from tests.harness.store.gate_run import measured_gate, written
 
 
 def test_the_gates_own_run_has_the_verdict_in_the_first_line(tmp_path: Path) -> None:
@@ -182,39 +108,6 @@ def test_a_stored_base_stays_the_run_it_is(tmp_path: Path) -> None:
         base=Arm(label=stored.info.run_id, run_ids=(stored.info.run_id,)), is_interleaved=False
     )
     assert base_content(written(tmp_path, gate), {}).uid == stored.info.run_id
-
-
-@shares_database
-def test_a_folder_is_synced_once_into_three_runs(tmp_path: Path, target: TrackingTarget) -> None:
-    path = measured_gate(tmp_path / "results")
-    first = sync_here(path, target)
-    assert first.state is SyncState.CREATED, first.message
-    assert [run.kind for run in first.runs] == ["gate", "base", "head"]
-    again = sync_here(path, target)
-    assert again.state is SyncState.UNCHANGED
-    assert again.runs == first.runs
-    client = client_of(target)
-    found = client.get_experiment_by_name("chipscale/gate")
-    assert found is not None
-    assert len(client.search_runs([found.experiment_id])) == 1
-    assert {view.tag for view in GATE_VIEWS} <= set(found.tags)
-    suite = client.get_experiment_by_name("chipscale/quick")
-    assert suite is not None
-    heads = client.search_runs([suite.experiment_id], "tags.role = 'head' and tags.pr = '17'")
-    assert len(heads) == 1
-
-
-@shares_database
-def test_a_gate_with_other_links_is_brought_up_to_date(
-    tmp_path: Path, target: TrackingTarget
-) -> None:
-    folder = written(tmp_path / "results", result(ui_links=()))
-    sync_here(folder.path, target)
-    write_files(result(), folder.path)
-    again = sync_here(folder.path, target)
-    assert again.state is SyncState.COMPLETED
-    experiment = again.runs[0].experiment_id
-    assert len(client_of(target).search_runs([experiment])) == 1
 
 
 def test_a_gate_that_was_stopped_is_told_in_one_line(tmp_path: Path) -> None:

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
+from harness.report.gate_outputs import write_files
 from harness.store.folder import RunFolder
 from harness.store.mlflow import (
     SyncResult,
@@ -24,6 +25,8 @@ from harness.store.mlflow import (
     sync,
     tracking_target,
 )
+from harness.store.mlflow.gate_layout import GATE_VIEWS
+from tests.harness.report.gate_sample import result
 from tests.harness.sample_run import (
     many_records,
     ok_record,
@@ -32,6 +35,7 @@ from tests.harness.sample_run import (
     sample_records,
     write_run,
 )
+from tests.harness.store.gate_run import measured_gate, written
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
@@ -388,6 +392,37 @@ def test_the_users_tracking_uri_wins_and_a_relative_database_becomes_absolute(
     assert server.ui_url == "https://mlflow.example.org"
     database = tracking_target(tmp_path, {"MLFLOW_TRACKING_URI": "sqlite:///mine.db"})
     assert database.database_path == tmp_path / "mine.db"
+
+
+def test_a_gate_is_synced_once_into_three_runs(tmp_path: Path, target: TrackingTarget) -> None:
+    path = measured_gate(tmp_path / "results")
+    first = sync_here(RunFolder(path), target)
+    assert first.state is SyncState.CREATED, first.message
+    assert [run.kind for run in first.runs] == ["gate", "base", "head"]
+    again = sync_here(RunFolder(path), target)
+    assert again.state is SyncState.UNCHANGED
+    assert again.runs == first.runs
+    client = client_of(target)
+    found = client.get_experiment_by_name("chipscale/gate")
+    assert found is not None
+    assert len(client.search_runs([found.experiment_id])) == 1
+    assert {view.tag for view in GATE_VIEWS} <= set(found.tags)
+    suite = client.get_experiment_by_name("chipscale/quick")
+    assert suite is not None
+    heads = client.search_runs([suite.experiment_id], "tags.role = 'head' and tags.pr = '17'")
+    assert len(heads) == 1
+
+
+def test_a_gate_with_other_links_is_brought_up_to_date(
+    tmp_path: Path, target: TrackingTarget
+) -> None:
+    folder = written(tmp_path / "results", result(ui_links=()))
+    sync_here(folder, target)
+    write_files(result(), folder.path)
+    again = sync_here(folder, target)
+    assert again.state is SyncState.COMPLETED
+    experiment = again.runs[0].experiment_id
+    assert len(client_of(target).search_runs([experiment])) == 1
 
 
 def test_records_with_one_sample_are_logged(tmp_path: Path, target: TrackingTarget) -> None:
