@@ -3,8 +3,6 @@
 An op file gives a heuristic and the configurations that are worth trying (`TUNABLES`). What a tuner
 found best for a chip comes in as a `TuningTable`; sizes near a tuned one take its configuration,
 others the heuristic's. Which it was can be asked afterwards, so that a record can say so.
-
-This file does not import torch at run time, so a process that only reads cases starts quickly.
 """
 
 import math
@@ -15,6 +13,7 @@ from enum import StrEnum
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
+    # Records name these choices, and reading one must not cost the seconds that torch takes.
     import torch
 
 NEAR_FACTOR = 2.0

@@ -73,22 +73,16 @@ def marker(result: GateResult) -> str:
     return f"<!-- chipscale-gate: {name} -->"
 
 
-def _rows(cases: Iterable[GateCase]) -> list[str]:
-    return [
-        "| "
-        + " | ".join(
-            (
-                plain(state_text(case)),
-                code(case.case_id),
-                plain(times_text(case)),
-                plain(change_text(case)),
-                plain(tolerance_text(case)),
-                plain(_why(case), 2 * MAX_TEXT),
-            )
-        )
-        + " |"
-        for case in cases
-    ]
+def _row(case: GateCase) -> str:
+    cells = (
+        plain(state_text(case)),
+        code(case.case_id),
+        plain(times_text(case)),
+        plain(change_text(case)),
+        plain(tolerance_text(case)),
+        plain(_why(case), 2 * MAX_TEXT),
+    )
+    return f"| {' | '.join(cells)} |"
 
 
 def _why(case: GateCase) -> str:
@@ -102,14 +96,16 @@ def _why(case: GateCase) -> str:
     return " ".join(part for part in parts if part)
 
 
-def _fitting(lines: Sequence[str], room: int) -> int:
-    """How many of the lines are together no longer than that."""
-    used = 0
-    for count, line in enumerate(lines):
-        used += size_bytes(line) + 1
-        if used > room:
-            return count
-    return len(lines)
+def _fitting(cases: Iterable[GateCase], room: int) -> list[str]:
+    """The rows of the first cases, as many as are together no longer than that."""
+    rows: list[str] = []
+    for case in cases:
+        row = _row(case)
+        room -= size_bytes(row) + 1
+        if room < 0:
+            break
+        rows.append(row)
+    return rows
 
 
 def size_bytes(text: str) -> int:
@@ -197,8 +193,7 @@ def _tables(cases: Sequence[GateCase], room: int) -> list[str]:
     """The first rows, the others folded, and how many did not fit; nothing without room."""
     if room <= 0 or not cases:
         return []
-    rows = _rows(cases)
-    rows = rows[: _fitting(rows, room)]
+    rows = _fitting(cases, room)
     left = len(cases) - len(rows)
     parts = []
     if rows:

@@ -11,7 +11,7 @@ from harness.report.elements import (
     plot,
     section,
 )
-from harness.report.gate_plot import all_figure, forest_cases, forest_figure
+from harness.report.gate_plot import MAX_FOREST, all_figure, forest_cases, forest_figure
 from harness.report.gate_rows import (
     MEANING,
     clocks_text,
@@ -52,13 +52,13 @@ def render(result: GateResult) -> str:
     drawn = forest_cases(found)
     sections, links = [], []
     if drawn:
-        left = len(found) - len(drawn)
-        rest = f" {left} more are in the table." if left else ""
         note = (
-            "Head over base: a filled mark is the change over all rounds with its interval, the "
-            "open ones are single rounds, each a fresh process of either side. The band is the "
-            f"tolerance: a change inside it is none.{rest}"
+            "Head over base: the filled mark is the change over all rounds with its interval; "
+            "circles are the rounds of the screen and diamonds those that confirmed, each with a "
+            "fresh process of either side. The band is the tolerance: a change inside it is none."
         )
+        if len(drawn) == MAX_FOREST:
+            note += f" The first {MAX_FOREST} are drawn, the table has all."
         summary = "; ".join(f"{case.case_id} {_change(case)}" for case in drawn[:10])
         figure = plot(forest_figure(drawn), "changes", f"Changes: {summary}")
         sections.append(section("changes", "What is told", note, figure))
@@ -77,7 +77,13 @@ def render(result: GateResult) -> str:
     links.append(("comparison", "What was compared"))
     warnings = notes(result)
     notice = f'<div class="warning" role="note">{bullets(warnings)}</div>' if warnings else ""
-    counts = [(str(count), state.value.lower()) for state, count in result.counts]
+    accepted = len(result.of(State.REGRESSED)) - result.num_failing
+    counts = [
+        (f"{count - accepted if state is State.REGRESSED else count:,}", state.value.lower())
+        for state, count in result.counts
+    ]
+    if accepted:
+        counts.insert(1, (f"{accepted:,}", "regressed, accepted"))
     return frame(
         f"gate of {result.suite} on {result.chip}",
         [f"{result.headline}."],

@@ -23,8 +23,8 @@ BAND = "rgba(128,128,128,0.22)"
 MAX_FOREST = 60
 """Cases drawn one by one; the plot of all changes has the others."""
 ROW_HEIGHT = 46
-ROOM_FOR_AXIS = 110
-NAME_WIDTH = 46
+ROOM_FOR_AXIS = 90
+NAME_WIDTH = 40
 ALL_HEIGHT = 380
 
 
@@ -76,7 +76,8 @@ def forest_figure(cases: Sequence[GateCase]) -> go.Figure:
                 "xanchor": "left",
                 "y": row - 0.3,
                 "yanchor": "bottom",
-                "text": label(_short(case.case_id), 999),
+                "text": f"<span style='color:{COLOR[case.state]}'>&#9679;</span> "
+                + label(f"{_short(case.case_id)} ({case.state.value.lower()})", 999),
                 "showarrow": False,
                 "font": {"family": FONT, "size": 11},
             }
@@ -104,11 +105,14 @@ def forest_figure(cases: Sequence[GateCase]) -> go.Figure:
             text=[_hover(case) for _, case in rows],
             hovertemplate="%{text}<extra></extra>",
         )
-    height = ROOM_FOR_AXIS + ROW_HEIGHT * len(cases)
-    styled(plot, height=height, shapes=shapes, annotations=names, margin_l=16)
-    # Places of a legend and a title are shares of the height, so they are counted in pixels.
-    inner = max(1, height - 2 * 48)
-    plot.update_layout(margin_t=48, margin_b=48, legend_y=1 + 8 / inner)
+    styled(
+        plot,
+        height=ROOM_FOR_AXIS + ROW_HEIGHT * len(cases),
+        shapes=shapes,
+        annotations=names,
+        showlegend=False,
+    )
+    plot.update_layout(margin={"l": 16, "r": 16, "t": 8, "b": 56})
     plot.update_xaxes(title="change of time, %", ticksuffix=" %", nticks=7)
     plot.update_yaxes(
         range=[len(cases) - 0.4, -0.75], showgrid=False, showticklabels=False, fixedrange=True
@@ -194,6 +198,6 @@ def all_figure(cases: Sequence[GateCase]) -> go.Figure:
             hovertemplate="%{text}<extra></extra>",
         )
     styled(plot, height=ALL_HEIGHT)
-    plot.update_xaxes(title="cases, from the fastest change to the slowest", nticks=6)
+    plot.update_xaxes(title="cases, sorted by change", nticks=6)
     plot.update_yaxes(title="change of time", ticksuffix=" %")
     return plot

@@ -91,10 +91,11 @@ def clock_text(clock_hz: float | None) -> str:
 
 
 def clocks_text(case: GateCase) -> str:
-    """`1980 MHz -> 1755 MHz`; empty where neither is known."""
+    """`1980 -> 1755 MHz`; empty where neither is known."""
     if case.base_clock_hz is None and case.head_clock_hz is None:
         return ""
-    return f"{clock_text(case.base_clock_hz) or '-'} -> {clock_text(case.head_clock_hz) or '-'}"
+    base, head = (clock_text(one) or "-" for one in (case.base_clock_hz, case.head_clock_hz))
+    return f"{base.removesuffix(' MHz') if head != '-' else base} -> {head}"
 
 
 def rounds_text(case: GateCase) -> str:

@@ -4,9 +4,11 @@
     bounded.py     sync(): all of it in a child process with a deadline
     outcome.py     what became of each folder
     child.py       that process: one folder after the other
-    layout.py      a folder -> what MLflow shall hold (pure)
+    kinds.py       what a folder may hold, and the layout of each (pure)
+    layout.py      a run -> what MLflow shall hold (pure)
     projection_layout.py   a projection -> what MLflow shall hold (pure)
     serving_layout.py      a projection of serving -> what MLflow shall hold (pure)
+    gate_layout.py         a gate and its two sides -> what MLflow shall hold (pure)
     keys.py        a case -> its metric key and step (pure)
     views.py       the saved views of an experiment (pure)
     writer.py      brings one MLflow run to what the layout says, however often
@@ -16,7 +18,7 @@ Only child, writer and database import mlflow, so the command line stays quick.
 """
 
 from harness.store.mlflow.bounded import prepare, sync
-from harness.store.mlflow.outcome import SyncResult, SyncState
+from harness.store.mlflow.outcome import SyncedRun, SyncResult, SyncState
 from harness.store.mlflow.target import (
     TrackingTarget,
     experiment_link,
@@ -27,6 +29,7 @@ from harness.store.mlflow.target import (
 __all__ = [
     "SyncResult",
     "SyncState",
+    "SyncedRun",
     "TrackingTarget",
     "experiment_link",
     "prepare",

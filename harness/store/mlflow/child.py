@@ -13,7 +13,7 @@ import tempfile
 import time
 import urllib.error
 import urllib.request
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from filelock import FileLock
@@ -22,15 +22,13 @@ from mlflow.exceptions import MlflowException
 
 from harness.codec import to_json
 from harness.errors import ChipscaleError
-from harness.store.folder import PROJECTION, RUN, SERVING, RunFolder
+from harness.store.folder import RunFolder
 from harness.store.mlflow.bounded import failed
 from harness.store.mlflow.database import create_database, lock_of
-from harness.store.mlflow.layout import run_content
-from harness.store.mlflow.outcome import SyncResult, SyncState
-from harness.store.mlflow.projection_layout import projection_content
-from harness.store.mlflow.serving_layout import serving_content
+from harness.store.mlflow.kinds import kinds_of
+from harness.store.mlflow.outcome import SyncedRun, SyncResult, SyncState
 from harness.store.mlflow.target import TrackingTarget
-from harness.store.mlflow.writer import Written, write_run
+from harness.store.mlflow.writer import write_run
 
 PROBE_TIMEOUT_S = 5.0
 """A server that does not answer its health page in this time will not take a run either.
@@ -71,45 +69,35 @@ def writer_lock(target: TrackingTarget) -> FileLock:
     return FileLock(Path(tempfile.gettempdir()) / f"chipscale-{name}.lock")
 
 
-def _message(folder: RunFolder, written: list[Written], state: SyncState, uri: str) -> str:
-    verb = {
-        SyncState.CREATED: "logged to",
-        SyncState.COMPLETED: "brought up to date in",
-        SyncState.UNCHANGED: "already in",
-    }[state]
-    what = "The run" if (folder.path / RUN).exists() else "The projection"
-    if len(written) == 2:
-        what = "The run and its projection"
-    be = "are" if len(written) == 2 else "is"
-    return f"{what} {be} {verb} MLflow at {uri}."
+_VERBS = {
+    SyncState.CREATED: "logged to",
+    SyncState.COMPLETED: "brought up to date in",
+    SyncState.UNCHANGED: "already in",
+}
+
+
+def _message(names: Sequence[str], state: SyncState, uri: str) -> str:
+    be = "is" if len(names) == 1 else "are"
+    return f"The {' and its '.join(names)} {be} {_VERBS[state]} MLflow at {uri}."
 
 
 def sync_folder(
     client: MlflowClient, target: TrackingTarget, folder: RunFolder, vendors: Mapping[str, str]
 ) -> SyncResult:
-    """The folder's run and its projection, each its own MLflow run."""
+    """All that the folder holds, each its own MLflow run."""
     began = time.monotonic()
-    run = projected = None
-    is_projection = any((folder.path / name).exists() for name in (PROJECTION, SERVING))
-    if (folder.path / RUN).exists() or not is_projection:
-        run = write_run(client, target, run_content(folder, vendors))
-    projection = folder.projection
-    if projection is not None:
-        projected = write_run(client, target, projection_content(folder, projection))
-    serving = folder.serving
-    if serving is not None:
-        projected = write_run(client, target, serving_content(folder, serving))
-    written = [one for one in (run, projected) if one is not None]
+    kinds = kinds_of(folder)
+    written = [write_run(client, target, kind.layout(folder, vendors)) for kind in kinds]
     states = {one.state for one in written}
     state = states.pop() if len(states) == 1 else SyncState.COMPLETED
     return SyncResult(
         folder=str(folder.path),
         state=state,
-        message=_message(folder, written, state, target.uri),
-        experiment_id=run.experiment_id if run else "",
-        run_id=run.run_id if run else "",
-        projection_experiment_id=projected.experiment_id if projected else "",
-        projection_run_id=projected.run_id if projected else "",
+        message=_message([kind.name for kind in kinds], state, target.uri),
+        runs=tuple(
+            SyncedRun(kind=kind.name, experiment_id=one.experiment_id, run_id=one.run_id)
+            for kind, one in zip(kinds, written, strict=True)
+        ),
         seconds=time.monotonic() - began,
     )
 

@@ -191,7 +191,8 @@ def table_rows(rows: Sequence[ResultRow]) -> list[list[str | float | None]]:
     return table
 
 
-def _table_artifacts(rows: Sequence[ResultRow]) -> tuple[Artifact, ...]:
+def table_artifacts(rows: Sequence[ResultRow]) -> tuple[Artifact, ...]:
+    """results.json and results.csv."""
     frame = pd.DataFrame(table_rows(rows), columns=list(COLUMNS))
     return (
         # Columns and data apart is the form that MLflow's table view joins across runs.
@@ -372,7 +373,7 @@ def _note(folder: RunFolder, otherwise: str) -> str:
 def run_content(folder: RunFolder, vendors: Mapping[str, str] | None = None) -> RunContent:
     """The suite's run. Raises RecordError when the folder cannot be read."""
     info, environment, records = folder.info, folder.environment, folder.records()
-    roofs = folder.roofs
+    roofs = folder.roofs_with(lambda: records)
     rows = result_rows(records, roofs)
     last_ms = max(
         (milliseconds(record.started_at) for record in records),
@@ -416,7 +417,7 @@ def run_content(folder: RunFolder, vendors: Mapping[str, str] | None = None) -> 
             *closure_points(closures_of(accepted(records, roofs))),
             *case_points(rows),
         ),
-        artifacts=(*_table_artifacts(rows), *present_files(folder, files)),
+        artifacts=(*table_artifacts(rows), *present_files(folder, files)),
         views=SUITE_VIEWS,
         about=f"Suite {info.suite}: one run per chip and invocation; Views has a leaderboard.",
     )

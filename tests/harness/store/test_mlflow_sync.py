@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
+from harness.report.gate_outputs import write_files
 from harness.store.folder import RunFolder
 from harness.store.mlflow import (
     SyncResult,
@@ -24,6 +25,8 @@ from harness.store.mlflow import (
     sync,
     tracking_target,
 )
+from harness.store.mlflow.gate_layout import GATE_VIEWS
+from tests.harness.report.gate_sample import result
 from tests.harness.sample_run import (
     many_records,
     ok_record,
@@ -32,6 +35,7 @@ from tests.harness.sample_run import (
     sample_records,
     write_run,
 )
+from tests.harness.store.gate_run import measured_gate, written
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
@@ -109,10 +113,12 @@ def test_a_run_and_its_projection_can_be_read_back(
     assert {f"mlflow.sharedViewState.{key}" for key in ("latest", "leaderboard", "by-chip")} <= set(
         views
     )
-    projected = client.get_run(result.projection_run_id)
+    projection = result.run_of("projection")
+    assert projection is not None
+    projected = client.get_run(projection.run_id)
     assert projected.data.metrics["tokens_per_s"] > 1e7
     assert projected.data.tags["source_runs"] == RUN_ID
-    assert client.get_experiment(result.projection_experiment_id).name == "chipscale/projection"
+    assert client.get_experiment(projection.experiment_id).name == "chipscale/projection"
 
 
 def test_a_second_sync_changes_nothing(folder: RunFolder, target: TrackingTarget) -> None:
@@ -122,7 +128,7 @@ def test_a_second_sync_changes_nothing(folder: RunFolder, target: TrackingTarget
     before = path.read_bytes()
     second = sync_here(folder, target)
     assert second.state is SyncState.UNCHANGED
-    assert (second.run_id, second.projection_run_id) == (first.run_id, first.projection_run_id)
+    assert second.runs == first.runs
     assert path.read_bytes() == before
 
 
@@ -201,8 +207,7 @@ def test_a_projection_alone_is_synced(tmp_path: Path, target: TrackingTarget) ->
     alone.write("projection.json", sample_projection())
     result = sync_here(alone, target)
     assert result.state is SyncState.CREATED
-    assert result.run_id == ""
-    assert result.projection_run_id
+    assert [run.kind for run in result.runs] == ["projection"]
 
 
 def test_a_folder_that_cannot_be_read_does_not_cost_the_others(
@@ -212,7 +217,7 @@ def test_a_folder_that_cannot_be_read_does_not_cost_the_others(
     empty.path.mkdir()
     bad, good = sync([empty, folder], target)
     assert bad.state is SyncState.FAILED
-    assert "no run.json there" in bad.message
+    assert "none of run.json, projection.json" in bad.message
     assert good.is_done
 
 
@@ -387,6 +392,37 @@ def test_the_users_tracking_uri_wins_and_a_relative_database_becomes_absolute(
     assert server.ui_url == "https://mlflow.example.org"
     database = tracking_target(tmp_path, {"MLFLOW_TRACKING_URI": "sqlite:///mine.db"})
     assert database.database_path == tmp_path / "mine.db"
+
+
+def test_a_gate_is_synced_once_into_three_runs(tmp_path: Path, target: TrackingTarget) -> None:
+    path = measured_gate(tmp_path / "results")
+    first = sync_here(RunFolder(path), target)
+    assert first.state is SyncState.CREATED, first.message
+    assert [run.kind for run in first.runs] == ["gate", "base", "head"]
+    again = sync_here(RunFolder(path), target)
+    assert again.state is SyncState.UNCHANGED
+    assert again.runs == first.runs
+    client = client_of(target)
+    found = client.get_experiment_by_name("chipscale/gate")
+    assert found is not None
+    assert len(client.search_runs([found.experiment_id])) == 1
+    assert {view.tag for view in GATE_VIEWS} <= set(found.tags)
+    suite = client.get_experiment_by_name("chipscale/quick")
+    assert suite is not None
+    heads = client.search_runs([suite.experiment_id], "tags.role = 'head' and tags.pr = '17'")
+    assert len(heads) == 1
+
+
+def test_a_gate_with_other_links_is_brought_up_to_date(
+    tmp_path: Path, target: TrackingTarget
+) -> None:
+    folder = written(tmp_path / "results", result(ui_links=()))
+    sync_here(folder, target)
+    write_files(result(), folder.path)
+    again = sync_here(folder, target)
+    assert again.state is SyncState.COMPLETED
+    experiment = again.runs[0].experiment_id
+    assert len(client_of(target).search_runs([experiment])) == 1
 
 
 def test_records_with_one_sample_are_logged(tmp_path: Path, target: TrackingTarget) -> None:
