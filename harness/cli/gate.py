@@ -29,7 +29,7 @@ from harness.errors import (
     RecordError,
 )
 from harness.gate_result import GateResult, State
-from harness.report.gate_outputs import write_outputs
+from harness.report.gate_outputs import write_files, write_outputs
 from harness.report.gate_table import gate_view
 from harness.store.gate_folder import GATE_HTML
 
@@ -99,6 +99,7 @@ def run_gate(
             soft_wrap=True,
         )
         return INTERRUPTED_EXIT_CODE
+    write_files(result, order.folder)  # It is on disk before anybody waits for MLflow.
     result, is_tracked = track_gate(result, order.folder, request, console, config_dirs)
     write_outputs(result, order.folder)
     console.print(gate_view(result))
