@@ -141,7 +141,7 @@ def measure_gate(gate: OpenGate, watcher: GateWatcher) -> GateResult:
     ready = prepared(gate, note)
     floors, warning = choose(known_floors, ready.fingerprint)
     if gate.is_same_code:
-        note(SAME_CODE)
+        notices.append(SAME_CODE)
     policy = order.policy if order.is_interleaved else _for_stored(order.policy)
     turns = Turns(base=ready.base, head=ready.head, watcher=watcher)
     with held(ready.environment, order.job.device.index, order.gate_id, note):
