@@ -1,4 +1,4 @@
-"""`chipscale gate` from the command line to its exit code, between two real revisions and others."""
+"""`chipscale gate` from the command line to its exit code, between two real revisions."""
 
 import json
 import os
@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 
+from harness.arms.job import read_job, write_job
 from harness.arms.source import running_tree
 from harness.cli.main import main
 from harness.codec import to_json
@@ -53,7 +54,7 @@ def test_a_commit_that_slows_a_kernel_is_stopped(repository: Path, tmp_path: Pat
     done = subprocess.run(
         [
             *(sys.executable, "-m", "harness", "gate", "base=HEAD~1", "device=cpu", *COMMON),
-            *(f"suite.problems=[{NORM}]", f"results_dir={tmp_path}", "tracking.enabled=false"),
+            *(f"suite.problems=[{NORM}]", f"results_dir={tmp_path}", QUIET),
         ],
         cwd=repository,
         env={**os.environ, "PYTHONPATH": str(repository), "GITHUB_ACTIONS": ""},
@@ -82,15 +83,16 @@ def test_a_commit_that_slows_a_kernel_is_stopped(repository: Path, tmp_path: Pat
     assert len(listed.stdout.splitlines()) == 1
 
 
-FAKE = ("device=fake", f"suite.problems=[{NORM}]", *COMMON)
+LARGE = "{op: rms_norm, dtype: fp32, axes: {T: 65536, H: 1024}}"
+FAKE = ("device=fake", f"suite.problems=[{LARGE}]", *COMMON)
+QUIET = "tracking.enabled=false"
 
 
 @pytest.fixture(scope="module")
 def same(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The results folder of a tree against itself."""
     folder = tmp_path_factory.mktemp("same")
-    tracking = ("tracking.required=true", "tracking.timeout_s=120")
-    assert main(["gate", "base=tree", *FAKE, f"results_dir={folder}", *tracking]) == 0
+    assert main(["gate", "base=tree", *FAKE, f"results_dir={folder}", QUIET]) == 0
     return folder
 
 
@@ -99,10 +101,11 @@ def test_a_tree_against_itself_passes_and_is_told_to_be_that(same: Path) -> None
     assert [case.state for case in folder.result.cases] == [State.UNCHANGED]
     assert any("A/A" in warning for warning in folder.result.warnings)
     assert folder.result.environment_changes == ()
-    assert {name for name, _ in folder.result.ui_links} == {"base", "head"}
 
 
-def test_a_stored_run_as_base_is_advice(same: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_stored_run_as_base_is_advice_and_is_logged(
+    same: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     """The stored run is one of the gate's own, as if it had been twice as fast."""
     (gate, *_) = gate_folders(same / GATES)
     stored = same / "runs" / "20260101T000000-fast"
@@ -112,21 +115,35 @@ def test_a_stored_run_as_base_is_advice(same: Path, capsys: pytest.CaptureFixtur
     samples = tuple(sample / 2 for sample in record.measurement.samples_s)
     faster = replace(record, measurement=replace(record.measurement, samples_s=samples))
     (stored / "records.jsonl").write_text(to_json(faster) + "\n", encoding="utf-8")
-    asked = ["gate", f"base={stored}", *FAKE, f"results_dir={same}", "tracking.enabled=false"]
-    assert main(asked) == 0
+    # The head was measured before a stop, so that the gate only goes on with what it has.
+    later = same / GATES / "20260101T000000-stored"
+    for number in (1, 2):
+        shutil.copytree(gate.path / "head-1", later / f"head-{number}")
+    began = read_job(gate.path)
+    tracking = ("tracking.required=true", "tracking.timeout_s=120")
+    job = replace(
+        began,
+        gate_id=later.name,
+        base=stored.name,
+        base_digest=stored.name,
+        overrides=(f"base={stored}", *FAKE, *tracking),
+    )
+    write_job(later, job)
+    assert main(["gate", f"resume={later.name}", f"results_dir={same}"]) == 0
     assert "advisory" in capsys.readouterr().out
-    result = gate_folders(same / GATES)[-1].result
+    result = GateFolder(later).result
     assert result.num_failing == 1
     assert result.is_advisory
     assert not result.is_interleaved
     assert result.cases[0].tolerance == pytest.approx(0.05)
+    assert {name for name, _ in result.ui_links} == {"base", "head"}
 
 
 def test_a_stopped_gate_goes_on_with_the_rounds_it_lacks(
     same: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """What Ctrl-C leaves: a job, and rounds of which the last has no end."""
-    (gate, *_) = gate_folders(same / GATES)
+    """What Ctrl-C leaves: a job, and rounds without a result."""
+    gate = gate_folders(same / GATES)[-1]
     stopped = GateFolder(gate.path)
     (stopped.path / "gate.json").unlink()
     before = (stopped.path / "base-1" / "records.jsonl").read_bytes()
@@ -140,15 +157,15 @@ def test_a_stopped_gate_goes_on_with_the_rounds_it_lacks(
 
 def test_gates_are_listed_and_shown(same: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["gate", "list", f"results_dir={same}"]) == 0
-    assert "No regression in 1 cases" in " ".join(capsys.readouterr().out.split())
-    assert main(["gate", "show", "latest", f"results_dir={same}"]) == 0
+    assert "1 regression of 1 on" in " ".join(capsys.readouterr().out.split())
+    assert main(["gate", "show", "stored", f"results_dir={same}"]) == 0
     assert "rms_norm" in capsys.readouterr().out
 
 
 def test_a_regression_can_be_accepted_for_a_time(
     same: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    case_id = gate_folders(same / GATES)[-1].result.cases[0].case_id
+    case_id = gate_folders(same / GATES)[0].result.cases[0].case_id
     file = tmp_path / "exemptions.json"
     where = [f"results_dir={same}", f"gate.exemptions={file}"]
     assert main(["gate", "accept", case_id, *where, "--reason", "known", "--days", "30"]) == 0
