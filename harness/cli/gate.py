@@ -15,6 +15,7 @@ from harness.arms.measuring import OpenGate, measure_gate, opened_gate
 from harness.arms.tree import ArmTree
 from harness.cli.gate_accept import accept
 from harness.cli.gate_calibrate import calibrate
+from harness.cli.gate_ci import pull_request
 from harness.cli.gate_list import list_gates, show_gate
 from harness.cli.gate_order import gate_order
 from harness.cli.gate_progress import GateProgress
@@ -88,7 +89,7 @@ def run_gate(
     try:
         with GateProgress(console, order.policy.rounds) as progress, opened_gate(order) as gate:
             _keep_job(gate, overrides, earlier)
-            result = measure_gate(gate, progress)
+            result = replace(measure_gate(gate, progress), pull_request=pull_request())
     except KeyboardInterrupt:
         is_default = request.results_dir == Path("results").resolve()
         where = "" if is_default else f" results_dir={request.results_dir}"

@@ -163,7 +163,7 @@ def _parser() -> argparse.ArgumentParser:
 
 def _add_gate_options(gate: argparse.ArgumentParser) -> None:
     gate.epilog = GATE_EPILOG
-    gate.add_argument("--quick", action="store_true", help="3 rounds, and 5 % is no change")
+    gate.add_argument("--quick", action="store_true", help="3 rounds, and 5 %% is no change")
     gate.add_argument(
         "--case",
         action="append",
