@@ -10,6 +10,7 @@ import json
 import os
 import subprocess
 import sys
+import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
@@ -18,6 +19,7 @@ from harness.codec import from_json
 from harness.errors import RecordError
 from harness.store.folder import RunFolder
 from harness.store.mlflow.outcome import SyncResult, SyncState
+from harness.store.mlflow.probe import unreachable
 from harness.store.mlflow.target import TrackingTarget
 
 BUDGET_S = 30.0
@@ -58,14 +60,21 @@ def failed(folder: Path, why: str) -> SyncResult:
     )
 
 
-def _request(target: TrackingTarget, paths: Sequence[Path], vendors: Mapping[str, str]) -> str:
+def _request(
+    target: TrackingTarget,
+    paths: Sequence[Path],
+    vendors: Mapping[str, str],
+    patience_s: float = 0.0,
+) -> str:
     return json.dumps(
         {
             "uri": target.uri,
             "artifact_root": target.artifact_root,
             "ui_url": target.ui_url,
+            "synced_file": None if target.synced_file is None else str(target.synced_file),
             "folders": [str(path) for path in paths],
             "vendors": dict(vendors),
+            "patience_s": patience_s,
         }
     )
 
@@ -86,7 +95,7 @@ def _run_child(request: str, target: TrackingTarget, budget_s: float) -> tuple[s
     except subprocess.TimeoutExpired:
         child.kill()
         output, _ = child.communicate()
-        return output, f"MLflow at {target.uri} was not done after {budget_s:g} s"
+        return output, f"MLflow at {target.shown} was not done after {budget_s:.0f} s"
     except BaseException:
         child.kill()
         child.wait()
@@ -94,7 +103,7 @@ def _run_child(request: str, target: TrackingTarget, budget_s: float) -> tuple[s
     if child.returncode == 0:
         return output, "MLflow gave no answer"
     last = errors.strip().splitlines()[-1:] or [f"exit code {child.returncode}"]
-    return output, f"MLflow at {target.uri} failed ({last[0]})"
+    return output, last[0].rstrip(".")
 
 
 def _finished(output: str) -> dict[str, SyncResult]:
@@ -114,6 +123,7 @@ def sync(
     *,
     budget_s: float = BUDGET_S,
     vendors: Mapping[str, str] | None = None,
+    patience_s: float = 0.0,
 ) -> tuple[SyncResult, ...]:
     """Fill MLflow from the folders: each exactly once, however often this is called.
 
@@ -125,20 +135,28 @@ def sync(
         target: From `tracking_target`.
         budget_s: For all folders together; a user who asked for nothing else can wait longer.
         vendors: Chip name to vendor, for the tag `vendor`.
+        patience_s: How long a server that goes away meanwhile is waited for, each time.
     """
     if not folders:
         return ()
     paths = [folder.path.resolve() for folder in folders]
     if importlib.util.find_spec("mlflow") is None:
         return tuple(failed(path, INSTALL) for path in paths)
-    request = _request(target, paths, vendors or {})
-    output, why = _run_child(request, target, budget_s)
+    began = time.monotonic()
+    why = target.mistake or unreachable(target, budget_s)
+    if why:
+        return tuple(failed(path, why) for path in paths)
+    request = _request(target, paths, vendors or {}, patience_s)
+    left_s = budget_s - (time.monotonic() - began)
+    output, why = _run_child(request, target, left_s)
     results = _finished(output)
     return tuple(results.get(str(path)) or failed(path, why) for path in paths)
 
 
 def prepare(target: TrackingTarget, *, budget_s: float = 120.0) -> str:
     """Make the embedded database if there is none; empty, or why it could not be made."""
+    if target.mistake:
+        return target.mistake
     path = target.database_path
     if path is None or path.exists():
         return ""
