@@ -128,6 +128,16 @@ class Session:
         )
 
 
+def open_session(target: TrackingTarget, vendors: Mapping[str, str]) -> Session:
+    """A session, with the embedded database made by one process where there is none."""
+    database = target.database_path
+    if database is not None:
+        database.parent.mkdir(parents=True, exist_ok=True)
+        with lock_of(database):
+            create_database(database)
+    return Session(target, vendors)
+
+
 class Outage(Exception):  # noqa: N818 - it is a state of MLflow's, told as one
     """MLflow is away, or broken in a way that may pass; the text says how."""
 
@@ -204,12 +214,7 @@ def main() -> None:
         output.flush()
 
     try:
-        database = target.database_path
-        if database is not None:
-            database.parent.mkdir(parents=True, exist_ok=True)
-            with lock_of(database):
-                create_database(database)
-        session = Session(target, request["vendors"])
+        session = open_session(target, request["vendors"])
     except Exception as error:  # noqa: BLE001,RUF100 - told once, in one line
         sys.exit(reason(error, target))
     sync_all(session, paths, request["patience_s"], tell)

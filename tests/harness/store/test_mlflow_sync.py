@@ -1,6 +1,5 @@
 import importlib.util
 import json
-import os
 import socket
 import sqlite3
 import subprocess
@@ -262,39 +261,6 @@ def test_the_table_compare_view_joins_two_chips(target: TrackingTarget, tmp_path
     assert tables[0]["columns"] == tables[1]["columns"]
     assert [row[0] for row in tables[0]["data"]] == [row[0] for row in tables[1]["data"]]
     assert len({result.experiment_id for result in results}) == 1
-
-
-def test_processes_that_finish_at_once_share_a_database_that_is_not_there_yet(
-    tmp_path: Path,
-) -> None:
-    results = tmp_path / "results"
-    folders = [
-        write_run(results / "runs", records=sample_records()[:6], info=sample_info(run_id=f"r{i}"))
-        for i in range(2)
-    ]
-    code = (
-        "import sys; from pathlib import Path; from harness.store.folder import RunFolder\n"
-        "from harness.store.mlflow import sync, tracking_target\n"
-        "folder, results = map(Path, sys.argv[1:])\n"
-        "(done,) = sync([RunFolder(folder)], tracking_target(results, {}), budget_s=120)\n"
-        "sys.exit(0 if done.is_done else done.message)\n"
-    )
-    racers = [
-        subprocess.Popen(
-            [sys.executable, "-c", code, str(folder.path), str(results)],
-            env={**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)},
-        )
-        for folder in folders
-    ]
-    assert [racer.wait(150) for racer in racers] == [0, 0]
-    target = tracking_target(results, {})
-    client = client_of(target)
-    experiment = client.get_experiment_by_name("chipscale/quick")
-    uids = [
-        run.data.tags["chipscale.run_uid"] for run in client.search_runs([experiment.experiment_id])
-    ]
-    assert sorted(uids) == ["r0", "r1"]
-    assert not list(results.glob(".mlflow.db*"))
 
 
 def test_a_server_that_is_away_is_told_at_once_with_the_command_that_tries_again(
