@@ -150,7 +150,19 @@ def _parser() -> argparse.ArgumentParser:
     )
     made["report"].add_argument("runs", nargs="*", default=["latest"])
     made["sync"].add_argument(
-        "folders", nargs="*", type=Path, help="run folders; none: all runs of the results folder"
+        "folders",
+        nargs="*",
+        type=Path,
+        help="run folders, or folders of them; none: all of the results folder",
+    )
+    made["sync"].add_argument(
+        "--watch", action="store_true", help="go on with what is new or has grown, until Ctrl-C"
+    )
+    made["sync"].add_argument(
+        "--interval", type=float, default=10.0, help="seconds between two looks (default 10)"
+    )
+    made["sync"].add_argument(
+        "--again", action="store_true", help="look at all in MLflow, also at what has not changed"
     )
     made["ui"].add_argument("--port", type=int, default=5177)
     for verb in ("list", "report", "sync"):
