@@ -7,9 +7,9 @@ from pathlib import Path
 
 from rich.console import Console
 
-from harness.arms.fingerprint import fingerprint
 from harness.codec import to_json
 from harness.errors import ConfigError, did_you_mean
+from harness.fingerprint import fingerprint
 from harness.history.choosing import HistoryQuery, choose_runs
 from harness.history.trend_of import trend_of
 from harness.report import trend_page
@@ -30,10 +30,10 @@ def main(options: argparse.Namespace) -> int:
     low, high = MIN_CHANGE_BOUNDS
     if not low <= options.min_change <= high:
         raise ConfigError(
-            f"--min-change {options.min_change:g}: {low:g} to {high:g} are allowed, as 0.05 for 5 %."
+            f"--min-change {options.min_change:g}: {low:g} to {high:g} is allowed, 0.05 is 5 %."
         )
     console = Console(highlight=False)
-    runs, warnings = _history(options)
+    runs, warnings = _history(options, query)
     for warning in warnings:
         console.print(f"warning: {warning}", style="yellow", markup=False, soft_wrap=True)
     chosen = choose_runs(runs, query)
@@ -67,11 +67,26 @@ def query_of(words: Sequence[str]) -> HistoryQuery:
     return HistoryQuery(**values)  # type: ignore[arg-type]
 
 
-def _history(options: argparse.Namespace) -> tuple[tuple[HistoryRun, ...], tuple[str, ...]]:
+def _history(
+    options: argparse.Namespace, query: HistoryQuery
+) -> tuple[tuple[HistoryRun, ...], tuple[str, ...]]:
+    """The runs, and a sentence on each that cannot be read."""
     results_dir = options.results_dir.resolve()
-    if options.source == "mlflow":
-        return mlflow_history(tracking_target(results_dir)), ()
-    return stored_history(results_dir / RUNS, fingerprint)
+    if options.source != "mlflow":
+        return stored_history(results_dir / RUNS, fingerprint)
+    if not query.suite:
+        raise ConfigError(
+            "trend: --source mlflow needs suite=NAME, since MLflow has an experiment for each."
+        )
+    asked = {
+        "suite": query.suite,
+        "model": query.model,
+        "chip": query.chip,
+        "git_branch": "" if query.branch == "any" else query.branch,
+        "fingerprint": query.fingerprint,
+    }
+    tags = {key: value for key, value in asked.items() if value}
+    return mlflow_history(tracking_target(results_dir), tags), ()
 
 
 def _write(trend: Trend, folder: Path, console: Console) -> None:

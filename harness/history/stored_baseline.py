@@ -129,7 +129,12 @@ def _judged(one: _Series, common: float, allowed: float) -> GateCase:
     found = _CASE_ID.fullmatch(one.case_id)
     op, dtype, mode, shape, impl = found.groups() if found else (one.case_id, "", "", "", "")
     state, reason = _state(one, common, allowed)
-    own, reach = one.shift - common if one.is_comparable else 0.0, MAX_Z * one.deviation
+    change = None
+    if one.is_comparable:
+        own, reach = one.shift - common, MAX_Z * one.deviation
+        change = Interval(
+            value=math.expm1(own), low=math.expm1(own - reach), high=math.expm1(own + reach)
+        )
     return GateCase(
         case_id=one.case_id,
         op=op,
@@ -141,11 +146,7 @@ def _judged(one: _Series, common: float, allowed: float) -> GateCase:
         reason=reason,
         tolerance=allowed,
         tolerance_basis=f"stored runs, at least {MIN_TOLERANCE:.0%}",
-        change=Interval(
-            value=math.expm1(own), low=math.expm1(own - reach), high=math.expm1(own + reach)
-        )
-        if one.is_comparable
-        else None,
+        change=change,
         base_s=statistics.median(one.before_s) if one.before_s else None,
         head_s=statistics.median(one.after_s) if one.after_s else None,
     )
