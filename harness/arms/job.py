@@ -15,7 +15,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 from harness.codec import from_json, to_json
-from harness.errors import RecordError, StorageError, did_you_mean
+from harness.errors import ConfigError, RecordError, did_you_mean
 from harness.store.disk import storing, write_atomically
 from harness.store.folder import run_suffix
 from harness.store.gate_folder import GATES
@@ -53,14 +53,15 @@ def make_folder(folder: Path) -> None:
     """Make the gate's folder.
 
     Raises:
-        StorageError: when it cannot be written.
+        StorageError: when the disk takes no more.
+        ConfigError: when it cannot be made there.
     """
     try:
         with storing(folder):
             folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:
-        raise StorageError(
-            f"{folder}: {error.strerror}. Set results_dir to a folder that can be written."
+        raise ConfigError(
+            f"results_dir: {folder}: {error.strerror}. Set results_dir to a folder that can be written."
         ) from None
 
 

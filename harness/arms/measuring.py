@@ -8,7 +8,6 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 from harness.arms.changes import environment_changes, refuse_another_chip
-from harness.arms.fingerprint import fingerprint
 from harness.arms.hold import held, probe
 from harness.arms.plan import Plan, make_plan
 from harness.arms.selection import selected
@@ -19,6 +18,7 @@ from harness.arms.turns import GateWatcher, Turns
 from harness.codec import to_json
 from harness.environment import Environment
 from harness.errors import NothingMeasured
+from harness.fingerprint import fingerprint
 from harness.gate.decide import judge, screen
 from harness.gate.exemptions import read_exemptions
 from harness.gate.floors import choose, read_floors
@@ -141,7 +141,7 @@ def measure_gate(gate: OpenGate, watcher: GateWatcher) -> GateResult:
     ready = prepared(gate, note)
     floors, warning = choose(known_floors, ready.fingerprint)
     if gate.is_same_code:
-        note(SAME_CODE)
+        notices.append(SAME_CODE)
     policy = order.policy if order.is_interleaved else _for_stored(order.policy)
     turns = Turns(base=ready.base, head=ready.head, watcher=watcher)
     with held(ready.environment, order.job.device.index, order.gate_id, note):

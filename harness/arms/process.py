@@ -87,6 +87,8 @@ def measure_once(
             code = child.wait()
         finally:
             _end(child)
+            if child.stdout is not None:
+                child.stdout.close()
     said = last.removeprefix("chipscale: ")
     _raise_for(code, f"{arm.name}: {said}")
     folder = RunFolder(out)

@@ -199,7 +199,7 @@ def track(
     for result in failed:
         console.print(f"warning: {result.message}", style="yellow", markup=False, soft_wrap=True)
     if not failed:
-        console.print(f"MLflow: logged to {target.uri}", markup=False, soft_wrap=True)
+        console.print(f"MLflow: logged to {target.shown}", markup=False, soft_wrap=True)
     return not (failed and tracking.is_required)
 
 

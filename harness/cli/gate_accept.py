@@ -2,6 +2,7 @@
 
 import argparse
 import getpass
+import json
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -69,7 +70,9 @@ def accept(words: Sequence[str], options: argparse.Namespace) -> int:
         file = file.with_exemption(one)
     if not path.parent.is_dir():
         raise ConfigError(f"gate.exemptions: {path.parent} is not a folder. Make it first.")
-    write_atomically(path, exemptions_text(file))
+    # Laid out, since people review it.
+    text = json.dumps(json.loads(exemptions_text(file)), indent=2)
+    write_atomically(path, text + "\n")
     console = Console(highlight=False)
     for one in made:
         console.print(

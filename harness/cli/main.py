@@ -79,6 +79,7 @@ VERBS = {
     "validate": "hold the projection against published runs, or a table of your own",
     "compare": "two runs, case by case, with a verdict for each",
     "gate": "base and head in turns on one device: exit 3 when a case has become slower",
+    "trend": "where the history of a suite changed: change points, for a nightly report",
     "report": "write a run's HTML and Markdown report again",
     "sync": "fill MLflow from run folders, also those of other hosts; twice does no harm",
     "ui": "open the MLflow UI on the results and print the link that lands on the right page",
@@ -148,14 +149,44 @@ def _parser() -> argparse.ArgumentParser:
     made["compare"].add_argument(
         "--force", action="store_true", help="compare runs of different protocols, labelled"
     )
+    made["trend"].add_argument(
+        "query",
+        nargs="*",
+        metavar="KEY=VALUE",
+        help="suite, model, chip, branch (or any), fingerprint, last=N; left out: the newest run's",
+    )
+    made["trend"].add_argument(
+        "--source",
+        choices=["runs", "mlflow"],
+        default="runs",
+        help="the run folders here (default), or MLflow, which has those of all hosts",
+    )
+    made["trend"].add_argument(
+        "--min-change", type=float, default=0.05, help="smallest change told (default 0.05)"
+    )
+    made["trend"].add_argument(
+        "--out", type=Path, help="a folder for trend.json, trend.md and trend.html"
+    )
     made["report"].add_argument("runs", nargs="*", default=["latest"])
     made["sync"].add_argument(
-        "folders", nargs="*", type=Path, help="run folders; none: all runs of the results folder"
+        "folders",
+        nargs="*",
+        type=Path,
+        help="run folders, or folders of them; none: all of the results folder",
+    )
+    made["sync"].add_argument(
+        "--watch", action="store_true", help="go on with what is new or has grown, until Ctrl-C"
+    )
+    made["sync"].add_argument(
+        "--interval", type=float, default=10.0, help="seconds between two looks (default 10)"
+    )
+    made["sync"].add_argument(
+        "--again", action="store_true", help="look at all in MLflow, also at what has not changed"
     )
     made["ui"].add_argument("--port", type=int, default=5177)
     for verb in ("list", "report", "sync"):
         made[verb].add_argument("--config-dir", type=Path, action="append", default=[])
-    for verb in ("list", "compare", "report", "sync", "ui"):
+    for verb in ("list", "compare", "trend", "report", "sync", "ui"):
         made[verb].add_argument("--results-dir", type=Path, default=Path("results"))
     made["sync"].set_defaults(results_dir=None)
     return parser

@@ -298,7 +298,6 @@ def _arm_tags(result: GateResult, role: str, vendors: Mapping[str, str]) -> dict
         "label": arm.label,
         "git_sha": arm.commit,
         "git_branch": arm.branch,
-        "machine": result.fingerprint,
         NOTE_TAG: f"{result.headline}\n\nThis is the {role}, {arm.label}, of gate "
         f"{result.gate_id}; the experiment {GATE_EXPERIMENT} has the gate.",
     }

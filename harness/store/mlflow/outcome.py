@@ -13,6 +13,8 @@ class SyncState(StrEnum):
     """MLflow had a part or an older state of it, and now has all."""
     UNCHANGED = "unchanged"
     """MLflow had all of it."""
+    DELETED = "deleted"
+    """A person deleted the run in MLflow, so it is left away."""
     FAILED = "failed"
     """The folder is as safe as before, and can be synced later."""
 
@@ -56,5 +58,5 @@ class SyncResult:
 
     @property
     def is_done(self) -> bool:
-        """MLflow holds all of the folder."""
+        """MLflow holds all of the folder, or a person wanted it away."""
         return self.state is not SyncState.FAILED

@@ -27,7 +27,7 @@ def test_tags_tell_chip_code_and_software_and_keep_the_users_own(tmp_path: Path)
     assert tags["git_sha"].endswith("-dirty")
     assert (tags["torch"], tags["triton"], tags["host"]) == ("2.13.0", "3.7.1", "node-7")
     assert tags["purpose"] == "test"
-    assert len(tags["fingerprint"]) == 12
+    assert tags["fingerprint"].startswith("imaginary")
 
 
 def test_params_tell_what_the_inputs_held(tmp_path: Path) -> None:
