@@ -4,7 +4,7 @@ Twice: on an imaginary GPU of known noise, and here, on the CPU, with fresh proc
 measure. Each rule sees the very same samples. Nothing overlaps: a process is in one suite, and a
 rule that takes one process a side looks at each pair by itself.
 
-    python -m tests.benchmarks.gate [--suites 75] [--power-suites 12] [--simulated 200]
+    python -m tests.benchmarks.gate [--suites 75] [--power-suites 10] [--simulated 200]
 
 What is measured is kept in results/bench/gate/rounds.jsonl line by line; the same command goes on
 where it was stopped, and with more suites it adds to them. Set OMP_NUM_THREADS=1, as `make` does.
@@ -276,7 +276,7 @@ def _parser() -> argparse.ArgumentParser:
     )
     parser.add_argument("--suites", type=int, default=75, help="A/A suites measured here")
     parser.add_argument(
-        "--power-suites", type=int, default=12, help="those that have slower cases too"
+        "--power-suites", type=int, default=10, help="those that have slower cases too"
     )
     parser.add_argument("--simulated", type=int, default=200, help="suites of 200 cases")
     parser.add_argument("--folder", type=Path, default=FOLDER, help="where rounds are kept")

@@ -17,7 +17,7 @@ from kernels.op import Impl, Inputs, Op, Outputs, Problem, Run
 
 LEVELS = (0.03, 0.05, 0.10, 0.20)
 BURN_ELEMENTS = 1024
-WARM_UP, COUNTED = 5, 21
+WARM_UP, COUNTED = 3, 15
 """Runs before and while the time of the op and of the extra work are held against each other."""
 UNITS = 32
 """Additions that are timed together, so that the timer's own cost is no part of one."""
