@@ -9,12 +9,12 @@ import pytest
 from harness.arms import calibrating, measuring
 from harness.arms.calibrating import calibration
 from harness.arms.changes import environment_changes, refuse_another_chip
-from harness.arms.fingerprint import fingerprint
 from harness.arms.measuring import GateOrder, OpenGate, Ready, measure_gate
 from harness.arms.source import StoredRun, Tree
 from harness.arms.tree import ArmTree
 from harness.arms.turns import GateWatcher
 from harness.errors import ConfigError, NothingMeasured
+from harness.fingerprint import fingerprint
 from harness.gate.policy import GatePolicy
 from harness.gate_result import State
 from harness.record import Record, Status
