@@ -18,13 +18,27 @@ import torch
 if not torch.accelerator.is_available():
     os.environ["TRITON_INTERPRET"] = "1"
 
+from harness.store.mlflow import prepare, tracking_target
+
+CONTRACT = Path(__file__).parent / "contract"
+
 # Tests measure on the processor side by side and their times mean nothing, so they do not wait for
 # one another, nor for a run of this host's user.
 _LOCK_DIR = tempfile.mkdtemp(prefix="chipscale-locks-")
 atexit.register(shutil.rmtree, _LOCK_DIR, ignore_errors=True)
 os.environ["CHIPSCALE_LOCK_DIR"] = _LOCK_DIR
 
-CONTRACT = Path(__file__).parent / "contract"
+
+@pytest.fixture(scope="session")
+def fresh_database(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """An empty MLflow database; seconds to make, so all processes of a session copy one."""
+    folder = tmp_path_factory.getbasetemp()
+    if "PYTEST_XDIST_WORKER" in os.environ:
+        folder = folder.parent
+    target = tracking_target(folder / "database", {})
+    assert prepare(target) == ""
+    assert target.database_path is not None
+    return target.database_path
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

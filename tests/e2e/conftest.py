@@ -1,5 +1,6 @@
 """What every end-to-end test begins with; MLflow's own client reads results back."""
 
+import shutil
 import warnings
 from pathlib import Path
 
@@ -13,9 +14,11 @@ with warnings.catch_warnings():
 
 
 @pytest.fixture(scope="module")
-def results(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """One results folder for a file of tests, since a new MLflow database takes seconds."""
-    return tmp_path_factory.mktemp("results")
+def results(tmp_path_factory: pytest.TempPathFactory, fresh_database: Path) -> Path:
+    """One results folder for a file of tests, with an MLflow database that has no run yet."""
+    folder = tmp_path_factory.mktemp("results")
+    shutil.copy(fresh_database, folder / "mlflow.db")
+    return folder
 
 
 @pytest.fixture(autouse=True)

@@ -37,6 +37,10 @@ SMALL = (
     "measure.warmup_timeout_s=0.05",
 )
 """The quick suite cut to what two cores do in seconds."""
+LOGGED = (*SMALL, "projection=false")
+"""Without the seconds of a projection."""
+MEASURED = (*LOGGED, "tracking.enabled=false")
+"""Without those of MLflow either."""
 
 
 def newest(results: Path) -> RunFolder:
@@ -129,7 +133,7 @@ def test_the_main_job_on_the_fake_chip_reaches_its_made_up_rates(results: Path) 
 
 
 def test_syncing_again_adds_nothing(results: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    assert main(["run", "device=fake", f"results_dir={results}", *SMALL]) == 0
+    assert main(["run", "device=fake", f"results_dir={results}", *LOGGED]) == 0
     uid = newest(results).info.run_id
     assert main(["sync", "--results-dir", str(results)]) == 0
     before = len(mlflow_runs(results, "chipscale/quick"))
@@ -158,7 +162,7 @@ def test_a_run_on_a_bare_host_comes_home(results: Path, tmp_path: Path) -> None:
 
 
 def test_ctrl_c_keeps_what_was_measured_and_resume_goes_on(results: Path) -> None:
-    command = ["run", "device=cpu", "impls=[torch]", f"results_dir={results}", *SMALL]
+    command = ["run", "device=cpu", "impls=[torch]", f"results_dir={results}", *MEASURED]
     before = len(run_folders(results / RUNS))
     process = chipscale(*command)
     deadline_s = time.monotonic() + 120
@@ -234,7 +238,7 @@ def test_a_failed_case_is_exit_code_4_and_everything_else_is_there(
 ) -> None:
     fault = "device.fake.faults={swiglu: wrong, cross_entropy: crash}"
     arguments = ["run", "device=fake", "impls=[torch]", f"results_dir={results}", fault]
-    assert main([*arguments, *SMALL]) == 4
+    assert main([*arguments, *LOGGED]) == 4
     shown = capsys.readouterr().out
     assert "incorrect" in shown
     assert "crashed" in shown
@@ -243,7 +247,7 @@ def test_a_failed_case_is_exit_code_4_and_everything_else_is_there(
 
 
 def test_nothing_measured_is_exit_code_5(results: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    arguments = ["run", "device=cpu", "impls=[triton]", f"results_dir={results}", *SMALL]
+    arguments = ["run", "device=cpu", "impls=[triton]", f"results_dir={results}", *MEASURED]
     assert main(arguments) == 5
     assert "Triton" in capsys.readouterr().err
 
@@ -260,22 +264,10 @@ def test_two_fake_runs_are_the_same_and_a_slower_chip_is_slower(
     results: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     ids = []
-    for options in (["device.fake.seed=1"], ["device.fake.seed=2"]):
-        assert main(["run", "device=fake", f"results_dir={results}", *options, *SMALL]) == 0
+    for option in ("seed=1", "seed=2", "throttle_after_s=0"):
+        arguments = ["run", "device=fake", f"device.fake.{option}", f"results_dir={results}"]
+        assert main([*arguments, *MEASURED]) == 0
         ids.append(newest(results).info.run_id)
-    assert (
-        main(
-            [
-                "run",
-                "device=fake",
-                f"results_dir={results}",
-                "device.fake.throttle_after_s=0",
-                *list(SMALL),
-            ]
-        )
-        == 0
-    )
-    ids.append(newest(results).info.run_id)
     capsys.readouterr()
     assert main(["compare", ids[0], ids[1], "--results-dir", str(results)]) == 0
     assert " same;" in capsys.readouterr().out
@@ -294,6 +286,7 @@ def test_a_sweep_is_run_by_hydra(results: Path) -> None:
         "model=llama3_8b,qwen3_32b",
         f"results_dir={results}",
         "tracking.enabled=false",
+        "projection=false",
         "suite.ops=[gemm]",
     )
     shown, _ = process.communicate(timeout=120)
@@ -307,7 +300,7 @@ def test_an_absent_mlflow_fails_a_run_only_when_it_is_required(
 ) -> None:
     monkeypatch.setenv("MLFLOW_TRACKING_URI", "http://127.0.0.1:9")
     started_s = time.monotonic()
-    arguments = ["run", "device=fake", f"results_dir={results}", *SMALL]
+    arguments = ["run", "device=fake", f"results_dir={results}", *LOGGED]
     assert main(arguments) == 0
     assert "chipscale sync" in capsys.readouterr().out
     assert main([*arguments, "tracking.required=true"]) == 1

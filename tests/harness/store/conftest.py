@@ -5,18 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from harness.store.mlflow import TrackingTarget, prepare, tracking_target
-
-
-@pytest.fixture(scope="session")
-def fresh_database(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """An empty MLflow database; some seconds to make, so it is made once and copied."""
-    results = tmp_path_factory.mktemp("database")
-    target = tracking_target(results, {})
-    assert prepare(target) == ""
-    path = target.database_path
-    assert path is not None
-    return path
+from harness.store.mlflow import TrackingTarget, tracking_target
 
 
 @pytest.fixture
