@@ -124,7 +124,7 @@ def _misses(where: str, rates: ErrorRates, level: float) -> tuple[str, ...]:
 def simulated_rates(
     suites: SimulatedSuites, count: int, policy: GatePolicy
 ) -> tuple[ErrorRates, ...]:
-    """Every rule on suites of the imaginary GPU, which are made anew for each."""
+    """Every rule on suites of the imaginary GPU."""
     num_power = max(1, count // 5)
 
     def trials() -> Iterable[Trial]:
@@ -132,7 +132,7 @@ def simulated_rates(
         for number, level in enumerate(LEVELS, start=1):
             yield from suites.trials(num_power, level, SEED + number)
 
-    return tuple(error_rates(rule, trials()) for rule in rules(policy, None))
+    return error_rates(rules(policy, None), trials())
 
 
 def measured_rates(suites: MeasuredSuites, policy: GatePolicy) -> tuple[ErrorRates, ...]:
@@ -143,10 +143,13 @@ def measured_rates(suites: MeasuredSuites, policy: GatePolicy) -> tuple[ErrorRat
     def trials(of: MeasuredSuites) -> Iterable[Trial]:
         return chain(of.nothing(), of.really_slower())
 
-    return tuple(
-        error_rates(rule, trials(rest if "calibrated" in rule.name else suites))
-        for rule in rules(policy, floors)
+    every = rules(policy, floors)
+    plain = [rule for rule in every if "calibrated" not in rule.name]
+    rates = error_rates(plain, trials(suites)) + error_rates(
+        [rule for rule in every if rule not in plain], trials(rest)
     )
+    order = [rule.name for rule in every]
+    return tuple(sorted(rates, key=lambda one: order.index(one.rule)))
 
 
 def calibrated(suites: MeasuredSuites) -> Floors | None:
@@ -228,7 +231,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     options = _parser().parse_args(arguments)
     policy = GatePolicy()
     console = Console(highlight=False, width=None if sys.stdout.isatty() else 140)
-    simulation = SimulatedSuites()
+    simulation = SimulatedSuites(num_cases=options.simulated_cases)
     try:
         rounds = _measured(options, policy, console)
     except ChipscaleError as error:
@@ -238,7 +241,6 @@ def main(arguments: Sequence[str] | None = None) -> int:
         simulated = simulated_rates(simulation, options.simulated, policy)
     suites = MeasuredSuites(rounds=tuple(rounds), num_rounds=policy.rounds)
     has_any = bool(list(suites.nothing()))
-    gates = ("gate",)
     rates = GateRates(
         policy=policy,
         num_simulated=options.simulated,
@@ -246,8 +248,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         simulated=simulated,
         here=here(rounds, suites) if has_any else None,
         measured=measured_rates(suites, policy) if has_any else (),
-        multiplied=_of_gate(suites.multiplied, policy, gates) if has_any else (),
-        all_slower=_of_gate(suites.all_slower, policy, gates) if has_any else (),
+        multiplied=_of_gate(suites.multiplied, policy) if has_any else (),
+        all_slower=_of_gate(suites.all_slower, policy) if has_any else (),
     )
     _show(rates, console)
     options.out.parent.mkdir(parents=True, exist_ok=True)
@@ -258,15 +260,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
     return 1 if rates.misses else 0
 
 
-def _of_gate(
-    trials: Callable[[], Iterable[Trial]], policy: GatePolicy, names: tuple[str, ...]
-) -> tuple[ErrorRates, ...]:
+def _of_gate(trials: Callable[[], Iterable[Trial]], policy: GatePolicy) -> tuple[ErrorRates, ...]:
     """What the gate's own rules make of them."""
-    return tuple(
-        error_rates(rule, trials())
-        for rule in rules(policy, None)
-        if rule.name.startswith(names) and "not" not in rule.name
-    )
+    gates = [one for one in rules(policy, None) if one.name.startswith("gate")]
+    return error_rates([one for one in gates if "not" not in one.name], trials())
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -278,7 +275,8 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument(
         "--power-suites", type=int, default=10, help="those that have slower cases too"
     )
-    parser.add_argument("--simulated", type=int, default=200, help="suites of 200 cases")
+    parser.add_argument("--simulated", type=int, default=200, help="simulated A/A suites")
+    parser.add_argument("--simulated-cases", type=int, default=200, help="of each of them")
     parser.add_argument("--folder", type=Path, default=FOLDER, help="where rounds are kept")
     parser.add_argument("--out", type=Path, default=OUT)
     return parser
