@@ -7,6 +7,7 @@ implementation alone. No process serves two trials of a kind: nothing overlaps.
 """
 
 import contextlib
+import hashlib
 import os
 import shutil
 import subprocess
@@ -73,7 +74,8 @@ MAX_WAITS = 60
 
 def setup() -> str:
     """What the kept rounds were measured with, as one line."""
-    return to_json((PROBLEMS, MEASURE, LEVELS, os.environ.get("OMP_NUM_THREADS", "")))
+    slow = hashlib.sha256(Path(gate_slow_ops.__file__).read_bytes()).hexdigest()[:12]
+    return to_json((PROBLEMS, MEASURE, LEVELS, slow, os.environ.get("OMP_NUM_THREADS", "")))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -154,8 +156,8 @@ class Bench:
         first, *lines = self.file.read_text(encoding="utf-8").splitlines(keepends=True)
         if first.rstrip("\n") != setup():
             raise RecordError(
-                f"{self.file}: its rounds are of other cases or rules of measuring. Move it away, "
-                "or set another --folder."
+                f"{self.file}: its rounds are of other cases or rules of measuring, or of another "
+                "OMP_NUM_THREADS. Move it away, or set another --folder."
             )
         # The last line may have been cut off by a stop.
         whole = [line for line in lines if line.endswith("\n")]
