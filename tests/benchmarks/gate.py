@@ -17,7 +17,6 @@ import os
 import statistics
 import sys
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass
 from itertools import chain
 from pathlib import Path
 
@@ -30,7 +29,8 @@ from harness.errors import ChipscaleError
 from harness.gate.floors import MIN_ESTIMATES, Floors, floors_from
 from harness.gate.policy import GatePolicy
 from harness.store.folder import write_atomically
-from harness.units import significant, span
+from harness.units import span
+from tests.benchmarks.gate_found import GateRates, Here, Realized, counted
 from tests.benchmarks.gate_measured import (
     PROBLEMS,
     Bench,
@@ -38,7 +38,8 @@ from tests.benchmarks.gate_measured import (
     MeasuredSuites,
     make_tree,
 )
-from tests.benchmarks.gate_rates import ErrorRates, Share, error_rates
+from tests.benchmarks.gate_page import with_rates
+from tests.benchmarks.gate_rates import ErrorRates, error_rates
 from tests.benchmarks.gate_rules import rules
 from tests.benchmarks.gate_simulated import SimulatedSuites
 from tests.benchmarks.gate_trials import LEVELS, Trial
@@ -48,77 +49,7 @@ FOLDER = Path("results/bench/gate")
 TREE = Path("build/bench-gate/tree")
 CALIBRATION = 2 * MIN_ESTIMATES
 """A/A suites that a machine is calibrated with; what is calibrated is judged on the others."""
-MIN_SUITES = 70
-"""With fewer, no false alarm says little."""
-MIN_POWER = 0.95
-LEVEL_HERE, LEVEL_SIMULATED = 0.10, 0.05
 SEED = 20260102
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Realized:
-    """What a slow-down that was built in came to."""
-
-    level: float
-    median: float
-    """Of all cases and processes, against the same case in the same process."""
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Here:
-    """What was measured, and where."""
-
-    processor: str
-    num_cores: int
-    num_suites: int
-    num_power_suites: int
-    num_cases: int
-    median_load: float
-    """Running programs of the host before a pair of processes."""
-    deviation: float
-    """Robust standard deviation of the A/A estimates of all cases and suites."""
-    pair_s: float
-    """Median time of a pair of processes."""
-    realized: tuple[Realized, ...]
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class GateRates:
-    """What the benchmark found."""
-
-    policy: GatePolicy
-    num_simulated: int
-    simulation: SimulatedSuites
-    simulated: tuple[ErrorRates, ...]
-    here: Here | None
-    """None where nothing was measured."""
-    measured: tuple[ErrorRates, ...] = ()
-    """Slow-downs are work that was done."""
-    multiplied: tuple[ErrorRates, ...] = ()
-    """Slow-downs are samples multiplied, which have no noise of their own."""
-    all_slower: tuple[ErrorRates, ...] = ()
-    """Every case is slower: the suite has shifted."""
-
-    @property
-    def misses(self) -> tuple[str, ...]:
-        """Goals that were missed, one sentence each."""
-        found = _misses("simulation", self.simulated[0], LEVEL_SIMULATED)
-        if self.here is not None and self.here.num_suites >= MIN_SUITES:
-            found += _misses("measured", self.measured[0], LEVEL_HERE)
-        return found
-
-
-def _misses(where: str, rates: ErrorRates, level: float) -> tuple[str, ...]:
-    found = []
-    alarms = rates.alarms_per_case
-    if alarms.count:
-        found.append(f"{where}: {alarms.count} false alarms of {rates.rule} in {alarms.of} cases.")
-    found += [
-        f"{where}: {rates.rule} finds {100 * one.found.value:.1f} % of {100 * level:g} %."
-        for one in rates.power
-        if one.level == level and one.found.value < MIN_POWER
-    ]
-    return tuple(found)
 
 
 def simulated_rates(
@@ -210,20 +141,11 @@ def table(title: str, rates: Sequence[ErrorRates]) -> Table:
         shown.add_row(
             one.rule,
             one.processes,
-            _rate(one.alarms_per_case),
-            _rate(one.alarms_per_suite),
+            counted(one.alarms_per_case),
+            counted(one.alarms_per_suite),
             *(f"{100 * found[level].value:.0f} %" if level in found else "" for level in levels),
         )
     return shown
-
-
-def _rate(share: Share) -> str:
-    """`0 of 900 (< 0.41 %)`, `29.2 % (262 of 900)`."""
-    if not share.of:
-        return "n/a"
-    if not share.count:
-        return f"0 of {share.of} (< {significant(100 * share.high, 2)} %)"
-    return f"{significant(100 * share.value, 2)} % ({share.count} of {share.of})"
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -255,6 +177,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
     options.out.parent.mkdir(parents=True, exist_ok=True)
     write_atomically(options.out, to_json(rates) + "\n")
     console.print(f"written to {options.out}")
+    if options.page is not None:
+        text = options.page.read_text(encoding="utf-8")
+        write_atomically(options.page, with_rates(text, rates))
+        console.print(f"and into {options.page}")
     for miss in rates.misses:
         console.print(f"Goal missed. {miss}")
     return 1 if rates.misses else 0
@@ -279,6 +205,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--simulated-cases", type=int, default=200, help="of each of them")
     parser.add_argument("--folder", type=Path, default=FOLDER, help="where rounds are kept")
     parser.add_argument("--out", type=Path, default=OUT)
+    parser.add_argument("--page", type=Path, help="a page whose tables are written anew")
     return parser
 
 

@@ -7,9 +7,8 @@ import pytest
 import torch
 
 from harness.codec import to_json
-from harness.errors import RecordError
+from harness.errors import ConfigError, RecordError
 from harness.gate.policy import GatePolicy
-from harness.gate_result import State
 from harness.record import Status
 from kernels import registry
 from tests.benchmarks import gate
@@ -23,6 +22,7 @@ from tests.benchmarks.gate_measured import (
     make_tree,
     setup,
 )
+from tests.benchmarks.gate_page import BEGIN, END, with_rates
 from tests.benchmarks.gate_rates import error_rates
 from tests.benchmarks.gate_rules import rules
 from tests.benchmarks.gate_slow_ops import slowed
@@ -141,8 +141,18 @@ def test_the_table_and_the_file_are_made(
 ) -> None:
     rounds = "\n".join(to_json(one) for one in two_suites().rounds)
     (tmp_path / "rounds.jsonl").write_text(f"{setup()}\n{rounds}\n", encoding="utf-8")
-    out = tmp_path / "gate.json"
-    arguments = ["--suites", "0", "--simulated", "1", "--simulated-cases", "20"]
+    out, page = tmp_path / "gate.json", tmp_path / "gate.md"
+    page.write_text(f"before\n{BEGIN}\nold\n{END}\nafter\n", encoding="utf-8")
+    arguments = [
+        "--suites",
+        "0",
+        "--simulated",
+        "1",
+        "--simulated-cases",
+        "20",
+        "--page",
+        str(page),
+    ]
     assert gate.main([*arguments, "--folder", str(tmp_path), "--out", str(out)]) in (0, 1)
     shown = capsys.readouterr().out
     assert "pytest-benchmark median:5%" in shown
@@ -151,4 +161,14 @@ def test_the_table_and_the_file_are_made(
     written = json.loads(out.read_text(encoding="utf-8"))
     assert written["here"]["num_suites"] == 2
     assert [one["level"] for one in written["measured"][0]["power"]] == list(LEVELS)
-    assert State.REGRESSED not in shown
+    text = page.read_text(encoding="utf-8")
+    assert text.startswith(f"before\n{BEGIN}\n\n### An imaginary GPU\n")
+    assert text.endswith(f"|\n\n{END}\nafter\n")
+    assert "old" not in text.split()
+    assert "| gate, 3 % | 10, 20 flagged | 0 of 24 (< 14 %) | 0 of 2 (< 84 %) |" in text
+    assert "a first look, too few to say how often a rule is wrong" in text
+
+
+def test_a_page_without_a_place_for_the_tables_is_refused() -> None:
+    with pytest.raises(ConfigError, match="The page has no lines"):
+        with_rates("nothing", None)  # type: ignore[arg-type]
