@@ -17,6 +17,7 @@ import os
 import statistics
 import sys
 from collections.abc import Callable, Iterable, Sequence
+from dataclasses import replace
 from itertools import chain
 from pathlib import Path
 
@@ -40,7 +41,7 @@ from tests.benchmarks.gate_measured import (
 )
 from tests.benchmarks.gate_page import with_rates
 from tests.benchmarks.gate_rates import ErrorRates, error_rates
-from tests.benchmarks.gate_rules import rules
+from tests.benchmarks.gate_rules import Rule, rules, stored_rules
 from tests.benchmarks.gate_simulated import SimulatedSuites
 from tests.benchmarks.gate_trials import LEVELS, Trial
 
@@ -53,9 +54,9 @@ SEED = 20260102
 
 
 def simulated_rates(
-    suites: SimulatedSuites, count: int, policy: GatePolicy
+    suites: SimulatedSuites, count: int, compared: Sequence[Rule]
 ) -> tuple[ErrorRates, ...]:
-    """Every rule on suites of the imaginary GPU."""
+    """The rules on suites of the imaginary GPU."""
     num_power = max(1, count // 5)
 
     def trials() -> Iterable[Trial]:
@@ -63,7 +64,7 @@ def simulated_rates(
         for number, level in enumerate(LEVELS, start=1):
             yield from suites.trials(num_power, level, SEED + number)
 
-    return error_rates(rules(policy, None), trials())
+    return error_rates(compared, trials())
 
 
 def measured_rates(suites: MeasuredSuites, policy: GatePolicy) -> tuple[ErrorRates, ...]:
@@ -160,7 +161,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
         console.print(str(error))
         return error.exit_code
     with console.status("simulating ..."):
-        simulated = simulated_rates(simulation, options.simulated, policy)
+        simulated = simulated_rates(simulation, options.simulated, rules(policy, None))
+        stored = simulated_rates(
+            replace(simulation, is_stored=True),
+            max(1, options.simulated // 2),
+            stored_rules(policy),
+        )
     suites = MeasuredSuites(rounds=tuple(rounds), num_rounds=policy.rounds)
     has_any = bool(list(suites.nothing()))
     rates = GateRates(
@@ -168,6 +174,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         num_simulated=options.simulated,
         simulation=simulation,
         simulated=simulated,
+        stored=stored,
         here=here(rounds, suites) if has_any else None,
         measured=measured_rates(suites, policy) if has_any else (),
         multiplied=_of_gate(suites.multiplied, policy) if has_any else (),
@@ -239,6 +246,8 @@ def _show(rates: GateRates, console: Console) -> None:
         "as many for each slow-down of a tenth of the cases"
     )
     console.print(table(title, rates.simulated))
+    console.print()
+    console.print(table("The same, the base measured in another session", rates.stored))
     place = rates.here
     if place is None:
         return

@@ -48,6 +48,8 @@ class GateRates:
     num_simulated: int
     simulation: SimulatedSuites
     simulated: tuple[ErrorRates, ...]
+    stored: tuple[ErrorRates, ...]
+    """The same GPU, the base measured in another session; half as many suites."""
     here: Here | None
     """None where nothing was measured."""
     measured: tuple[ErrorRates, ...] = ()

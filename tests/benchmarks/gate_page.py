@@ -31,6 +31,8 @@ def _tables(rates: GateRates) -> str:
         f"{rates.num_simulated} A/A suites of {simulation.num_cases} cases, and {num_power} suites "
         f"for each slow-down, which a tenth of their cases have.",
         _table(rates.simulated),
+        "With a base that was measured in another session, half as many suites:",
+        _table(rates.stored),
     ]
     if rates.here is not None:
         parts += ["### Measured on the CPU", _place(rates.here), _table(rates.measured)]

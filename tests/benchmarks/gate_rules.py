@@ -44,13 +44,17 @@ class Rule:
     looks: Looks
 
 
-def gate(name: str, policy: GatePolicy, floors: Floors | None = None) -> Rule:
+def gate(
+    name: str, policy: GatePolicy, floors: Floors | None = None, is_interleaved: bool = True
+) -> Rule:
     """The gate: screened, and confirmed by fresh rounds."""
 
     def looks(trial: Trial) -> Sequence[frozenset[str]]:
         flagged = set(screen(trial.first, policy, floors))
         fresh = tuple(_only(one, flagged) for one in trial.fresh) if flagged else ()
-        cases, _ = judge(trial.first, fresh, policy, floors, today=DAY)
+        cases, _ = judge(
+            trial.first, fresh, policy, floors, today=DAY, is_interleaved=is_interleaved
+        )
         return [frozenset(one.case_id for one in cases if one.state is State.REGRESSED)]
 
     return Rule(name=name, processes="10, 20 flagged", looks=looks)
@@ -119,6 +123,15 @@ def rules(policy: GatePolicy, floors: Floors | None) -> tuple[Rule, ...]:
         pooled("median:5%, 5 processes pooled", median_rule),
         one_process_a_side("Mann-Whitney p < 0.05", rank_rule),
         pooled("Mann-Whitney, 5 processes pooled", rank_rule),
+    )
+
+
+def stored_rules(policy: GatePolicy) -> tuple[Rule, ...]:
+    """Those for a base that was measured in another session."""
+    wide = replace(policy, tolerance=0.05)
+    return (
+        gate("gate against a stored run, 5 %", wide, is_interleaved=False),
+        gate("the same, the suite's shift left in", wide),
     )
 
 
