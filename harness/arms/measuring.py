@@ -21,6 +21,7 @@ from harness.errors import NothingMeasured
 from harness.fingerprint import fingerprint
 from harness.gate.decide import judge, screen
 from harness.gate.exemptions import read_exemptions
+from harness.gate.expected import expected_false_alarms
 from harness.gate.floors import choose, read_floors
 from harness.gate.policy import GatePolicy
 from harness.gate.rounds import Round
@@ -176,6 +177,7 @@ def measure_gate(gate: OpenGate, watcher: GateWatcher) -> GateResult:
         is_interleaved=order.is_interleaved,
         is_advisory=order.is_advisory or (not order.is_interleaved and not order.is_strict_stored),
         common_shift=shift,
+        expected_false_alarms=expected_false_alarms(cases, floors),
         warnings=(
             *dict.fromkeys(notices),
             *([warning] if warning else []),

@@ -108,6 +108,12 @@ class Judgement:
         is_across = pooled.high > bound or pooled.low < -bound
         words = f"{before}{with_interval(pooled.change)}"
         within = percent(tolerance.value)
+        if abs(pooled.value) > bound:
+            # One look was beyond by more than the other was within.
+            return (
+                State.INCONCLUSIVE,
+                f"{words} over all rounds, beyond {within}, which the fresh ones do not confirm.",
+            )
         if is_across and pooled.high - pooled.low > 2 * bound:
             return (
                 State.INCONCLUSIVE,

@@ -17,7 +17,7 @@ import os
 import statistics
 import sys
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import replace
 from itertools import chain
 from pathlib import Path
 
@@ -30,7 +30,8 @@ from harness.errors import ChipscaleError
 from harness.gate.floors import MIN_ESTIMATES, Floors, floors_from
 from harness.gate.policy import GatePolicy
 from harness.store.folder import write_atomically
-from harness.units import significant, span
+from harness.units import span
+from tests.benchmarks.gate_found import GateRates, Here, Realized, counted
 from tests.benchmarks.gate_measured import (
     PROBLEMS,
     Bench,
@@ -38,8 +39,9 @@ from tests.benchmarks.gate_measured import (
     MeasuredSuites,
     make_tree,
 )
-from tests.benchmarks.gate_rates import ErrorRates, Share, error_rates
-from tests.benchmarks.gate_rules import rules
+from tests.benchmarks.gate_page import with_rates
+from tests.benchmarks.gate_rates import ErrorRates, error_rates
+from tests.benchmarks.gate_rules import Rule, rules, stored_rules
 from tests.benchmarks.gate_simulated import SimulatedSuites
 from tests.benchmarks.gate_trials import LEVELS, Trial
 
@@ -48,83 +50,13 @@ FOLDER = Path("results/bench/gate")
 TREE = Path("build/bench-gate/tree")
 CALIBRATION = 2 * MIN_ESTIMATES
 """A/A suites that a machine is calibrated with; what is calibrated is judged on the others."""
-MIN_SUITES = 70
-"""With fewer, no false alarm says little."""
-MIN_POWER = 0.95
-LEVEL_HERE, LEVEL_SIMULATED = 0.10, 0.05
 SEED = 20260102
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Realized:
-    """What a slow-down that was built in came to."""
-
-    level: float
-    median: float
-    """Of all cases and processes, against the same case in the same process."""
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Here:
-    """What was measured, and where."""
-
-    processor: str
-    num_cores: int
-    num_suites: int
-    num_power_suites: int
-    num_cases: int
-    median_load: float
-    """Running programs of the host before a pair of processes."""
-    deviation: float
-    """Robust standard deviation of the A/A estimates of all cases and suites."""
-    pair_s: float
-    """Median time of a pair of processes."""
-    realized: tuple[Realized, ...]
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class GateRates:
-    """What the benchmark found."""
-
-    policy: GatePolicy
-    num_simulated: int
-    simulation: SimulatedSuites
-    simulated: tuple[ErrorRates, ...]
-    here: Here | None
-    """None where nothing was measured."""
-    measured: tuple[ErrorRates, ...] = ()
-    """Slow-downs are work that was done."""
-    multiplied: tuple[ErrorRates, ...] = ()
-    """Slow-downs are samples multiplied, which have no noise of their own."""
-    all_slower: tuple[ErrorRates, ...] = ()
-    """Every case is slower: the suite has shifted."""
-
-    @property
-    def misses(self) -> tuple[str, ...]:
-        """Goals that were missed, one sentence each."""
-        found = _misses("simulation", self.simulated[0], LEVEL_SIMULATED)
-        if self.here is not None and self.here.num_suites >= MIN_SUITES:
-            found += _misses("measured", self.measured[0], LEVEL_HERE)
-        return found
-
-
-def _misses(where: str, rates: ErrorRates, level: float) -> tuple[str, ...]:
-    found = []
-    alarms = rates.alarms_per_case
-    if alarms.count:
-        found.append(f"{where}: {alarms.count} false alarms of {rates.rule} in {alarms.of} cases.")
-    found += [
-        f"{where}: {rates.rule} finds {100 * one.found.value:.1f} % of {100 * level:g} %."
-        for one in rates.power
-        if one.level == level and one.found.value < MIN_POWER
-    ]
-    return tuple(found)
-
-
 def simulated_rates(
-    suites: SimulatedSuites, count: int, policy: GatePolicy
+    suites: SimulatedSuites, count: int, compared: Sequence[Rule]
 ) -> tuple[ErrorRates, ...]:
-    """Every rule on suites of the imaginary GPU, which are made anew for each."""
+    """The rules on suites of the imaginary GPU."""
     num_power = max(1, count // 5)
 
     def trials() -> Iterable[Trial]:
@@ -132,7 +64,7 @@ def simulated_rates(
         for number, level in enumerate(LEVELS, start=1):
             yield from suites.trials(num_power, level, SEED + number)
 
-    return tuple(error_rates(rule, trials()) for rule in rules(policy, None))
+    return error_rates(compared, trials())
 
 
 def measured_rates(suites: MeasuredSuites, policy: GatePolicy) -> tuple[ErrorRates, ...]:
@@ -143,10 +75,13 @@ def measured_rates(suites: MeasuredSuites, policy: GatePolicy) -> tuple[ErrorRat
     def trials(of: MeasuredSuites) -> Iterable[Trial]:
         return chain(of.nothing(), of.really_slower())
 
-    return tuple(
-        error_rates(rule, trials(rest if "calibrated" in rule.name else suites))
-        for rule in rules(policy, floors)
+    every = rules(policy, floors)
+    plain = [rule for rule in every if "calibrated" not in rule.name]
+    rates = error_rates(plain, trials(suites)) + error_rates(
+        [rule for rule in every if rule not in plain], trials(rest)
     )
+    order = [rule.name for rule in every]
+    return tuple(sorted(rates, key=lambda one: order.index(one.rule)))
 
 
 def calibrated(suites: MeasuredSuites) -> Floors | None:
@@ -207,20 +142,11 @@ def table(title: str, rates: Sequence[ErrorRates]) -> Table:
         shown.add_row(
             one.rule,
             one.processes,
-            _rate(one.alarms_per_case),
-            _rate(one.alarms_per_suite),
+            counted(one.alarms_per_case),
+            counted(one.alarms_per_suite),
             *(f"{100 * found[level].value:.0f} %" if level in found else "" for level in levels),
         )
     return shown
-
-
-def _rate(share: Share) -> str:
-    """`0 of 900 (< 0.41 %)`, `29.2 % (262 of 900)`."""
-    if not share.of:
-        return "n/a"
-    if not share.count:
-        return f"0 of {share.of} (< {significant(100 * share.high, 2)} %)"
-    return f"{significant(100 * share.value, 2)} % ({share.count} of {share.of})"
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -228,45 +154,49 @@ def main(arguments: Sequence[str] | None = None) -> int:
     options = _parser().parse_args(arguments)
     policy = GatePolicy()
     console = Console(highlight=False, width=None if sys.stdout.isatty() else 140)
-    simulation = SimulatedSuites()
+    simulation = SimulatedSuites(num_cases=options.simulated_cases)
     try:
         rounds = _measured(options, policy, console)
     except ChipscaleError as error:
         console.print(str(error))
         return error.exit_code
     with console.status("simulating ..."):
-        simulated = simulated_rates(simulation, options.simulated, policy)
+        simulated = simulated_rates(simulation, options.simulated, rules(policy, None))
+        stored = simulated_rates(
+            replace(simulation, is_stored=True),
+            max(1, options.simulated // 2),
+            stored_rules(policy),
+        )
     suites = MeasuredSuites(rounds=tuple(rounds), num_rounds=policy.rounds)
     has_any = bool(list(suites.nothing()))
-    gates = ("gate",)
     rates = GateRates(
         policy=policy,
         num_simulated=options.simulated,
         simulation=simulation,
         simulated=simulated,
+        stored=stored,
         here=here(rounds, suites) if has_any else None,
         measured=measured_rates(suites, policy) if has_any else (),
-        multiplied=_of_gate(suites.multiplied, policy, gates) if has_any else (),
-        all_slower=_of_gate(suites.all_slower, policy, gates) if has_any else (),
+        multiplied=_of_gate(suites.multiplied, policy) if has_any else (),
+        all_slower=_of_gate(suites.all_slower, policy) if has_any else (),
     )
     _show(rates, console)
     options.out.parent.mkdir(parents=True, exist_ok=True)
     write_atomically(options.out, to_json(rates) + "\n")
     console.print(f"written to {options.out}")
+    if options.page is not None:
+        text = options.page.read_text(encoding="utf-8")
+        write_atomically(options.page, with_rates(text, rates))
+        console.print(f"and into {options.page}")
     for miss in rates.misses:
         console.print(f"Goal missed. {miss}")
     return 1 if rates.misses else 0
 
 
-def _of_gate(
-    trials: Callable[[], Iterable[Trial]], policy: GatePolicy, names: tuple[str, ...]
-) -> tuple[ErrorRates, ...]:
+def _of_gate(trials: Callable[[], Iterable[Trial]], policy: GatePolicy) -> tuple[ErrorRates, ...]:
     """What the gate's own rules make of them."""
-    return tuple(
-        error_rates(rule, trials())
-        for rule in rules(policy, None)
-        if rule.name.startswith(names) and "not" not in rule.name
-    )
+    gates = [one for one in rules(policy, None) if one.name.startswith("gate")]
+    return error_rates([one for one in gates if "not" not in one.name], trials())
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -278,9 +208,11 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument(
         "--power-suites", type=int, default=10, help="those that have slower cases too"
     )
-    parser.add_argument("--simulated", type=int, default=200, help="suites of 200 cases")
+    parser.add_argument("--simulated", type=int, default=200, help="simulated A/A suites")
+    parser.add_argument("--simulated-cases", type=int, default=200, help="of each of them")
     parser.add_argument("--folder", type=Path, default=FOLDER, help="where rounds are kept")
     parser.add_argument("--out", type=Path, default=OUT)
+    parser.add_argument("--page", type=Path, help="a page whose tables are written anew")
     return parser
 
 
@@ -314,6 +246,8 @@ def _show(rates: GateRates, console: Console) -> None:
         "as many for each slow-down of a tenth of the cases"
     )
     console.print(table(title, rates.simulated))
+    console.print()
+    console.print(table("The same, the base measured in another session", rates.stored))
     place = rates.here
     if place is None:
         return

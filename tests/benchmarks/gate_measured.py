@@ -6,6 +6,8 @@ a rule alarms at nothing and how often it finds what is slower. Base processes h
 implementation alone. No process serves two trials of a kind: nothing overlaps.
 """
 
+import contextlib
+import hashlib
 import os
 import shutil
 import subprocess
@@ -20,12 +22,13 @@ from harness.cases import Case
 from harness.codec import from_json, to_json
 from harness.device.base import DeviceState
 from harness.device.request import DeviceRequest
-from harness.errors import RecordError
+from harness.errors import CASE_FAILED_EXIT_CODE, DeviceBusyError, RecordError
 from harness.gate.decide import screen
 from harness.gate.policy import GatePolicy
 from harness.gate.rounds import Round
 from harness.measure.policy import Cache, Launch, MeasurePolicy
 from harness.record import Record, Status
+from harness.store.disk import write_atomically
 from harness.store.folder import RunFolder, RunInfo
 from harness.worker.job import Job
 from kernels.op import Problem, problem
@@ -64,12 +67,15 @@ MEASURE = MeasurePolicy(
 )
 LOOSEST_SCREEN = 0.02
 """What any of the rules would flag has fresh rounds."""
-PROCESS_TIMEOUT_S = 300.0
+PROCESS_TIMEOUT_S = 600.0
+MAX_WAITS = 60
+"""For a device that another run has; each lasts as long as the worker waits, a minute."""
 
 
 def setup() -> str:
     """What the kept rounds were measured with, as one line."""
-    return to_json((PROBLEMS, MEASURE, LEVELS, os.environ.get("OMP_NUM_THREADS", "")))
+    slow = hashlib.sha256(Path(gate_slow_ops.__file__).read_bytes()).hexdigest()[:12]
+    return to_json((PROBLEMS, MEASURE, LEVELS, slow, os.environ.get("OMP_NUM_THREADS", "")))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -147,22 +153,24 @@ class Bench:
         """
         if not self.file.exists():
             return []
-        first, *lines = self.file.read_text(encoding="utf-8").splitlines()
-        if first != setup():
+        first, *lines = self.file.read_text(encoding="utf-8").splitlines(keepends=True)
+        if first.rstrip("\n") != setup():
             raise RecordError(
-                f"{self.file}: its rounds are of other cases or rules of measuring. Move it away, "
-                "or set another --folder."
+                f"{self.file}: its rounds are of other cases or rules of measuring, or of another "
+                "OMP_NUM_THREADS. Move it away, or set another --folder."
             )
-        return [from_json(MeasuredRound, line, str(self.file)) for line in lines if line]
+        # The last line may have been cut off by a stop.
+        whole = [line for line in lines if line.endswith("\n")]
+        return [from_json(MeasuredRound, line, str(self.file)) for line in whole]
 
     def measure(
         self, num_suites: int, num_power_suites: int, on_round: Callable[[MeasuredRound], None]
     ) -> None:
         """Take all rounds that are not there yet; the first suites also say what is found."""
         self.folder.mkdir(parents=True, exist_ok=True)
-        rounds = {(one.suite, one.number): one for one in self.kept()}
-        if not self.file.exists():
-            self.file.write_text(setup() + "\n", encoding="utf-8")
+        kept = self.kept()
+        rounds = {(one.suite, one.number): one for one in kept}
+        write_atomically(self.file, "\n".join([setup(), *map(to_json, kept), ""]))
         every = frozenset(range(len(PROBLEMS)))
         for suite in range(num_suites):
             levels = (0.0, *LEVELS) if suite < num_power_suites else (0.0,)
@@ -174,7 +182,7 @@ class Bench:
                     if not wanted:
                         break
                 if (suite, number) not in rounds:
-                    taken = self._pair(suite, number, sorted(wanted), levels)
+                    taken = self._pair_once_free(suite, number, sorted(wanted), levels)
                     with self.file.open("a", encoding="utf-8") as file:
                         file.write(to_json(taken) + "\n")
                     rounds[suite, number] = taken
@@ -184,6 +192,18 @@ class Bench:
         ids = {case_of(place).id: place for place in range(len(PROBLEMS))}
         loose = replace(self.policy, tolerance=LOOSEST_SCREEN)
         return frozenset(ids[one] for one in screen([as_round(each) for each in first], loose))
+
+    def _pair_once_free(
+        self, suite: int, number: int, places: Sequence[int], levels: Sequence[float]
+    ) -> MeasuredRound:
+        """The pair, begun anew while another run has the device: its halves are of one moment."""
+        for _ in range(MAX_WAITS):
+            with contextlib.suppress(DeviceBusyError):
+                return self._pair(suite, number, places, levels)
+        raise DeviceBusyError(
+            "Another run has the device and does not let go of it. Wait for its end, then the same "
+            "command goes on."
+        )
 
     def _pair(
         self, suite: int, number: int, places: Sequence[int], levels: Sequence[float]
@@ -234,7 +254,9 @@ class Bench:
             timeout=PROCESS_TIMEOUT_S,
             check=False,
         )
-        if done.returncode not in (0, 4):
+        if done.returncode == DeviceBusyError.exit_code:
+            raise DeviceBusyError(done.stderr)
+        if done.returncode not in (0, CASE_FAILED_EXIT_CODE):
             raise RecordError(f"A process of the bench failed: {done.stderr or done.stdout}")
         records = {record.case.id: record for record in RunFolder(out).records()}
         return tuple(

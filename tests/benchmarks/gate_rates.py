@@ -1,7 +1,7 @@
 """Error rates of a rule: how often it alarms at nothing, and how often it finds what is there."""
 
-from collections.abc import Iterable
-from dataclasses import dataclass
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field
 
 from scipy.stats import binomtest
 
@@ -55,32 +55,51 @@ def share(count: int, of: int) -> Share:
     return Share(count=count, of=of, low=float(interval.low), high=float(interval.high))
 
 
-def error_rates(rule: Rule, trials: Iterable[Trial]) -> ErrorRates:
-    """What the rule makes of the trials."""
-    nothing = [0, 0, 0, 0]  # alarms, cases, suites with any, suites
-    found: dict[float, list[int]] = {}
-    beside = [0, 0]
+def error_rates(rules: Sequence[Rule], trials: Iterable[Trial]) -> tuple[ErrorRates, ...]:
+    """What each rule makes of the trials, which are gone through once."""
+    counts = [_Counts() for _ in rules]
     for trial in trials:
-        num_cases = len(trial.first[0].head)
-        for alarms in rule.looks(trial):
-            if not trial.slower:
-                nothing[0] += len(alarms)
-                nothing[1] += num_cases
-                nothing[2] += bool(alarms)
-                nothing[3] += 1
-            else:
-                counted = found.setdefault(trial.level, [0, 0])
-                counted[0] += len(alarms & trial.slower)
-                counted[1] += len(trial.slower)
-                beside[0] += len(alarms - trial.slower)
-                beside[1] += num_cases - len(trial.slower)
-    return ErrorRates(
-        rule=rule.name,
-        processes=rule.processes,
-        alarms_per_case=share(nothing[0], nothing[1]),
-        alarms_per_suite=share(nothing[2], nothing[3]),
-        power=tuple(
-            Power(level=level, found=share(*counted)) for level, counted in sorted(found.items())
-        ),
-        alarms_beside=share(*beside),
+        for rule, counted in zip(rules, counts, strict=True):
+            for alarms in rule.looks(trial):
+                counted.add(trial, alarms)
+    return tuple(
+        ErrorRates(
+            rule=rule.name,
+            processes=rule.processes,
+            alarms_per_case=share(counted.alarms, counted.cases),
+            alarms_per_suite=share(counted.suites_with_any, counted.suites),
+            power=tuple(
+                Power(level=level, found=share(*found))
+                for level, found in sorted(counted.found.items())
+            ),
+            alarms_beside=share(*counted.beside),
+        )
+        for rule, counted in zip(rules, counts, strict=True)
     )
+
+
+@dataclass(slots=True)
+class _Counts:
+    """Of one rule, while it goes through the trials."""
+
+    alarms: int = 0
+    cases: int = 0
+    suites_with_any: int = 0
+    suites: int = 0
+    found: dict[float, list[int]] = field(default_factory=dict)
+    beside: list[int] = field(default_factory=lambda: [0, 0])
+
+    def add(self, trial: Trial, alarms: frozenset[str]) -> None:
+        """One look of the rule."""
+        num_cases = len(trial.first[0].head)
+        if not trial.slower:
+            self.alarms += len(alarms)
+            self.cases += num_cases
+            self.suites_with_any += bool(alarms)
+            self.suites += 1
+            return
+        found = self.found.setdefault(trial.level, [0, 0])
+        found[0] += len(alarms & trial.slower)
+        found[1] += len(trial.slower)
+        self.beside[0] += len(alarms - trial.slower)
+        self.beside[1] += num_cases - len(trial.slower)

@@ -8,6 +8,7 @@ from dataclasses import dataclass, replace
 from datetime import date
 
 import numpy as np
+from numpy.typing import NDArray
 from scipy.stats import mannwhitneyu
 
 from harness.gate.decide import judge, screen
@@ -19,6 +20,11 @@ from tests.benchmarks.gate_trials import Trial, samples_of
 
 Looks = Callable[[Trial], Sequence[frozenset[str]]]
 """The alarms of every look that a rule takes at a trial; the gate takes one."""
+
+Floats = NDArray[np.float64]
+Flags = NDArray[np.bool_]
+AreSlower = Callable[[Floats, Floats], Flags]
+"""Samples of base and head in seconds, each [cases,samples] -> whether each case is slower."""
 
 MAX_MEDIAN_CHANGE = 0.05
 """`--benchmark-compare-fail=median:5%`."""
@@ -38,13 +44,17 @@ class Rule:
     looks: Looks
 
 
-def gate(name: str, policy: GatePolicy, floors: Floors | None = None) -> Rule:
+def gate(
+    name: str, policy: GatePolicy, floors: Floors | None = None, is_interleaved: bool = True
+) -> Rule:
     """The gate: screened, and confirmed by fresh rounds."""
 
     def looks(trial: Trial) -> Sequence[frozenset[str]]:
         flagged = set(screen(trial.first, policy, floors))
         fresh = tuple(_only(one, flagged) for one in trial.fresh) if flagged else ()
-        cases, _ = judge(trial.first, fresh, policy, floors, today=DAY)
+        cases, _ = judge(
+            trial.first, fresh, policy, floors, today=DAY, is_interleaved=is_interleaved
+        )
         return [frozenset(one.case_id for one in cases if one.state is State.REGRESSED)]
 
     return Rule(name=name, processes="10, 20 flagged", looks=looks)
@@ -65,40 +75,40 @@ def unconfirmed(name: str, policy: GatePolicy) -> Rule:
     return Rule(name=name, processes="10", looks=looks)
 
 
-def one_process_a_side(name: str, is_slower: Callable[[np.ndarray, np.ndarray], bool]) -> Rule:
+def one_process_a_side(name: str, are_slower: AreSlower) -> Rule:
     """A rule for one run of each side; every pair of processes is a look of its own."""
 
     def looks(trial: Trial) -> Sequence[frozenset[str]]:
-        return [_alarms([one], is_slower) for one in trial.first]
+        return [_alarms([one], are_slower) for one in trial.first]
 
     return Rule(name=name, processes="2", looks=looks)
 
 
-def pooled(name: str, is_slower: Callable[[np.ndarray, np.ndarray], bool]) -> Rule:
+def pooled(name: str, are_slower: AreSlower) -> Rule:
     """The same rule with the samples of all first rounds in one heap, as many as the gate's."""
 
     def looks(trial: Trial) -> Sequence[frozenset[str]]:
-        return [_alarms(trial.first, is_slower)]
+        return [_alarms(trial.first, are_slower)]
 
     return Rule(name=name, processes="10", looks=looks)
 
 
-def median_rule(base_s: np.ndarray, head_s: np.ndarray) -> bool:
+def median_rule(base_s: Floats, head_s: Floats) -> Flags:
     """pytest-benchmark's `--benchmark-compare-fail=median:5%`.
 
     Source: pytest_benchmark/utils.py, PercentageRegressionCheck: fails above the percentage.
     """
-    return bool(np.median(head_s) / np.median(base_s) - 1 > MAX_MEDIAN_CHANGE)
+    return np.median(head_s, axis=1) / np.median(base_s, axis=1) - 1 > MAX_MEDIAN_CHANGE
 
 
-def rank_rule(base_s: np.ndarray, head_s: np.ndarray) -> bool:
+def rank_rule(base_s: Floats, head_s: Floats) -> Flags:
     """google/benchmark's two-sided Mann-Whitney U at 0.05, where the head's median is larger.
 
     Source: google/benchmark, tools/gbench/report.py, calc_utest.
     """
-    if np.median(head_s) <= np.median(base_s):
-        return False
-    return bool(mannwhitneyu(base_s, head_s, alternative="two-sided").pvalue < SIGNIFICANCE)
+    is_larger = np.median(head_s, axis=1) > np.median(base_s, axis=1)
+    p_values = mannwhitneyu(base_s, head_s, alternative="two-sided", axis=1).pvalue
+    return is_larger & (p_values < SIGNIFICANCE)
 
 
 def rules(policy: GatePolicy, floors: Floors | None) -> tuple[Rule, ...]:
@@ -116,6 +126,15 @@ def rules(policy: GatePolicy, floors: Floors | None) -> tuple[Rule, ...]:
     )
 
 
+def stored_rules(policy: GatePolicy) -> tuple[Rule, ...]:
+    """Those for a base that was measured in another session."""
+    wide = replace(policy, tolerance=0.05)
+    return (
+        gate("gate against a stored run, 5 %", wide, is_interleaved=False),
+        gate("the same, the suite's shift left in", wide),
+    )
+
+
 def _only(one: Round, case_ids: Collection[str]) -> Round:
     """The round as the gate takes it again: of the flagged cases alone."""
     return replace(
@@ -125,18 +144,25 @@ def _only(one: Round, case_ids: Collection[str]) -> Round:
     )
 
 
-def _alarms(
-    rounds: Sequence[Round], is_slower: Callable[[np.ndarray, np.ndarray], bool]
-) -> frozenset[str]:
+def _alarms(rounds: Sequence[Round], are_slower: AreSlower) -> frozenset[str]:
     base, head = _heap(rounds, "base"), _heap(rounds, "head")
-    return frozenset(
-        case_id for case_id in base if case_id in head and is_slower(base[case_id], head[case_id])
-    )
+    # Those with as many samples are asked about together, which is many times as fast.
+    groups: dict[tuple[int, int], list[str]] = {}
+    for case_id in base:
+        if base[case_id] and head.get(case_id):
+            groups.setdefault((len(base[case_id]), len(head[case_id])), []).append(case_id)
+    found: list[str] = []
+    for case_ids in groups.values():
+        flags = are_slower(
+            np.asarray([base[one] for one in case_ids]), np.asarray([head[one] for one in case_ids])
+        )
+        found += [one for one, flag in zip(case_ids, flags, strict=True) if flag]
+    return frozenset(found)
 
 
-def _heap(rounds: Sequence[Round], side: str) -> dict[str, np.ndarray]:
+def _heap(rounds: Sequence[Round], side: str) -> dict[str, list[float]]:
     heap: dict[str, list[float]] = {}
     for one in rounds:
         for record in getattr(one, side):
             heap.setdefault(record.case.id, []).extend(samples_of(record))
-    return {case_id: np.asarray(samples) for case_id, samples in heap.items()}
+    return heap

@@ -56,6 +56,8 @@ class SimulatedSuites:
     longest_s: float = 5e-3
     timer_resolution_s: float = 0.5e-6
     """That of CUDA's events."""
+    is_stored: bool = False
+    """The base was measured in a session of its own, at another end of its drift."""
 
     def trials(self, count: int, level: float, seed: int) -> Iterator[Trial]:
         """Suites in which some cases are slower by `level`; A/A where it is 0."""
@@ -79,10 +81,13 @@ class SimulatedSuites:
     ) -> tuple[Round, ...]:
         """Both stages of one job: twice as many pairs of processes, one after the other."""
         noise, count = self.noise, self.num_cases
-        times_s = np.exp(
-            generator.uniform(np.log(self.shortest_s), np.log(self.longest_s), count)
-        ) * (1 + noise.session * generator.standard_normal(count))
+        true_s = np.exp(generator.uniform(np.log(self.shortest_s), np.log(self.longest_s), count))
+        times_s = true_s * (1 + noise.session * generator.standard_normal(count))
         drift = generator.uniform(-noise.drift, noise.drift)
+        base_s = times_s
+        if self.is_stored:
+            moved = 1 + generator.uniform(-noise.drift, noise.drift)
+            base_s = true_s * moved * (1 + noise.session * generator.standard_normal(count))
         num_processes = 4 * self.num_rounds
         rounds = []
         for pair in range(2 * self.num_rounds):
@@ -90,7 +95,10 @@ class SimulatedSuites:
             sides = []
             for place, is_head in enumerate((not base_first, base_first)):
                 when = (2 * pair + place) / (num_processes - 1)
-                of_side = times_s * (factor if is_head else 1.0) * (1 + drift * when)
+                is_elsewhere = self.is_stored and not is_head
+                of_side = (times_s * factor if is_head else base_s) * (
+                    1.0 if is_elsewhere else 1 + drift * when
+                )
                 sides.append(self._process(cases, of_side, generator))
             base, head = sides if base_first else reversed(sides)
             rounds.append(Round(base=base, head=head, base_first=base_first))

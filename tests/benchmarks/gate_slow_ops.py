@@ -17,10 +17,11 @@ from kernels.op import Impl, Inputs, Op, Outputs, Problem, Run
 
 LEVELS = (0.03, 0.05, 0.10, 0.20)
 BURN_ELEMENTS = 1024
-WARM_UP, COUNTED = 3, 15
+WARM_UP, COUNTED = 3, 12
 """Runs before and while the time of the op and of the extra work are held against each other."""
-UNITS = 32
-"""Additions that are timed together, so that the timer's own cost is no part of one."""
+FEW, MANY = 8, 64
+"""So many additions, right after the op. The first ones find their code and their tensor out of the
+cache; the line through both numbers tells what that costs from what each addition costs."""
 
 
 def slowed(load: Callable[[str], Op]) -> Callable[[str], Op]:
@@ -58,14 +59,19 @@ def _burn(tensor: torch.Tensor, count: int) -> None:
 
 def _count(run: Run, tensor: torch.Tensor, level: float) -> int:
     """Additions that take `level` of the time of a run, both timed in turns."""
-    runs_s, burns_s = [], []
-    for _ in range(WARM_UP + COUNTED):
-        began_s = time.perf_counter()
-        run()
-        ran_s = time.perf_counter()
-        _burn(tensor, UNITS)
-        runs_s.append(ran_s - began_s)
-        burns_s.append(time.perf_counter() - ran_s)
-    run_s = statistics.median(runs_s[WARM_UP:])
-    burn_s = statistics.median(burns_s[WARM_UP:]) / UNITS
-    return max(1, round(level * run_s / burn_s))
+    runs_s: list[float] = []
+    burns_s: dict[int, list[float]] = {FEW: [], MANY: []}
+    for turn in range(WARM_UP + COUNTED):
+        for size, found in burns_s.items():
+            began_s = time.perf_counter()
+            run()
+            ran_s = time.perf_counter()
+            _burn(tensor, size)
+            burnt_s = time.perf_counter()
+            if turn >= WARM_UP:
+                runs_s.append(ran_s - began_s)
+                found.append(burnt_s - ran_s)
+    few_s, many_s = (statistics.median(found) for found in burns_s.values())
+    each_s = (many_s - few_s) / (MANY - FEW)
+    start_s = few_s - FEW * each_s
+    return max(1, round((level * statistics.median(runs_s) - start_s) / each_s))

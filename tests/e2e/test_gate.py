@@ -116,7 +116,7 @@ def test_a_stored_run_as_base_is_advice_and_is_logged(
     faster = replace(record, measurement=replace(record.measurement, samples_s=samples))
     (stored / "records.jsonl").write_text(to_json(faster) + "\n", encoding="utf-8")
     # The head was measured before a stop, so that the gate only goes on with what it has.
-    later = same / GATES / "20260101T000000-stored"
+    later = same / GATES / "29990101T000000-stored"
     for number in (1, 2):
         shutil.copytree(gate.path / "head-1", later / f"head-{number}")
     began = read_job(gate.path)
@@ -139,33 +139,30 @@ def test_a_stored_run_as_base_is_advice_and_is_logged(
     assert {name for name, _ in result.ui_links} == {"base", "head"}
 
 
-def test_a_stopped_gate_goes_on_with_the_rounds_it_lacks(
-    same: Path, capsys: pytest.CaptureFixture[str]
+def test_a_gate_does_not_go_on_with_other_code(
+    same: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """What Ctrl-C leaves: a job, and rounds without a result."""
-    gate = gate_folders(same / GATES)[-1]
-    stopped = GateFolder(gate.path)
-    (stopped.path / "gate.json").unlink()
-    before = (stopped.path / "base-1" / "records.jsonl").read_bytes()
-    shutil.rmtree(stopped.path / "logs")
-    assert main(["gate", f"resume={stopped.path.name}", f"results_dir={same}"]) == 0
-    assert stopped.is_whole
-    assert (stopped.path / "base-1" / "records.jsonl").read_bytes() == before
-    assert not (stopped.path / "logs").exists(), "nothing was measured again"
-    capsys.readouterr()
+    (gate, *_) = gate_folders(same / GATES)
+    folder = tmp_path / GATES / gate.path.name
+    shutil.copytree(gate.path, folder)
+    write_job(folder, replace(read_job(folder), head_digest="another"))
+    before = (folder / "job.json").read_bytes()
+    assert main(["gate", "resume=latest", f"results_dir={tmp_path}"]) == 2
+    assert "the code of the head, working tree, is not what" in capsys.readouterr().err
+    assert (folder / "job.json").read_bytes() == before
 
 
 def test_gates_are_listed_and_shown(same: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["gate", "list", f"results_dir={same}"]) == 0
     assert "1 regression of 1 on" in " ".join(capsys.readouterr().out.split())
-    assert main(["gate", "show", "stored", f"results_dir={same}"]) == 0
+    assert main(["gate", "show", "latest", f"results_dir={same}"]) == 0
     assert "rms_norm" in capsys.readouterr().out
 
 
 def test_a_regression_can_be_accepted_for_a_time(
     same: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    case_id = gate_folders(same / GATES)[0].result.cases[0].case_id
+    case_id = gate_folders(same / GATES)[-1].result.cases[0].case_id
     file = tmp_path / "exemptions.json"
     where = [f"results_dir={same}", f"gate.exemptions={file}"]
     assert main(["gate", "accept", case_id, *where, "--reason", "known", "--days", "30"]) == 0

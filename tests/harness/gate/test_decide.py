@@ -101,7 +101,13 @@ def test_fresh_rounds_count_by_themselves_and_not_in_a_heap_with_the_first() -> 
     case = only(slower(0.10), slower(0.02))
     assert case.change is not None
     assert case.change.value > 0.03
-    assert case.state is not State.REGRESSED
+    assert case.state is State.INCONCLUSIVE
+
+
+def test_what_only_the_first_look_was_beyond_is_not_called_unchanged_beyond_the_tolerance() -> None:
+    case = only(slower(0.05), slower(0.025))
+    assert case.state is State.INCONCLUSIVE
+    assert case.reason.endswith("over all rounds, beyond 3 %, which the fresh ones do not confirm.")
 
 
 def test_a_small_change_is_unchanged_and_is_not_measured_again() -> None:
