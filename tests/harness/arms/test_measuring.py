@@ -5,11 +5,11 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
+from harness.arms.fingerprint import fingerprint
 
 from harness.arms import calibrating, measuring
 from harness.arms.calibrating import calibration
 from harness.arms.changes import environment_changes, refuse_another_chip
-from harness.arms.fingerprint import fingerprint
 from harness.arms.measuring import GateOrder, OpenGate, Ready, measure_gate
 from harness.arms.source import StoredRun, Tree
 from harness.arms.tree import ArmTree
