@@ -15,6 +15,7 @@ from harness.arms.source import StoredRun, Tree
 from harness.arms.tree import ArmTree
 from harness.arms.turns import GateWatcher
 from harness.errors import ConfigError, NothingMeasured
+from harness.fingerprint import fingerprint
 from harness.gate.policy import GatePolicy
 from harness.gate_result import State
 from harness.record import Record, Status
