@@ -5,7 +5,6 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
-from harness.arms.fingerprint import fingerprint
 
 from harness.arms import calibrating, measuring
 from harness.arms.calibrating import calibration
