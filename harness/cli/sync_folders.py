@@ -32,7 +32,7 @@ def meant_folders(path: Path) -> tuple[Path, ...]:
         if _holds_result(folder) and _has_begun(folder)
     )
     if not found:
-        files = ", ".join(kind.file for kind in KINDS)
+        files = ", ".join(dict.fromkeys(kind.file for kind in KINDS))
         raise RecordError(
             f"{path}: no {files} there or in its folders, so it is not a run folder, nor one "
             "that holds any."

@@ -72,12 +72,14 @@ def tell_github(
 ) -> None:
     """Add to the step's summary where there is one, and print annotations in a job of GitHub.
 
-    Raises:
-        StorageError: when the disk does not take the summary.
+    A summary that cannot be written is told and costs nothing else: the files have it all.
     """
     summary = environment.get(STEP_SUMMARY, "")
     if summary:
-        _append(Path(summary), result)
+        try:
+            _append(Path(summary), result)
+        except OSError as error:
+            tell(f"warning: {STEP_SUMMARY}: {summary} cannot be written ({error.strerror}).")
     if environment.get(ACTIONS, "") == "true":
         for line in gate_annotations.render(result):
             tell(line)
@@ -85,11 +87,10 @@ def tell_github(
 
 def _append(path: Path, result: GateResult) -> None:
     """Add the Markdown as far as GitHub's limit leaves room after what the step told before."""
-    with storing(path):
-        held_bytes = path.stat().st_size if path.exists() else 0
-        room = gate_markdown.MAX_SUMMARY_BYTES - held_bytes
-        if room < gate_markdown.MIN_BYTES:
-            return
-        text = gate_markdown.render(result, max_bytes=room, heading="## ")
-        with path.open("ab") as file:
-            file.write(f"\n{text}".encode("utf-8", errors="replace"))
+    held_bytes = path.stat().st_size if path.exists() else 0
+    room = gate_markdown.MAX_SUMMARY_BYTES - held_bytes
+    if room < gate_markdown.MIN_BYTES:
+        return
+    text = gate_markdown.render(result, max_bytes=room, heading="## ")
+    with path.open("ab") as file:
+        file.write(f"\n{text}".encode("utf-8", errors="replace"))

@@ -150,6 +150,13 @@ def notes(result: GateResult) -> tuple[str, ...]:
     return tuple(dict.fromkeys(found))
 
 
+def _confidence_text(result: GateResult) -> str:
+    """`of 93.8 to 95.1 % confidence`: few rounds cannot give what was asked for."""
+    known = [case.confidence for case in result.cases if case.confidence is not None]
+    ends = dict.fromkeys(f"{100 * one:.3g}" for one in (min(known), max(known))) if known else {}
+    return f"of {' to '.join(ends)} % confidence" if ends else ""
+
+
 def facts(result: GateResult) -> tuple[tuple[str, str], ...]:
     """What was compared and how, as names with values."""
     order = "base and head in turns" if result.is_interleaved else "head against a stored base"
@@ -161,6 +168,7 @@ def facts(result: GateResult) -> tuple[tuple[str, str], ...]:
         "suite": result.suite + (f" of {result.model}" if result.model else ""),
         "chip": result.chip,
         "rounds": f"{result.num_rounds} rounds{confirm}, {order}, a fresh process each",
+        "intervals": _confidence_text(result),
         "expected false alarms": "" if alarms is None else f"{significant(alarms, 2)} in this gate",
         "measured": f"{result.started_at} to {result.ended_at}",
         "fingerprint": result.fingerprint,

@@ -20,6 +20,9 @@ from xml.etree import ElementTree
 import pytest
 import yaml
 
+from harness.cli.main import main
+from harness.store.folder import RunFolder
+
 ROOT = Path(__file__).parents[2]
 GITHUB = ROOT / "examples" / "ci" / "github"
 SMALL = "suite=quick device=fake gate.rounds=1 tracking.enabled=false --case swiglu.*forward*"
@@ -237,13 +240,30 @@ def test_a_text_of_another_kind_is_not_posted(github: HTTPServer, tmp_path: Path
     assert "no comment of a gate" in output
 
 
-def test_the_nightly_job_asks_for_a_run_that_the_command_line_takes(
-    checkout: Path, runner: dict[str, str]
+def test_the_nightly_job_measures_and_tells_the_trend(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    nightly = {**runner, "NIGHTLY": "suite=quick device=fake --cfg job"}
-    code, output = run_steps(GITHUB / "nightly.yml", checkout, nightly)
-    assert code == 0, output
-    assert yaml.safe_load(output)["tags"] == {"purpose": "nightly"}
+    monkeypatch.chdir(tmp_path)
+    workflow = yaml.safe_load((GITHUB / "nightly.yml").read_text(encoding="utf-8"))
+    (job,) = workflow["jobs"].values()
+    commands = [step["run"] for step in job["steps"] if step.get("name") in ("Measure", "Trend")]
+    small = "suite.phases=[] suite.roofs=[{op:copy,axes:{N:1048576}}] projection=false"
+    environment = {
+        "NIGHTLY": f"suite=quick device=fake tracking.enabled=false {small}",
+        "TREND": "suite=quick",
+    }
+    # The words that bash makes of them go to the command line in this process, which is quicker.
+    print_words = 'chipscale() { printf "%s\\n" "$@"; }; '
+    for command in commands:
+        line = command.splitlines()[0]
+        words = subprocess.check_output(
+            ["bash", "-efc", print_words + line], env=environment, text=True
+        )
+        assert main(words.splitlines()) == 0
+    assert "cat trend/trend.md" in commands[-1]
+    assert (tmp_path / "trend" / "trend.md").is_file()
+    (run,) = (tmp_path / "results" / "runs").iterdir()
+    assert dict(RunFolder(run).info.tags)["purpose"] == "nightly"
 
 
 @pytest.mark.parametrize("name", ["gate.yml", "gate-comment.yml", "nightly.yml"])

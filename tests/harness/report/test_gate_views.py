@@ -331,6 +331,23 @@ def test_elsewhere_than_on_github_nothing_is_printed(tmp_path: Path) -> None:
     assert told == []
 
 
+def test_a_summary_that_cannot_be_written_costs_nothing_else(tmp_path: Path) -> None:
+    told: list[str] = []
+    github = {"GITHUB_STEP_SUMMARY": str(tmp_path / "nowhere" / "summary.md")}
+    write_outputs(result(), tmp_path / "a", environment=github, tell=told.append)
+    assert len(told) == 1
+    assert "cannot be written (No such file or directory)" in told[0]
+    assert (tmp_path / "a" / "junit.xml").is_file()
+
+
+def test_the_confidence_of_intervals_is_told_with_what_was_compared() -> None:
+    cases = (
+        case(0, State.UNCHANGED, change=0.0, confidence=0.9375),
+        case(1, State.REGRESSED, change=0.1, confidence=0.951),
+    )
+    assert "- intervals: of 93.8 to 95.1 % confidence" in gate_markdown.render(result(cases))
+
+
 def test_a_summary_that_is_full_already_is_left_as_it_is(tmp_path: Path) -> None:
     summary = tmp_path / "summary.md"
     summary.write_text("x" * 890_000, encoding="utf-8")
