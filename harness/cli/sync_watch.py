@@ -67,7 +67,7 @@ class Watcher:
         why = unreachable(self._target)
         if why:
             if not self._num_outages:
-                self.say(f"{why}; {len(due)} folders wait for it.")
+                self.say(f"{why}; {len(due)} folder(s) wait for it.")
             self._num_outages += 1
             return self._wait_s(self._num_outages)
         if self._num_outages:

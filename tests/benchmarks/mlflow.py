@@ -5,7 +5,8 @@
 
 Logging is timed as at the end of a run, with the start of the process that imports MLflow, on a
 SQLite database that exists; `cpu_s` is what that process had of a core, which other work on the
-host does not lengthen; the target holds for the smaller of the two. Writes results/bench/mlflow.json; exits with 1 when a target is missed.
+host does not lengthen; the target holds for the smaller of the two. Writes
+results/bench/mlflow.json; exits with 1 when a target is missed.
 """
 
 import argparse

@@ -180,16 +180,14 @@ def wait_until_there(target: TrackingTarget, patience_s: float) -> str:
     """Wait while the server is away; why it still is after that time, or an empty string."""
     deadline = time.monotonic() + patience_s
     wait_s = FIRST_WAIT_S
+    if not target.is_server:
+        time.sleep(min(wait_s, patience_s))  # A port that answers says little of a database.
     while True:
         why = unreachable(target)
-        if not why and target.is_server:
-            return ""
         left_s = deadline - time.monotonic()
-        if left_s <= 0:
+        if not why or left_s <= 0:
             return why
         time.sleep(min(wait_s, left_s))
-        if not target.is_server:
-            return ""
         wait_s = min(2 * wait_s, MAX_WAIT_S)
 
 

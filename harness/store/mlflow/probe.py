@@ -1,8 +1,10 @@
 """Whether a server is there at all, asked before the seconds that importing MLflow takes."""
 
 import os
+import socket
 import urllib.error
 import urllib.request
+from urllib.parse import urlsplit
 
 from harness.store.mlflow.target import TrackingTarget
 
@@ -12,11 +14,14 @@ PROBE_TIMEOUT_S = 5.0
 A user who allows MLflow less with MLFLOW_HTTP_REQUEST_TIMEOUT waits less.
 """
 
+_PORTS = {"postgresql": 5432, "mysql": 3306, "mssql": 1433}
+"""Where a URI names none."""
+
 
 def unreachable(target: TrackingTarget, within_s: float = PROBE_TIMEOUT_S) -> str:
-    """Why the server cannot be reached, or an empty string; a database always can."""
+    """Why the server cannot be reached, or an empty string; a file always can."""
     if not target.is_server:
-        return ""
+        return _of_database(target, min(within_s, PROBE_TIMEOUT_S))
     wait_s = min(
         within_s, PROBE_TIMEOUT_S, float(os.environ.get("MLFLOW_HTTP_REQUEST_TIMEOUT", "inf"))
     )
@@ -34,3 +39,19 @@ def unreachable(target: TrackingTarget, within_s: float = PROBE_TIMEOUT_S) -> st
         if isinstance(cause, TimeoutError):
             return f"{where} did not answer within {wait_s:g} s"
         return f"{where} cannot be reached ({cause})"
+
+
+def _of_database(target: TrackingTarget, wait_s: float) -> str:
+    """The same of PostgreSQL and its like on a host; MLflow itself tries for two minutes."""
+    try:
+        address = urlsplit(target.uri)
+        port = address.port or _PORTS.get(address.scheme.partition("+")[0])
+    except ValueError:
+        return ""
+    if not address.hostname or port is None:
+        return ""
+    try:
+        socket.create_connection((address.hostname, port), timeout=wait_s).close()
+    except OSError as error:
+        return f"The database {target.shown} cannot be reached ({error})"
+    return ""
