@@ -21,7 +21,7 @@ from harness.roofline import Roofline
 from harness.units import duration
 from harness.workload.step import Phase, WorkItem
 from harness.workload.whole_step import PhaseWork
-from kernels.op import Cost
+from kernels.op import Cost, Mode
 
 MAX_OPS_OF_A_BAR = 5
 """More are in the groups."""
@@ -68,8 +68,10 @@ class _Piece:
 
     @property
     def name(self) -> str:
-        """Its role in the model, and the problem."""
-        return f"{self.item.role}: {self.item.problem.id}"
+        """Its role in the model with its mode, and the problem."""
+        mode = self.item.problem.mode
+        what = self.item.role if mode is Mode.FORWARD else f"{self.item.role} {mode}"
+        return f"{what}: {self.item.problem.id}"
 
 
 def waterfall(work: PhaseWork, first: Side, second: Side) -> Waterfall | None:

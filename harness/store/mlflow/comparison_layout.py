@@ -1,10 +1,10 @@
 """What MLflow shall hold of a comparison of chips: a run of its own, verdict first."""
 
-from harness.comparison import ChipComparison, MeanComparison, RunPair, Waterfall
+from harness.comparison import Cause, ChipComparison, MeanComparison, RunPair, Waterfall
 from harness.store.folder import COMPARISON, COMPARISON_CSV, REPORT_HTML, REPORT_MARKDOWN, RunFolder
 from harness.store.mlflow.keys import clean
 from harness.store.mlflow.layout import (
-    EXPERIMENT,
+    COMPARISONS,
     MAX_NOTE,
     NOTE_TAG,
     Point,
@@ -15,7 +15,6 @@ from harness.store.mlflow.layout import (
 )
 from harness.store.mlflow.views import NEWEST, View
 
-COMPARISONS = f"{EXPERIMENT}/comparison"
 MAX_KEY_PART = 120
 COMPARISON_COLUMNS = (
     "tags.`reference`",
@@ -49,7 +48,7 @@ COMPARISON_VIEWS = (
 def comparison_content(folder: RunFolder, comparison: ChipComparison) -> RunContent:
     """The comparison's own run; its uid is its id, which follows from the runs and the rules."""
     created_ms = milliseconds(comparison.created_at)
-    others = [run for run in comparison.runs[1:]]
+    others = comparison.runs[1:]
     tags = {
         "reference": comparison.reference.chip,
         "chip": " ".join(run.chip for run in others),
@@ -119,18 +118,16 @@ def _values(pair: RunPair) -> list[tuple[str, float]]:
         of_phase.setdefault(waterfall.phase, waterfall)
     for phase, waterfall in of_phase.items():
         found.append((f"{phase}_step_ratio", waterfall.second_s / waterfall.first_s))
-        found += [
-            (
-                f"{phase}_step/{clean(bar.cause.replace(',', '').replace(' ', '_'), 60)}_s",
-                bar.seconds,
-            )
-            for bar in waterfall.bars
-        ]
+        found += [(f"{phase}_step/{_key_of(bar.cause)}_s", bar.seconds) for bar in waterfall.bars]
     found += [
         (f"speedup_{group.phase}/{clean(group.group, MAX_KEY_PART)}", group.speedup.value)
         for group in pair.groups
     ]
     return found
+
+
+def _key_of(cause: Cause) -> str:
+    return clean(cause.replace(",", "").replace(" ", "_"), MAX_KEY_PART)
 
 
 def _phase_values(mean: MeanComparison) -> list[tuple[str, float]]:
