@@ -6,13 +6,20 @@ other were as efficient; the whole of that difference is a bar of its own, since
 measurement.
 """
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
 from typing import TypeAlias
 
 import numpy as np
 
-from harness.compare.attribution import OpOnChip, Rates, attainable_s, attribute, rates_of
+from harness.compare.attribution import (
+    OpOnChip,
+    Rates,
+    attainable_s,
+    attribute,
+    fallback_factor,
+    rates_of,
+)
 from harness.compare.groups import median_of, ratio_of
 from harness.comparison import Bar, BarOp, Cause, Waterfall
 from harness.projection import Interval, Projection
@@ -135,13 +142,17 @@ def _pieces(items: Sequence[WorkItem], first: Side, second: Side) -> tuple[list[
             left_out.append(f"{item.role} ({name}): no time on either chip")
             continue
         cost = Cost(flops=known.flops, bytes_read=known.num_bytes, bytes_written=0)
-        rates = [rates_of(side.roofs, item.problem.dtype) for side in sides]
+        rates = _both(rates_of(side.roofs, item.problem.dtype) for side in sides)
         if rows[0] is not None and rows[1] is not None:
             ops = [
                 OpOnChip(
                     seconds=median_of(row).value,
                     rates=rates[place],
-                    fallback=fallback_factor(row, rows[1 - place], timed[place], timed[1 - place]),
+                    fallback=_fallback(
+                        _Chosen(row, rows[1 - place], timed[place], timed[1 - place]),
+                        cost,
+                        rates[1 - place],
+                    ),
                 )
                 for place, row in enumerate(rows)
                 if row is not None
@@ -170,19 +181,38 @@ def _guess(cost: Cost, seconds: float, known: Rates, lacking: Rates) -> float | 
     return None if there is None or here is None else seconds * here / there
 
 
-def fallback_factor(own: ResultRow, other: ResultRow | None, ours: Timed, theirs: Timed) -> float:
+def _both(rates: Iterable[Rates]) -> list[Rates]:
+    """The rates of both; a launch that one chip alone knows explains nothing of a difference."""
+    found = list(rates)
+    if any(one.launch_s is None for one in found):
+        return [replace(one, launch_s=None) for one in found]
+    return found
+
+
+@dataclass(frozen=True, slots=True)
+class _Chosen:
+    """The fastest row of a problem on one chip and on the other, among all that each has."""
+
+    own: ResultRow
+    other: ResultRow | None
+    ours: Timed
+    theirs: Timed
+
+
+def _fallback(chosen: _Chosen, cost: Cost, other_rates: Rates) -> float:
     """What a chip loses where it lacks the implementation that is fastest on the other one.
 
     The other chip tells: its time of the implementation that runs here over that of its fastest. 1
     where both run the same, where the other's fastest has a time here too and is merely not the
     fastest, and where the other has no time of what runs here.
     """
-    if other is None or own.impl == other.impl or (own.problem_id, other.impl) in ours:
+    own, other = chosen.own, chosen.other
+    if other is None or own.impl == other.impl or (own.problem_id, other.impl) in chosen.ours:
         return 1.0
-    same = theirs.get((own.problem_id, own.impl))
+    same = chosen.theirs.get((own.problem_id, own.impl))
     if same is None or same.median_s is None or other.median_s is None:
         return 1.0
-    return max(1.0, same.median_s / other.median_s)
+    return fallback_factor(cost, same.median_s, other.median_s, other_rates)
 
 
 def _causes(piece: _Piece) -> dict[Cause, float]:

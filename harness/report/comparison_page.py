@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from html import escape
 
-from harness.comparison import ChipComparison, RunPair, Verdict
+from harness.comparison import ChipComparison, RunPair, Verdict, Waterfall
 from harness.report.comparison_plots import forest_figure, phases_of, waterfall_figure
 from harness.report.comparison_rows import (
     BAR_HEADS,
@@ -111,13 +111,34 @@ def waterfall_sections(comparison: ChipComparison, pair: RunPair) -> tuple[Secti
         body += f"<p>{escape(sentence)}</p>"
         figure = waterfall_figure(comparison, pair, waterfall)
         body += plot(figure, f"waterfall-{pair.label}-{place}", sentence)
-        body += plain_table(BAR_HEADS, bar_rows(waterfall))
+        body += _bars_table(waterfall)
         notes = waterfall_notes(pair.label, waterfall)
         body += bullets(notes) if notes else ""
     body += bullets(pair.no_waterfall) if pair.no_waterfall else ""
     name = f"waterfall-{pair.label}"
     title = f"Why {pair.label} differs" if len(comparison.pairs) > 1 else "Why they differ"
     return (Section(name, title, section(name, title, WATERFALL_NOTE, body)),)
+
+
+def _bars_table(waterfall: Waterfall) -> str:
+    kinds = ("", "number", "number", "reason")
+    lines = "".join(
+        "<tr>"
+        + "".join(
+            f"<td{' class=' + kind if kind else ''}>{escape(text)}</td>"
+            for text, kind in zip(row, kinds, strict=True)
+        )
+        + "</tr>"
+        for row in bar_rows(waterfall)
+    )
+    heads = "".join(
+        f'<th scope="col"{" class=" + kind if kind == "number" else ""}>{escape(head)}</th>'
+        for head, kind in zip(BAR_HEADS, kinds, strict=True)
+    )
+    return (
+        f'<div class="scroll"><table><thead><tr>{heads}</tr></thead><tbody>{lines}</tbody>'
+        "</table></div>"
+    )
 
 
 def groups_section(comparison: ChipComparison, pair: RunPair) -> Section:
@@ -206,7 +227,9 @@ def missing_sections(comparison: ChipComparison, pair: RunPair) -> tuple[Section
         return ()
     name, title = f"missing-{pair.label}", f"Missing, A and {pair.label}"
     note = "Cases that one of the two has a time for and the other has not, by reason."
-    return (Section(name, title, section(name, title, note, bullets(sentences))),)
+    # The names of cases are longer than a phone is wide, and this class breaks them.
+    body = f'<div class="reason">{bullets(sentences)}</div>'
+    return (Section(name, title, section(name, title, note, body)),)
 
 
 def projection_sections(comparison: ChipComparison) -> tuple[Section, ...]:

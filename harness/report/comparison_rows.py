@@ -185,7 +185,7 @@ BAR_HEADS = ("cause", "difference", "of A's step", "most of it")
 
 
 def bar_rows(waterfall: Waterfall) -> tuple[tuple[str, ...], ...]:
-    """Cause, seconds, share of the first step, and the op that makes most of it."""
+    """Cause, seconds, share of the first step, and the ops that make most of it."""
     return tuple(
         (
             str(bar.cause),
@@ -200,6 +200,14 @@ def bar_rows(waterfall: Waterfall) -> tuple[tuple[str, ...], ...]:
 def bar_ops(bar: Bar, count: int = 2) -> str:
     """`mlp down -1.2 ms, attention core -0.4 ms`: roles without the problem."""
     return ", ".join(f"{op.name.partition(':')[0]} {signed(op.seconds)}" for op in bar.ops[:count])
+
+
+def heights(waterfall: Waterfall) -> list[float]:
+    """The sums that the bars reach, from the first time on."""
+    found = [waterfall.first_s]
+    for bar in waterfall.bars:
+        found.append(found[-1] + bar.seconds)
+    return found
 
 
 def waterfall_notes(label: str, waterfall: Waterfall) -> tuple[str, ...]:

@@ -20,6 +20,7 @@ from harness.report.comparison_rows import (
     fewer_sentence,
     forced_sentence,
     headline,
+    heights,
     interval_text,
     missing_sentences,
     projection_notes,
@@ -146,7 +147,7 @@ def _waterfall(pair: RunPair, waterfall: Waterfall) -> list[RenderableType]:
     table.add_column(justify="right", no_wrap=True)
     table.add_column(justify="right", no_wrap=True)
     table.add_column(no_wrap=True)
-    top = max(_heights(waterfall))
+    top = max(heights(waterfall))
     reached = waterfall.first_s
     table.add_row("A", duration(reached), "", _stretch(0.0, reached, top), style="bold")
     for bar in waterfall.bars:
@@ -165,14 +166,6 @@ def _waterfall(pair: RunPair, waterfall: Waterfall) -> list[RenderableType]:
     )
     notes = [Text(note, style="dim") for note in waterfall_notes(pair.label, waterfall)]
     return [Text(title, style="bold cyan"), table, *notes]
-
-
-def _heights(waterfall: Waterfall) -> list[float]:
-    """The sums that the bars reach, from the first time on."""
-    heights = [waterfall.first_s]
-    for bar in waterfall.bars:
-        heights.append(heights[-1] + bar.seconds)
-    return heights
 
 
 def _stretch(low: float, high: float, top: float) -> str:

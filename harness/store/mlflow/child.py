@@ -99,9 +99,8 @@ def sync_folder(
     projection = folder.projection
     if projection is not None:
         projected = write_run(client, target, projection_content(folder, projection))
-    comparison = folder.comparison
-    if comparison is not None:
-        run = write_run(client, target, comparison_content(folder, comparison))
+    if (folder.path / COMPARISON).exists():
+        run = write_run(client, target, comparison_content(folder, vendors))
     serving = folder.serving
     if serving is not None:
         projected = write_run(client, target, serving_content(folder, serving))
