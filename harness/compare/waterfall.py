@@ -30,6 +30,8 @@ from harness.workload.step import Phase, WorkItem
 from harness.workload.whole_step import PhaseWork
 from kernels.op import Cost, Mode
 
+NEGLIGIBLE = 1e-12
+"""Of the longer step: bars and parts below it are rounding and are left out."""
 MAX_OPS_OF_A_BAR = 5
 """More are in the groups."""
 COMPUTE_PARTS = ("compute", "optimizer")
@@ -95,7 +97,8 @@ def waterfall(work: PhaseWork, first: Side, second: Side) -> Waterfall | None:
         sum(piece.item.count * op.seconds for piece, op in _on(pieces, place)) for place in (0, 1)
     ]
     around, notes = _around(work.phase, (first, second), (totals[0], totals[1]))
-    bars = [_bar(cause, found) for cause, found in parts.items() if found]
+    least_s = NEGLIGIBLE * max(totals)
+    bars = [_bar(cause, found, least_s) for cause, found in parts.items() if found]
     bars += [Bar(cause=cause, seconds=two - one) for cause, (one, two) in around.items()]
     order = list(Cause)
     bars.sort(key=lambda bar: order.index(bar.cause))
@@ -105,7 +108,7 @@ def waterfall(work: PhaseWork, first: Side, second: Side) -> Waterfall | None:
         first_s=totals[0] + sum(one for one, _ in around.values()),
         second_s=totals[1] + sum(two for _, two in around.values()),
         speedup=ratio_of(_measured_s(measured, first), _measured_s(measured, second)),
-        bars=tuple(bar for bar in bars if bar.seconds or bar.ops),
+        bars=tuple(bar for bar in bars if abs(bar.seconds) > least_s or bar.ops),
         num_ops=len(pieces),
         first_estimated_s=_estimated_s(pieces, 0, first.label),
         second_estimated_s=_estimated_s(pieces, 1, second.label),
@@ -221,7 +224,7 @@ def _causes(piece: _Piece) -> dict[Cause, float]:
     return attribute(piece.cost, piece.first, piece.second)
 
 
-def _bar(cause: Cause, ops: Sequence[BarOp]) -> Bar:
+def _bar(cause: Cause, ops: Sequence[BarOp], least_s: float) -> Bar:
     merged: dict[str, float] = {}
     for op in ops:
         merged[op.name] = merged.get(op.name, 0.0) + op.seconds
@@ -229,7 +232,9 @@ def _bar(cause: Cause, ops: Sequence[BarOp]) -> Bar:
     return Bar(
         cause=cause,
         seconds=sum(op.seconds for op in ops),
-        ops=tuple(BarOp(name=name, seconds=seconds) for name, seconds in largest if seconds),
+        ops=tuple(
+            BarOp(name=name, seconds=seconds) for name, seconds in largest if abs(seconds) > least_s
+        ),
     )
 
 

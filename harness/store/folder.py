@@ -19,15 +19,16 @@ results/comparisons/<id>/
     comparison.json   several runs against one another, with its reports and a table
 """
 
+import json
 import secrets
 import string
 from dataclasses import dataclass
 from pathlib import Path
 
 from harness.codec import from_json, to_json
-from harness.comparison import ChipComparison
+from harness.comparison import COMPARISON_SCHEMA_VERSION, ChipComparison
 from harness.environment import Environment
-from harness.errors import RecordError
+from harness.errors import NewerRecordError, RecordError
 from harness.projection import Projection
 from harness.proof import Proof
 from harness.record import Record
@@ -128,10 +129,25 @@ class RunFolder:
 
     @property
     def comparison(self) -> ChipComparison | None:
-        """Several runs against one another, where the folder holds that."""
-        if not (self.path / COMPARISON).exists():
+        """Several runs against one another, where the folder holds that.
+
+        Raises:
+            NewerRecordError: when a newer chipscale wrote it.
+        """
+        path = self.path / COMPARISON
+        if not path.exists():
             return None
-        return from_json(ChipComparison, self._read(COMPARISON), str(self.path / COMPARISON))
+        text = self._read(COMPARISON)
+        try:
+            version = json.loads(text)["schema_version"]
+        except (ValueError, TypeError, KeyError):
+            version = None
+        if isinstance(version, int) and version > COMPARISON_SCHEMA_VERSION:
+            raise NewerRecordError(
+                f"{path}: schema version {version} is newer than this chipscale reads "
+                f"({COMPARISON_SCHEMA_VERSION}). Update chipscale."
+            )
+        return from_json(ChipComparison, text, str(path))
 
     @property
     def roofs(self) -> Roofline:
