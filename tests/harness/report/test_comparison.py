@@ -223,7 +223,7 @@ Training step of llama3_8b, one chip of 8, 1 sequence of 512 tokens: 101 ms on A
 
 - A (alpha): TP8 PP4 DP3125, held back by pipeline bubble; 62.0 % of the compute time is measured.
 - B (beta): no projection is kept with it.
-""",
+""",  # noqa: E501
     )
 
 
