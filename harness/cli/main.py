@@ -174,7 +174,8 @@ def _parser() -> argparse.ArgumentParser:
         made[verb].add_argument("--config-dir", type=Path, action="append", default=[])
     for verb in ("list", "compare", "report", "sync", "ui"):
         made[verb].add_argument("--results-dir", type=Path, default=Path("results"))
-    made["sync"].set_defaults(results_dir=None)
+    for verb in ("compare", "sync"):
+        made[verb].set_defaults(results_dir=None)
     return parser
 
 

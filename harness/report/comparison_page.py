@@ -12,6 +12,7 @@ from harness.report.comparison_rows import (
     RUN_HEADS,
     bar_rows,
     case_verdict,
+    closure_sentences,
     difference_sentence,
     fewer_sentence,
     forced_sentence,
@@ -102,7 +103,7 @@ def _figures(comparison: ChipComparison) -> list[tuple[str, str]]:
 
 def waterfall_sections(comparison: ChipComparison, pair: RunPair) -> tuple[Section, ...]:
     """The steps taken apart; one section for all, empty where there is none and no reason."""
-    if not pair.waterfalls and not pair.no_waterfall:
+    if not pair.waterfalls and not pair.no_waterfall and not pair.closures:
         return ()
     body = ""
     for place, waterfall in enumerate(pair.waterfalls):
@@ -114,7 +115,8 @@ def waterfall_sections(comparison: ChipComparison, pair: RunPair) -> tuple[Secti
         body += _bars_table(waterfall)
         notes = waterfall_notes(pair.label, waterfall)
         body += bullets(notes) if notes else ""
-    body += bullets(pair.no_waterfall) if pair.no_waterfall else ""
+    told = [*pair.no_waterfall, *closure_sentences(pair)]
+    body += f'<div class="reason">{bullets(told)}</div>' if told else ""
     name = f"waterfall-{pair.label}"
     title = f"Why {pair.label} differs" if len(comparison.pairs) > 1 else "Why they differ"
     return (Section(name, title, section(name, title, WATERFALL_NOTE, body)),)

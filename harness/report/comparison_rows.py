@@ -15,6 +15,7 @@ from harness.comparison import (
 )
 from harness.projection import Interval
 from harness.record import SHORT_RESOLUTIONS
+from harness.report.closure_table import error_text
 from harness.report.rows import NOT_AVAILABLE, percent_text
 from harness.results import short_text
 from harness.units import MEGA, duration, energy, significant, with_prefix
@@ -334,6 +335,15 @@ def missing_sentences(comparison: ChipComparison, pair: RunPair) -> tuple[str, .
             f"{status.replace('_', ' ')}{why}, as {cases[0]}."
         )
     return tuple(sentences)
+
+
+def closure_sentences(pair: RunPair) -> tuple[str, ...]:
+    """How far the sums of ops are off on both, a line for each part of a layer."""
+    return tuple(
+        f"Sum of the ops against {one.layer} {one.part}: A {error_text(one.first)}, "
+        f"{pair.label} {error_text(one.second)}."
+        for one in pair.closures
+    )
 
 
 def case_verdict(pair_label: str, case: CaseComparison) -> str:

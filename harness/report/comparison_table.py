@@ -16,6 +16,7 @@ from harness.comparison import (
 )
 from harness.report.comparison_rows import (
     case_verdict,
+    closure_sentences,
     difference_sentence,
     fewer_sentence,
     forced_sentence,
@@ -77,8 +78,9 @@ def _pair(comparison: ChipComparison, pair: RunPair, has_cases: bool) -> list[Re
         parts += [_cases(pair), Text("")]
     told = [(forced_sentence(pair), "red"), (fewer_sentence(pair), "yellow")]
     parts += [Text(text, style=style) for text, style in told if text]
-    parts += [Text(sentence) for sentence in missing_sentences(comparison, pair)]
-    if pair.missing:
+    sentences = [*closure_sentences(pair), *missing_sentences(comparison, pair)]
+    parts += [Text(sentence) for sentence in sentences]
+    if sentences:
         parts.append(Text(""))
     return parts
 
