@@ -5,17 +5,14 @@ import sys
 
 from harness.cli.render import render_reports
 from harness.errors import NothingMeasured
-from harness.run import found_run
+from harness.run import find_run
 from harness.store.folder import REPORT_HTML, REPORT_MARKDOWN
 
 
 def main(options: argparse.Namespace) -> int:
     """Render each run named."""
     for name in options.runs:
-        found = found_run(name, options.results_dir.resolve())
-        folder = found.folder
-        if found.remark:
-            print(found.remark, file=sys.stderr)
+        folder = find_run(name, options.results_dir.resolve())
         if not folder.records():
             raise NothingMeasured(f"{folder.path}: no record there, so there is nothing to report.")
         for warning in folder.warnings():

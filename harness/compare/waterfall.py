@@ -97,16 +97,16 @@ def waterfall(work: PhaseWork, first: Side, second: Side) -> Waterfall | None:
         sum(piece.item.count * op.seconds for piece, op in _on(pieces, place)) for place in (0, 1)
     ]
     around, notes = _around(work.phase, (first, second), (totals[0], totals[1]))
+    for cause, found in around.items():
+        parts[cause] += [BarOp(name=one.name, seconds=one.second_s - one.first_s) for one in found]
+    added = [one for found in around.values() for one in found]
     least_s = NEGLIGIBLE * max(totals)
     bars = [_bar(cause, found, least_s) for cause, found in parts.items() if found]
-    bars += [Bar(cause=cause, seconds=two - one) for cause, (one, two) in around.items()]
-    order = list(Cause)
-    bars.sort(key=lambda bar: order.index(bar.cause))
     return Waterfall(
         phase=work.phase,
         title=work.title,
-        first_s=totals[0] + sum(one for one, _ in around.values()),
-        second_s=totals[1] + sum(two for _, two in around.values()),
+        first_s=totals[0] + sum(one.first_s for one in added),
+        second_s=totals[1] + sum(one.second_s for one in added),
         speedup=ratio_of(_measured_s(measured, first), _measured_s(measured, second)),
         bars=tuple(bar for bar in bars if abs(bar.seconds) > least_s or bar.ops),
         num_ops=len(pieces),
@@ -266,10 +266,19 @@ def _joules(pieces: Sequence[_Piece], side: Side, other: Side) -> float | None:
     return total
 
 
+@dataclass(frozen=True, slots=True)
+class _Added:
+    """A part of the projected steps beside compute, for the work that was measured."""
+
+    name: str
+    first_s: float
+    second_s: float
+
+
 def _around(
     phase: Phase, sides: tuple[Side, Side], totals: tuple[float, float]
-) -> tuple[dict[Cause, tuple[float, float]], tuple[str, ...]]:
-    """What the projected steps add to the compute, first and second, and what to say of that.
+) -> tuple[dict[Cause, list[_Added]], tuple[str, ...]]:
+    """What the projected steps add to the compute, and what to say of that.
 
     A plan's compute and communication are both in proportion to its tokens, so that each second of
     measured work brings as much communication as a second of the plan's compute does.
@@ -290,32 +299,31 @@ def _around(
             f"{first.headline.num_chips:,} chips, {sides[1].label} as {second.model} on "
             f"{second.headline.num_chips:,}.",
         )
-    found: dict[Cause, tuple[float, float]] = {}
     shares = [_shares(first), _shares(second)]
-    for cause in (Cause.COMMUNICATION, Cause.PLAN):
-        found[cause] = (
-            totals[0] * shares[0][cause],
-            totals[1] * shares[1][cause],
+    found: dict[Cause, list[_Added]] = {Cause.COMMUNICATION: [], Cause.PLAN: []}
+    for name in dict.fromkeys((*shares[0], *shares[1])):
+        is_sent = any(word in name for word in COMMUNICATION_WORDS)
+        found[Cause.COMMUNICATION if is_sent else Cause.PLAN].append(
+            _Added(name, totals[0] * shares[0].get(name, 0.0), totals[1] * shares[1].get(name, 0.0))
         )
     clusters = " and ".join(dict.fromkeys((first.cluster, second.cluster)))
+    sent = found[Cause.COMMUNICATION]
     note = (
         f"Communication, bubble and jitter are those of the projections on {clusters}, for each "
-        f"second of compute: {sides[0].label} {duration(found[Cause.COMMUNICATION][0])} and "
-        f"{sides[1].label} {duration(found[Cause.COMMUNICATION][1])} of communication."
+        f"second of compute: {sides[0].label} {duration(sum(one.first_s for one in sent))} and "
+        f"{sides[1].label} {duration(sum(one.second_s for one in sent))} of communication."
     )
     return found, (note,)
 
 
-def _shares(projection: Projection) -> dict[Cause, float]:
-    """Seconds per second of compute in a projected step."""
+def _shares(projection: Projection) -> dict[str, float]:
+    """Seconds of each part beside compute, per second of compute in a projected step."""
     compute = sum(part.seconds for part in projection.parts if part.name in COMPUTE_PARTS)
-    found = {Cause.COMMUNICATION: 0.0, Cause.PLAN: 0.0}
-    for part in projection.parts:
-        if part.name in COMPUTE_PARTS:
-            continue
-        is_sent = any(word in part.name for word in COMMUNICATION_WORDS)
-        found[Cause.COMMUNICATION if is_sent else Cause.PLAN] += part.seconds / compute
-    return found
+    return {
+        part.name: part.seconds / compute
+        for part in projection.parts
+        if part.name not in COMPUTE_PARTS
+    }
 
 
 def _roof_notes(first: Side, second: Side) -> tuple[str, ...]:

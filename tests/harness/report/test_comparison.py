@@ -188,8 +188,8 @@ Training step of llama3_8b, one chip of 8, 1 sequence of 512 tokens: 101 ms on A
 | launch | +1.75 ms | +1.7 % | mlp activation backward +130 us, mlp activation +129 us |
 | missing kernels | +31.1 us | +0.031 % | mlp activation backward +19.4 us, mlp activation +11.6 us |
 | no time on one side | -122 us | -0.12 % | rope -61.2 us, rope backward -61.2 us |
-| communication | -6.40 ms | -6.3 % |  |
-| bubble, jitter and host | -3.07 ms | -3.0 % |  |
+| communication | -6.40 ms | -6.3 % | exposed tensor-parallel communication -4.10 ms, exposed data-parallel communication -2.30 ms |
+| bubble, jitter and host | -3.07 ms | -3.0 % | pipeline bubble -3.07 ms |
 
 - Communication, bubble and jitter are those of the projections on imaginary_100k, for each second of compute: A 21.1 ms and B 14.7 ms of communication.
 - 0.459 % of B's step is estimated from its roofs, since it has no time of some ops; that difference is a bar of its own.
