@@ -23,6 +23,7 @@ from harness.store.disk import write_atomically
 from harness.store.folder import (
     COMPARISON,
     COMPARISON_CSV,
+    COMPARISONS,
     REPORT_HTML,
     REPORT_MARKDOWN,
     RunFolder,
@@ -30,8 +31,6 @@ from harness.store.folder import (
 from harness.store.mlflow import sync, tracking_target
 from harness.store.mlflow.target import TrackingTarget
 
-COMPARISONS = "comparisons"
-"""The folder of comparisons, inside the results folder."""
 TABLE = "table"
 TABLE_WIDTH = 80
 TABLE_FILE = "comparison.txt"
