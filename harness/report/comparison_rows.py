@@ -178,8 +178,14 @@ def difference_sentence(pair: RunPair, waterfall: Waterfall) -> str:
     largest = [bar for bar in bars if bar.seconds][:MAX_NAMED]
     if not largest:
         return f"{said}."
-    named = ", ".join(f"{bar.cause} {signed(bar.seconds)}" for bar in largest)
-    return f"{said}; most of it {named}."
+    named = "; ".join(f"{bar.cause} {signed(bar.seconds)}{_mostly(bar)}" for bar in largest)
+    return f"{said}. Most of it: {named}."
+
+
+def _mostly(bar: Bar) -> str:
+    """` (mlp down -1.2 ms ...)`: the op that makes most of it; empty where none is named."""
+    more = " ..." if len(bar.ops) > 1 else ""
+    return f" ({bar_ops(bar, 1)}{more})" if bar.ops else ""
 
 
 BAR_HEADS = ("cause", "difference", "of A's step", "most of it")

@@ -11,6 +11,7 @@ from harness.errors import RecordError
 from harness.report import comparison_markdown
 from harness.store.folder import COMPARISON, REPORT_MARKDOWN, RunFolder
 from harness.store.mlflow.comparison_layout import COMPARISON_COLUMNS, comparison_content
+from harness.store.mlflow.kinds import kinds_of
 from tests.harness.compare.chips import Chip, chip_input
 
 CHIPS = (Chip(), Chip(name="beta", bytes_per_s=2e12), Chip(name="gamma", flops_per_s=150e12))
@@ -66,6 +67,12 @@ def test_the_same_runs_compared_again_are_the_same_run_of_mlflow(folder: RunFold
     first = comparison_content(folder)
     assert first.uid == "comparison/alpha-vs-beta-vs-gamma-1"
     assert comparison_content(folder) == first
+
+
+def test_a_sync_knows_the_folder_as_a_comparison(folder: RunFolder) -> None:
+    (kind,) = kinds_of(folder)
+    assert (kind.name, kind.home) == ("comparison", "comparisons")
+    assert kind.layout(folder, {}) == comparison_content(folder)
 
 
 def test_a_vendor_is_a_tag_where_it_is_known(folder: RunFolder) -> None:
