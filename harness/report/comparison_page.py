@@ -63,7 +63,8 @@ def render(comparison: ChipComparison) -> str:
     found = sections(comparison)
     warnings = warning_sentences(comparison)
     notice = f'<div class="warning" role="note">{bullets(warnings)}</div>' if warnings else ""
-    chips = " and ".join(run.title for run in comparison.runs)
+    *others, last = (run.title for run in comparison.runs)
+    chips = f"{', '.join(others)} and {last}"
     return frame(
         f"{chips} compared",
         headlines(comparison),

@@ -46,7 +46,7 @@ ROW_HEIGHT = 24
 MAX_TICK_LABEL = 30
 MAX_CAUSE_LABEL = 18
 """Longer names are wrapped, so that a phone has room for the bars."""
-ROOM_FOR_TEXT = 0.3
+ROOM_FOR_TEXT = 0.42
 """Of the axis beyond the longest bar, for the number beside it."""
 
 
