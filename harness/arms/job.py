@@ -61,7 +61,7 @@ def make_folder(folder: Path) -> None:
             folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise ConfigError(
-            f"results_dir: {folder}: {error.strerror}. Set results_dir to a folder that can be written."
+            f"results_dir: {folder}: {error.strerror}. Name a folder that can be written."
         ) from None
 
 

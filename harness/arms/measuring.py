@@ -191,12 +191,27 @@ def measure_gate(gate: OpenGate, watcher: GateWatcher) -> GateResult:
 def prepared(gate: OpenGate, note: Callable[[str], None]) -> Ready:
     """Both sides with their cases, and the machine as a process of its own sees it.
 
+    What a stored run does not have is not measured: there is nothing to hold it against.
+
     Raises:
+        NothingMeasured: when they have no case in common.
         ConfigError: when an arm refuses, or the base is of another chip.
     """
     order = gate.order
     base, head = _side(gate, gate.base, note), _side(gate, gate.head, note)
-    case_ids = selected(tuple(dict.fromkeys((*base.case_ids, *head.case_ids))), order.only)
+    if not set(base.case_ids) & set(head.case_ids):
+        raise NothingMeasured(
+            f"Base and head have no case in common, so there is no baseline: the base has "
+            f"{_example(base.case_ids)}, the head {_example(head.case_ids)}."
+        )
+    known = base.case_ids
+    if isinstance(gate.base, StoredRun):
+        num_new = len(set(head.case_ids) - set(known))
+        if num_new:
+            note(f"{num_new} cases of the head are not in {gate.base.label} and are left out.")
+    else:
+        known = tuple(dict.fromkeys((*known, *head.case_ids)))
+    case_ids = selected(known, order.only)
     environment = probe(replace(order.job, cases=()), order.folder)
     if isinstance(gate.base, StoredRun):
         refuse_another_chip(gate.base.folder.environment, environment, gate.base.label)
@@ -249,9 +264,10 @@ def _refuse_nothing(rounds: Sequence[Round], order: GateOrder) -> None:
                 f"The {name} has no time of any case{_first_reason(records)}. {order.folder} has "
                 "what its processes said."
             )
-    ids = [{record.case.id for record in records} for records in sides]
-    if not ids[0] & ids[1]:
-        raise NothingMeasured("Base and head have no case in common, so there is no baseline.")
+
+
+def _example(case_ids: Sequence[str]) -> str:
+    return f"{case_ids[0]} ..." if case_ids else "none"
 
 
 def _first_reason(records: Sequence[Record]) -> str:

@@ -45,10 +45,11 @@ def gate_order(
             f"head: {head.label} is a stored run, and the head is measured. Two stored runs are "
             "compared by `chipscale compare`."
         )
+    measured_as = list(overrides)
     if isinstance(base, StoredRun):
-        overrides = of_stored(base.folder, overrides)
-        config = compose_gate(overrides, config_dirs)
-    request = gate_request(config, overrides, config_dirs)
+        measured_as = of_stored(base.folder, overrides)
+        config = compose_gate(measured_as, config_dirs)
+    request = gate_request(config, measured_as, config_dirs)
     suite, model = request.run.suite, request.run.model.name
     gate_id = new_gate_id(suite, model) if earlier is None else earlier.gate_id
     now = datetime.now(UTC).isoformat(timespec="seconds")

@@ -53,7 +53,7 @@ def shortened(text: str, limit: int = MAX_TEXT) -> str:
 def plain(text: str, limit: int = MAX_TEXT) -> str:
     """The text on one line, with no markup, no name that is notified and no number that links."""
     line = " ".join(shortened(text, limit).split())
-    line = re.sub(r"([\\`*_\[<|&~]|^[>#]|^[+-](?=\s))", r"\\\1", line)
+    line = re.sub(r"([\\`*\[<|&~]|(?<!\w)_|_(?!\w)|^[>#]|^[+-](?=\s))", r"\\\1", line)
     return re.sub(r"([@#])(?=\w)", r"\1<!-- -->", line)
 
 

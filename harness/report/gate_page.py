@@ -1,5 +1,6 @@
 """A gate's result as one HTML file that loads nothing: verdict, plots and every case."""
 
+import re
 from html import escape
 
 from harness.gate_result import GateCase, GateResult, State
@@ -30,15 +31,15 @@ from harness.report.gate_rows import (
 
 COLUMNS = (
     ("state", ""),
+    ("change", "number"),
     ("case", ""),
     ("base", "number"),
     ("head", "number"),
-    ("change", "number"),
     ("interval", "number"),
-    ("tolerance", ""),
-    ("clocks", ""),
+    ("tolerance", "number"),
     ("why", ""),
 )
+"""What matters most stands first, where a telephone shows it."""
 KIND: dict[State, str] = {
     State.REGRESSED: "bad",
     State.INVALID: "bad",
@@ -136,13 +137,12 @@ def _row(case: GateCase) -> str:
         interval = interval_text(change).partition(" % ")[2]
     cells = (
         f'<td{rank}><span class="{kind}">{escape(state_text(case))}</span></td>',
+        _cell(_change(case), "number", change.value if change is not None else None),
         f'<td title="{escape(title)}" class="shape">{_breakable(case.case_id)}</td>',
         _cell(seconds_text(case.base_s), "number", case.base_s),
         _cell(seconds_text(case.head_s), "number", case.head_s),
-        _cell(_change(case), "number", change.value if change is not None else None),
         _cell(interval, "number", change.high - change.low if change is not None else None),
-        _cell(tolerance_text(case) if change is not None else ""),
-        _cell(clocks_text(case)),
+        _cell(tolerance_text(case).partition(":")[0], "number", case.tolerance),
         f"<td>{_why(case)}</td>",
     )
     return f"<tr>{''.join(cells)}</tr>"
@@ -150,14 +150,22 @@ def _row(case: GateCase) -> str:
 
 def _breakable(case_id: str) -> str:
     """The id with places where a narrow column may break it."""
-    return escape(case_id).replace("/", "/<wbr>").replace(".", ".<wbr>")
+    return re.sub(r"(?=\[)|(?<=[/,.])", "<wbr>", escape(case_id))
 
 
 def _why(case: GateCase) -> str:
     if case.state is State.UNCHANGED:
         return ""
-    lines = [text for text in (case.reason, exemption_text(case), rounds_text(case)) if text]
-    body = "".join(f'<div class="reason">{escape(line)}</div>' for line in lines)
+    clocks = clocks_text(case)
+    lines = (
+        case.reason,
+        exemption_text(case),
+        f"Tolerance {tolerance_text(case)}." if case.change is not None else "",
+        ", ".join(
+            text for text in (rounds_text(case), f"clock {clocks}" if clocks else "") if text
+        ),
+    )
+    body = "".join(f'<div class="reason">{escape(line)}</div>' for line in lines if line)
     if case.reproduce:
         body += (
             "<details><summary>Measure again</summary>"

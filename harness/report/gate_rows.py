@@ -1,11 +1,14 @@
 """What every view of a gate's result says, in words: changes, times, tolerances, clocks, notes."""
 
+import re
 from collections.abc import Iterable
 
 from harness.gate_result import Arm, CommonShift, GateCase, GateResult, State
 from harness.projection import Interval
 from harness.units import MEGA, duration, significant
 
+HASH = re.compile("[0-9a-f]{40}")
+"""Of a commit, whole: what scripts name."""
 MEANING: dict[State, str] = {
     State.REGRESSED: "slower by more than the tolerance, and again in fresh rounds",
     State.INVALID: "could not be judged: wrong, crashed, throttled, or not of equal work",
@@ -91,11 +94,11 @@ def clock_text(clock_hz: float | None) -> str:
 
 
 def clocks_text(case: GateCase) -> str:
-    """`1980 -> 1755 MHz`; empty where neither is known."""
-    if case.base_clock_hz is None and case.head_clock_hz is None:
-        return ""
-    base, head = (clock_text(one) or "-" for one in (case.base_clock_hz, case.head_clock_hz))
-    return f"{base.removesuffix(' MHz') if head != '-' else base} -> {head}"
+    """`1980 -> 1755 MHz`, or `1980 MHz` of both; empty where neither is known."""
+    base, head = clock_text(case.base_clock_hz), clock_text(case.head_clock_hz)
+    if base == head:
+        return base
+    return f"{base.removesuffix(' MHz') or '-'} -> {head}" if head else f"{base} -> -"
 
 
 def rounds_text(case: GateCase) -> str:
@@ -115,9 +118,10 @@ def exemption_text(case: GateCase) -> str:
 
 
 def arm_text(arm: Arm) -> str:
-    """`main (0123456)`."""
+    """`main (0123456)`; a hash that somebody named is as short as others."""
     commit = arm.commit[:7] + ("-dirty" if arm.commit.endswith("-dirty") else "")
-    return f"{arm.label} ({commit})" if commit and commit not in arm.label else arm.label
+    label = arm.label[:7] if HASH.fullmatch(arm.label) else arm.label
+    return f"{label} ({commit})" if commit and commit not in label else label
 
 
 def shift_text(shift: CommonShift) -> str:

@@ -77,7 +77,7 @@ head in MLflow: http://127.0.0.1:5177/#/experiments/1/runs/b?workflowType=machin
             """\
 1 regression, 1 accepted regression, 1 invalid of 3 on h200
 
-origin/main (0123456) -> working tree (fedcba9-dirty), suite quick of llama3\\_8b; 5 rounds and 5 to confirm, base and head in turns, a fresh process each. In MLflow: [base](http://127.0.0.1:5177/#/experiments/1/runs/a?workflowType=machine_learning), [head](http://127.0.0.1:5177/#/experiments/1/runs/b?workflowType=machine_learning).
+origin/main (0123456) -> working tree (fedcba9-dirty), suite quick of llama3_8b; 5 rounds and 5 to confirm, base and head in turns, a fresh process each. In MLflow: [base](http://127.0.0.1:5177/#/experiments/1/runs/a?workflowType=machine_learning), [head](http://127.0.0.1:5177/#/experiments/1/runs/b?workflowType=machine_learning).
 
 - The clocks are not locked.
 
@@ -101,7 +101,7 @@ chipscale gate base=main 'cases=[swiglu.bf16.forward.1024.3/triton]'
 
 - base: origin/main (0123456)
 - head: working tree (fedcba9-dirty)
-- suite: quick of llama3\\_8b
+- suite: quick of llama3_8b
 - chip: h200
 - rounds: 5 rounds and 5 to confirm, base and head in turns, a fresh process each
 - expected false alarms: 0.0042 in this gate
