@@ -219,7 +219,12 @@ def heights(waterfall: Waterfall) -> list[float]:
 
 def waterfall_notes(label: str, waterfall: Waterfall) -> tuple[str, ...]:
     """What to know of the bars, one sentence each."""
-    notes = list(waterfall.notes)
+    speedup = waterfall.speedup
+    notes = [
+        f"Its measured ops together: {label} {ratio_text(speedup.value)} as fast "
+        f"({interval_text(speedup)}, 95 % interval).",
+        *waterfall.notes,
+    ]
     for name, estimated_s, total_s in (
         ("A", waterfall.first_estimated_s, waterfall.first_s),
         (label, waterfall.second_estimated_s, waterfall.second_s),

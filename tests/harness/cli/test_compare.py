@@ -10,8 +10,9 @@ from harness.codec import from_json
 from harness.comparison import ChipComparison
 from harness.record import Record, Status
 from harness.run import RUNS
+from harness.store.folder import PROJECTION
 from tests.harness.compare.chips import Chip, chip_run
-from tests.harness.sample_run import sample_info, sample_records, write_run
+from tests.harness.sample_run import sample_info, sample_projection, sample_records, write_run
 
 
 def with_parts(record: Record, **parts: str) -> Record:
@@ -58,6 +59,8 @@ def test_a_line_says_which_run_had_fewer_sets_of_inputs(
 
 ALPHA, BETA = Chip(), Chip(name="beta", flops_per_s=200e12)
 SUITE = ("suite=quick", "suite.ops=[gemm,adamw]")
+FEW = ("suite=quick", "suite.phases=[]")
+"""The roof cases alone."""
 
 
 @pytest.fixture(scope="module")
@@ -65,7 +68,8 @@ def results(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Runs of two chips, and one of alpha by another protocol."""
     root = tmp_path_factory.mktemp("results")
     for chip in (ALPHA, BETA, Chip(name="zeros", inputs="zeros")):
-        chip_run(root / RUNS, chip, *SUITE)
+        # Kept, since making one takes a second.
+        chip_run(root / RUNS, chip, *SUITE).write(PROJECTION, sample_projection())
     return root
 
 
@@ -157,10 +161,24 @@ def test_a_mistake_is_one_line_that_says_what_to_do(
     assert shown.err.count("\n") == 1
 
 
+def test_a_run_without_a_projection_is_projected_as_it_asks_for(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for chip in (ALPHA, BETA):
+        chip_run(tmp_path / RUNS, chip, *SUITE)
+    assert compare(tmp_path, "alpha", "beta", "--format", "json") == 0
+    found = from_json(ChipComparison, capsys.readouterr().out)
+    first, second = found.projections
+    assert (first.cluster, first.num_chips) == ("this_100k", 100_000)
+    assert second.has_common_draws
+    assert second.ratio is not None
+    assert 1 < second.ratio.low < second.ratio.value < second.ratio.high < 2
+
+
 def test_a_damaged_record_is_told_and_the_others_are_compared(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    first, second = (chip_run(tmp_path / RUNS, chip, *SUITE, num_cases=6) for chip in (ALPHA, BETA))
+    first, second = (chip_run(tmp_path / RUNS, chip, *FEW) for chip in (ALPHA, BETA))
     lines = (second.path / "records.jsonl").read_text(encoding="utf-8").splitlines()
     lines[2] = lines[2][:50]
     (second.path / "records.jsonl").write_text("\n".join(lines) + "\n", encoding="utf-8")
@@ -174,7 +192,7 @@ def test_results_that_cannot_be_written_to_cost_the_report_alone(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     for chip in (ALPHA, BETA):
-        chip_run(tmp_path / RUNS, chip, *SUITE, num_cases=6)
+        chip_run(tmp_path / RUNS, chip, *FEW)
     (tmp_path / "comparisons").write_text("in the way", encoding="utf-8")
     assert compare(tmp_path, "alpha", "beta") == 0
     shown = capsys.readouterr()

@@ -151,17 +151,16 @@ def environment_of(chip: Chip) -> Environment:
     return replace(environment, device=device, has_local_changes=False, warnings=())
 
 
-def chip_run(root: Path, chip: Chip, *overrides: str, num_cases: int | None = None) -> RunFolder:
-    """A run folder below root, with the first of the suite's cases."""
+def chip_run(root: Path, chip: Chip, *overrides: str) -> RunFolder:
+    """A run folder below root."""
     suite = suite_of(*overrides)
     run = chip_input(chip, *overrides)
-    records = run.records[:num_cases]
     info = sample_info(
         run_id=run.run_id,
         suite=suite.name,
         model=suite.model,
         chip=chip.name,
-        num_cases=len(records),
+        num_cases=len(run.records),
         tags=(),
     )
     folder = RunFolder(root / info.run_id)
@@ -169,6 +168,6 @@ def chip_run(root: Path, chip: Chip, *overrides: str, num_cases: int | None = No
     folder.write("run.json", info)
     folder.write("environment.json", run.environment)
     (folder.path / CONFIG).write_text(suite.config_yaml, encoding="utf-8")
-    lines = "".join(to_json(record) + "\n" for record in records)
+    lines = "".join(to_json(record) + "\n" for record in run.records)
     (folder.path / "records.jsonl").write_text(lines, encoding="utf-8")
     return folder
