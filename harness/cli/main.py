@@ -31,7 +31,7 @@ then:
   chipscale run suite=training model=llama3_70b device=cuda
   chipscale project model=llama3_405b cluster=h100_100k
   chipscale serve model=deepseek_v3 cluster=h100_100k serving.tpot_ms=30
-  chipscale compare RUN_A RUN_B
+  chipscale compare chip=h100,suite=training chip=h200,suite=training
   chipscale gate base=main                  base and this tree in turns: has anything become slower?
 
 exit codes: 0 all right, 1 MLflow required and absent, or a job of a sweep failed,
@@ -52,6 +52,19 @@ examples:
                                                       back here: chipscale sync OUT
   chipscale run resume=RUN                            go on with a run that was stopped
   chipscale run --cfg job                             the composed configuration
+"""
+
+COMPARE_EPILOG = """\
+examples:
+  chipscale compare chip=h100,suite=training chip=h200,suite=training
+  chipscale compare "chip=h100 suite=training" "chip=h200 suite=training oldest"
+  chipscale compare oldest latest --cases
+  chipscale compare RUN_A RUN_B RUN_C --format markdown
+  chipscale compare RUN_A RUN_B --out comparison.html
+
+A query has chip=, suite=, model=, device=, host=, branch=, commit= or a tag of yours, with spaces
+or commas between, and latest or oldest; of several runs that match, the newest is taken. A value
+may be cut short: chip=h200 is h200_sxm.
 """
 
 GATE_EPILOG = """\
@@ -77,7 +90,7 @@ VERBS = {
     "project": "a training step of a model on a cluster, from runs or data sheets",
     "serve": "what a cluster serves of a model within given times, and the Pareto front",
     "validate": "hold the projection against published runs, or a table of your own",
-    "compare": "two runs, case by case, with a verdict for each",
+    "compare": "chips against one another: op groups, a step taken apart, projections",
     "gate": "base and head in turns on one device: exit 3 when a case has become slower",
     "trend": "where the history of a suite changed: change points, for a nightly report",
     "report": "write a run's HTML and Markdown report again",
@@ -141,8 +154,31 @@ def _parser() -> argparse.ArgumentParser:
     made["list"].add_argument(
         "what", nargs="?", default="suites", metavar="WHAT", help=", ".join(LISTABLE)
     )
-    made["compare"].add_argument("first", help="run id, a part of one, a folder, or `latest`")
-    made["compare"].add_argument("second")
+    made["compare"].epilog = COMPARE_EPILOG
+    made["compare"].add_argument(
+        "runs",
+        nargs="+",
+        metavar="RUN",
+        help="two or more: a run's id, a part of it, a folder, or a query; the first is the "
+        "reference",
+    )
+    made["compare"].add_argument(
+        "--format",
+        choices=["table", "markdown", "html", "csv", "json"],
+        help="what is printed, or written to --out (default: that of its name, else a table)",
+    )
+    made["compare"].add_argument(
+        "--out", type=Path, help="a file to write to, or a folder for all formats"
+    )
+    made["compare"].add_argument(
+        "--cases", action="store_true", help="every case and implementation in the table as well"
+    )
+    made["compare"].add_argument(
+        "--track",
+        action=argparse.BooleanOptionalAction,
+        default=None,
+        help="log to MLflow (default: where the results are there already)",
+    )
     made["compare"].add_argument(
         "--tolerance", type=float, default=None, help="difference that matters (default 0.03)"
     )
@@ -188,7 +224,8 @@ def _parser() -> argparse.ArgumentParser:
         made[verb].add_argument("--config-dir", type=Path, action="append", default=[])
     for verb in ("list", "compare", "trend", "report", "sync", "ui"):
         made[verb].add_argument("--results-dir", type=Path, default=Path("results"))
-    made["sync"].set_defaults(results_dir=None)
+    for verb in ("compare", "sync"):
+        made[verb].set_defaults(results_dir=None)
     return parser
 
 

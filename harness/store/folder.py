@@ -14,8 +14,12 @@ results/runs/<run id>/
     closure.json      its whole layers against the sum of their ops, where it has any
     spread.json       how its device compares with the others that were measured at once
     report.html, report.md
+
+results/comparisons/<id>/
+    comparison.json   several runs against one another, with its reports and a table
 """
 
+import json
 import secrets
 import string
 from collections.abc import Callable, Sequence
@@ -23,8 +27,9 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from harness.codec import from_json, to_json
+from harness.comparison import COMPARISON_SCHEMA_VERSION, ChipComparison
 from harness.environment import Environment
-from harness.errors import RecordError
+from harness.errors import NewerRecordError, RecordError
 from harness.projection import Projection
 from harness.proof import Proof
 from harness.record import Record
@@ -51,6 +56,10 @@ PROJECTION = "projection.json"
 SERVING = "serving.json"
 CLOSURE = "closure.json"
 SPREAD = "spread.json"
+COMPARISON = "comparison.json"
+COMPARISONS = "comparisons"
+"""The folder of comparisons, inside the results folder."""
+COMPARISON_CSV = "comparison.csv"
 ROOFS = "roofs.json"
 REPORT_HTML = "report.html"
 REPORT_MARKDOWN = "report.md"
@@ -120,6 +129,28 @@ class RunFolder:
         if not (self.path / SPREAD).exists():
             return None
         return from_json(Spread, self._read(SPREAD), str(self.path / SPREAD))
+
+    @property
+    def comparison(self) -> ChipComparison | None:
+        """Several runs against one another, where the folder holds that.
+
+        Raises:
+            NewerRecordError: when a newer chipscale wrote it.
+        """
+        path = self.path / COMPARISON
+        if not path.exists():
+            return None
+        text = self._read(COMPARISON)
+        try:
+            version = json.loads(text)["schema_version"]
+        except (ValueError, TypeError, KeyError):
+            version = None
+        if isinstance(version, int) and version > COMPARISON_SCHEMA_VERSION:
+            raise NewerRecordError(
+                f"{path}: schema version {version} is newer than this chipscale reads "
+                f"({COMPARISON_SCHEMA_VERSION}). Update chipscale."
+            )
+        return from_json(ChipComparison, text, str(path))
 
     @property
     def roofs(self) -> Roofline:

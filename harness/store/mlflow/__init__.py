@@ -10,6 +10,7 @@
     kinds.py       what a folder may hold, and the layout of each (pure)
     layout.py      a run -> what MLflow shall hold (pure)
     projection_layout.py   a projection -> what MLflow shall hold (pure)
+    comparison_layout.py   several runs against one another -> what MLflow shall hold (pure)
     serving_layout.py      a projection of serving -> what MLflow shall hold (pure)
     gate_layout.py         a gate and its two sides -> what MLflow shall hold (pure)
     keys.py        a case -> its metric key and step (pure)

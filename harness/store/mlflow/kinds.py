@@ -7,8 +7,9 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
 from harness.errors import RecordError
-from harness.store.folder import PROJECTION, RUN, SERVING, RunFolder
+from harness.store.folder import COMPARISON, COMPARISONS, PROJECTION, RUN, SERVING, RunFolder
 from harness.store.gate_folder import GATE, GATES
+from harness.store.mlflow.comparison_layout import comparison_content
 from harness.store.mlflow.gate_layout import base_content, gate_content, head_content
 from harness.store.mlflow.layout import RunContent, run_content
 from harness.store.mlflow.projection_layout import projection_content
@@ -35,6 +36,7 @@ KINDS = (
     Kind(name="run", file=RUN, home="runs", layout=run_content),
     Kind(name="projection", file=PROJECTION, home="projections", layout=projection_content),
     Kind(name="projection of serving", file=SERVING, home="projections", layout=serving_content),
+    Kind(name="comparison", file=COMPARISON, home=COMPARISONS, layout=comparison_content),
     Kind(name="gate", file=GATE, home=GATES, layout=gate_content),
     Kind(name="base", file=GATE, home=GATES, layout=base_content),
     Kind(name="head", file=GATE, home=GATES, layout=head_content),

@@ -5,12 +5,13 @@ their samples tell (1.5 % is common), which is why a difference inside the toler
 """
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from enum import StrEnum
+from typing import NoReturn
 
 import numpy as np
 
+from harness.comparison import CaseComparison, Verdict
 from harness.errors import RecordError
 from harness.protocol_difference import protocol_difference
 from harness.record import Record, Status
@@ -24,50 +25,11 @@ MAX_DIFFERENCES = 5
 """A refusal names so many; what differs is mostly one setting, the same in all cases."""
 
 
-class Verdict(StrEnum):
-    """How the second run stands to the first."""
-
-    FASTER = "faster"
-    SLOWER = "slower"
-    SAME = "same"
-    AMBIGUOUS = "ambiguous"
-    """The interval holds both a difference that matters and none."""
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Comparison:
-    """One case in two runs."""
-
-    case_id: str
-    op: str
-    first_s: float
-    second_s: float
-    speedup: float
-    """First time over second time: above 1, the second is faster."""
-    low: float
-    high: float
-    verdict: Verdict
-    first_steps: float
-    """The first median in steps of its timer; below SHORT_RESOLUTIONS it is too short for it."""
-    second_steps: float
-    difference: str = ""
-    """What of the protocol differs, with both values, where the comparison was forced."""
-    first_input_sets: int = 1
-    """Sets of inputs the runs took turns between; the protocol names those that were asked for,
-    and where memory is short there are fewer."""
-    second_input_sets: int = 1
-
-    @property
-    def has_other_input_sets(self) -> bool:
-        """One of the two had fewer sets of inputs."""
-        return self.first_input_sets != self.second_input_sets
-
-
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ComparedRuns:
     """All that two runs have in common, and what they have not."""
 
-    comparisons: tuple[Comparison, ...]
+    comparisons: tuple[CaseComparison, ...]
     only_first: tuple[str, ...]
     """Cases with a time in the first run alone."""
     only_second: tuple[str, ...]
@@ -100,15 +62,7 @@ def compare_records(
         if ours[case_id].protocol_hash != theirs[case_id].protocol_hash
     }
     if differences and not is_forced:
-        counts = Counter(differences.values()).most_common()
-        shown = "; ".join(f"{text} ({count} cases)" for text, count in counts[:MAX_DIFFERENCES])
-        more = len(counts) - MAX_DIFFERENCES
-        raise RecordError(
-            f"{len(differences)} of {len(common)} common cases were measured by different "
-            f"protocols, so their times are not of equal work. {shown}"
-            f"{f'; and {more} other differences' if more > 0 else ''}. --force compares them all "
-            "the same and labels them."
-        )
+        refuse(differences, len(common), "common cases")
     return ComparedRuns(
         comparisons=tuple(
             _compare(ours[case_id], theirs[case_id], tolerance, differences.get(case_id, ""))
@@ -120,16 +74,33 @@ def compare_records(
     )
 
 
+def refuse(differences: Mapping[str, str], num_common: int, what: str) -> NoReturn:
+    """Say that work is not equal, and which parts of the protocol differ how often.
+
+    Raises:
+        RecordError: always.
+    """
+    counts = Counter(differences.values()).most_common()
+    shown = "; ".join(f"{text} ({count} cases)" for text, count in counts[:MAX_DIFFERENCES])
+    more = len(counts) - MAX_DIFFERENCES
+    raise RecordError(
+        f"{len(differences)} of {num_common} {what} were measured by different "
+        f"protocols, so their times are not of equal work. {shown}"
+        f"{f'; and {more} other differences' if more > 0 else ''}. --force compares them all "
+        "the same and labels them."
+    )
+
+
 def _timed(records: Sequence[Record]) -> dict[str, Record]:
     return {record.case.id: record for record in records if record.status is Status.OK}
 
 
-def _compare(first: Record, second: Record, tolerance: float, difference: str) -> Comparison:
+def _compare(first: Record, second: Record, tolerance: float, difference: str) -> CaseComparison:
     assert first.measurement is not None
     assert second.measurement is not None
     first_s, second_s = first.measurement.steady_samples_s, second.measurement.steady_samples_s
     low, high = ratio_interval(first_s, second_s)
-    return Comparison(
+    return CaseComparison(
         case_id=first.case.id,
         op=first.case.problem.op,
         first_s=float(np.median(first_s)),
