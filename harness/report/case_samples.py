@@ -13,8 +13,8 @@ import numpy as np
 from harness.device.base import DeviceState
 from harness.record import Measurement, Record, Window
 from harness.report.rows import median_text, status_text
-from harness.results import ResultRow
-from harness.stats import OUTLIER_MADS, Summary, summarize
+from harness.results import ResultRow, summary_of
+from harness.stats import OUTLIER_MADS, Summary
 from harness.units import GIGA, capacity, duration, significant
 
 MAX_SAMPLES = 1_000_000
@@ -41,7 +41,7 @@ def _entry(row: ResultRow, record: Record, most: int) -> dict[str, object]:
     if measurement is None or not all(map(math.isfinite, measurement.steady_samples_s)):
         what = "no samples" if measurement is None else "samples that are no numbers"
         return entry | {"summary": f"{status_text(row)}: {what}. {row.reason}".strip()}
-    summary = summarize(measurement.steady_samples_s)
+    summary = summary_of(measurement.steady_samples_s)
     every = -(-len(measurement.samples_s) // most)
     unit, size = _unit(summary.median)
     kept = np.asarray(measurement.samples_s[::every], dtype="<f4")

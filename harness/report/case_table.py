@@ -11,10 +11,10 @@ from harness.results import ResultRow, best_rows, status_counts
 from harness.units import duration
 
 COLUMNS = (
-    ("op", "", 17),
-    ("shape", "shape", 19),
+    ("op", "", 16),
+    ("shape", "shape", 18),
     ("type", "", 5),
-    ("implementation", "", 11),
+    ("implementation", "", 13),
     ("median", "number", 8),
     ("interval", "number", 8),
     ("rate", "number", 10),

@@ -1,5 +1,6 @@
 """How far the samples of every case lie apart, over how long they last."""
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from html import escape
@@ -11,7 +12,7 @@ from harness.record import Record
 from harness.report.rows import median_text
 from harness.report.theme import PALETTE, SYMBOLS, by_name, label, styled
 from harness.results import ResultRow
-from harness.units import significant
+from harness.units import duration, significant
 
 HEIGHT = 420
 INNER = (10.0, 90.0)
@@ -86,6 +87,17 @@ def figure(spreads: Sequence[CaseSpread]) -> go.Figure:
             "of the median<br>%{customdata[2]}<extra></extra>",
         )
     styled(plot, height=HEIGHT)
-    plot.update_xaxes(title="median, seconds", type="log", dtick=1, exponentformat="SI")
+    decades = range(*_decades([one.median_s for one in spreads]))
+    plot.update_xaxes(
+        title="median",
+        type="log",
+        tickvals=[10.0**power for power in decades],
+        ticktext=[duration(10.0**power, 1) for power in decades],
+    )
     plot.update_yaxes(title="P10 to P90, % of the median", type="log", dtick=1)
     return plot
+
+
+def _decades(times_s: Sequence[float]) -> tuple[int, int]:
+    """First and one after the last power of ten around the times."""
+    return math.floor(math.log10(min(times_s))), math.ceil(math.log10(max(times_s))) + 1

@@ -1,6 +1,7 @@
 """Runs whose pages are opened in a browser: thousands of cases, old records, hostile names."""
 
 import dataclasses
+import math
 import zlib
 
 import numpy as np
@@ -76,3 +77,47 @@ def _record(case: Case, number: int, num_samples: int) -> Record:
     assert record.measurement is not None
     measured = noisy_measurement(record.measurement, case.id, num_samples)
     return dataclasses.replace(record, measurement=measured)
+
+
+EVIL = (
+    "</script><script>window.hacked = 1; alert(1)</script>",
+    "<img src=x onerror='window.hacked = 1; alert(2)'>",
+    "<!--<script>",
+    '" onmouseover="alert(3)" x="',
+    "{{constructor}} ${alert(4)} \u2028 \u0000 \u202e",
+)
+
+
+def hostile_run() -> tuple[Record, ...]:
+    """Names and reasons that are markup, in cases with and without a time; one has no numbers."""
+    records = []
+    for number, evil in enumerate(EVIL):
+        one = problem("gemm", "bf16", M=64 * (number + 1), N=4096, K=4096)
+        case = Case(problem=one, impl=evil, roles=(evil,))
+        timed = ok_record(case)
+        assert timed.measurement is not None
+        measured = dataclasses.replace(timed.measurement, stop_reason=evil, launch=evil)
+        records.append(dataclasses.replace(timed, measurement=measured, protocol_hash=evil))
+        records.append(
+            failed_record(dataclasses.replace(case, impl=f"f{evil}"), Status.ERROR, evil)
+        )
+    first = records[0].measurement
+    assert first is not None
+    broken = dataclasses.replace(first, samples_s=(math.nan, math.inf, 1e-3, 0.0) * 3)
+    records[0] = dataclasses.replace(records[0], measurement=broken)
+    return tuple(records)
+
+
+def old_run() -> tuple[Record, ...]:
+    """Records as older versions wrote them: no windows, no launch, no cost, one sample."""
+    cases = [
+        Case(problem=problem("gemm", "bf16", M=64 * size, N=4096, K=4096), impl="torch")
+        for size in (1, 2, 3)
+    ]
+    records = [ok_record(case) for case in cases]
+    bare = dataclasses.replace(
+        records[0], correctness=None, cost=None, started_at="", protocol_hash=""
+    )
+    assert records[1].measurement is not None
+    single = dataclasses.replace(records[1].measurement, samples_s=(1e-3,))
+    return bare, dataclasses.replace(records[1], measurement=single), records[2]

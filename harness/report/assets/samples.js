@@ -49,7 +49,7 @@
       fillcolor: STEADY, opacity: 0.16, line: {width: 0}, layer: 'below'});
     shapes.push({type: 'line', xref: 'paper', yref: 'y', x0: 0, x1: 1, y0: one.median * one.scale,
       y1: one.median * one.scale, line: {color: LINE, width: 1, dash: 'dash'}});
-    const data = [], view = sight(values, one);
+    const data = [], view = sight(kinds, one);
     for (const [name, kind] of Object.entries(kinds)) {
       if (!kind.x.length) continue;
       data.push({type: 'scatter', mode: 'markers', name: `${name} (${kind.x.length})`, x: kind.x,
@@ -70,24 +70,30 @@
     }];
   }
 
+  const least = values => values.reduce((a, b) => Math.min(a, b), Infinity);
+  const most = values => values.reduce((a, b) => Math.max(a, b), -Infinity);
+
   function bins(values, one, view) {
     const finite = values.filter(Number.isFinite);
-    const ends = view.range ?? [Math.min, Math.max].map(
-      end => finite.reduce((a, b) => end(a, b), finite[0]) * one.scale);
+    const ends = view.range ?? [least(finite) * one.scale, most(finite) * one.scale];
     const size = (ends[1] - ends[0]) / BINS;
     return size > 0 ? {start: ends[0], end: ends[1] + size, size} : undefined;
   }
 
-  // A single stall must not flatten all others: far samples lie outside until a double click.
-  function sight(values, one) {
-    const [low, high] = one.fence, reach = (high - low) * 1.5;
-    const finite = values.filter(Number.isFinite);
-    if (!finite.length || reach <= 0) return {};
-    const least = finite.reduce((a, b) => Math.min(a, b)), most = finite.reduce((a, b) => Math.max(a, b));
-    const bottom = Math.max(least, low - reach), top = Math.min(most, high + reach);
-    if (bottom <= least && top >= most) return {};
-    const edge = 0.05 * (top - bottom);
-    return {range: [(bottom - edge) * one.scale, (top + edge) * one.scale]};
+  function inner(values) {
+    const ordered = [...values].sort((a, b) => a - b), cut = Math.ceil(ordered.length / 20);
+    return ordered.slice(cut, -cut);
+  }
+
+  // A single stall must not flatten all others: it lies outside until a double click. Throttled
+  // samples are a level of their own, so they stay in sight.
+  function sight(kinds, one) {
+    const [low, high] = one.fence.map(end => end * one.scale), reach = (high - low) / 2;
+    const level = [...kinds.steady.y, ...inner(kinds.throttled.y)].filter(Number.isFinite);
+    const outliers = [...kinds.outlier.y, ...kinds.throttled.y].filter(Number.isFinite);
+    if (!level.length || !(reach > 0)) return {};
+    const bottom = least(level) - reach, top = most(level) + reach;
+    return outliers.some(value => value < bottom || value > top) ? {range: [bottom, top]} : {};
   }
 
   function numFar(one, layout) {
