@@ -55,9 +55,9 @@ def cases_part(rows: Sequence[ResultRow], records: Sequence[Record]) -> Part:
         for number, row in enumerate(rows)
     )
     table = (
-        '<div class="tall" tabindex="0" role="region" aria-label="Table of all cases">'
-        f'<table id="case-table" data-sortable data-noun="cases" data-facets="{FACETS}" '
-        'data-example="Filter: gemm triton ...">'
+        '<div class="scroll" tabindex="0" role="region" aria-label="Table of all cases">'
+        '<table id="case-table" class="fixed" data-sortable data-noun="cases" '
+        f'data-facets="{FACETS}" data-example="Filter: gemm triton ...">'
         f"<caption class=hidden>{escape(status_counts(rows))}</caption>"
         f"<colgroup>{widths}</colgroup><thead><tr>{heads}</tr></thead>"
         f"<tbody>{body}</tbody></table></div>"

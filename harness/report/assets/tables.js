@@ -23,6 +23,8 @@
       row, place, text: row.textContent.toLowerCase(), detail: null,
       values: names.map(name => (row.dataset[name] || '').split('|').filter(Boolean)),
     }));
+    region.classList.add('tall');
+    region.tabIndex = 0;
     let order = rows, shown = rows, limit = STEP;
 
     // The rows that are shown, in steps.
@@ -49,9 +51,10 @@
 
     // Words and facets.
     const count = made('output', {role: 'status', 'aria-live': 'polite'});
-    const search = made('input', {
+    // A page may bring the input itself.
+    const search = document.getElementById(table.dataset.filter) || made('input', {
       type: 'search', placeholder: table.dataset.example || 'Filter', autocomplete: 'off',
-      'aria-label': `Show only ${noun} with all of these words`, id: `${table.id}-filter`,
+      'aria-label': `Show only ${noun} with all of these words`,
     });
     const clear = made('button', {type: 'button'}, 'Clear');
     const facets = names.map((name, index) => facet(name, index)).filter(one => one.boxes.length > 1);
