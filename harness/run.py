@@ -25,6 +25,7 @@ from harness.store.folder import (
     run_folders,
     run_suffix,
 )
+from harness.store.query import Found, Query, is_query
 from harness.worker.job import Job, read_job
 from harness.worker.supervisor import Watcher, supervise
 from kernels.tuning import TuningTable
@@ -155,29 +156,34 @@ def resume_command(run_id: str, results_dir: Path) -> str:
 
 
 def find_run(name: str, results_dir: Path) -> RunFolder:
-    """A run by folder, by id or a part of it that only one run has, or `latest`.
+    """As `found_run`, for those who do not tell which of several it is."""
+    return found_run(name, results_dir).folder
+
+
+def found_run(name: str, results_dir: Path) -> Found:
+    """A run by folder, by id or a part of it that only one run has, or by a query.
+
+    A query is `latest`, `oldest`, or properties as `chip=h200 suite=training`; of several runs that
+    match it is the newest, with a remark that says so.
 
     Raises:
-        RecordError: when none is meant, or several.
+        RecordError: when none is meant, or several have that part in their id.
     """
     if not name:
         raise RecordError("no run is named. `chipscale list runs` shows all.")
     if (Path(name) / RUN).exists():
-        return RunFolder(Path(name))
+        return Found(folder=RunFolder(Path(name)))
     folders = run_folders(results_dir / RUNS)
     if not folders:
         raise RecordError(
             f"{results_dir / RUNS}: no runs there yet. `chipscale run` makes the first."
         )
-    if name == "latest":
-        measured = [folder for folder in folders if folder.has_records]
-        if not measured:
-            raise RecordError(f"latest: none of the {len(folders)} runs has a record yet.")
-        return measured[-1]
+    if is_query(name):
+        return Query.parse(name).find(folders)
     found = [folder for folder in folders if name in folder.path.name]
     exact = [folder for folder in found if folder.path.name == name]
     if len(exact or found) == 1:
-        return (exact or found)[0]
+        return Found(folder=(exact or found)[0])
     if found:
         ids = ", ".join(folder.path.name for folder in found[:5])
         raise RecordError(

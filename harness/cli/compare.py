@@ -1,120 +1,207 @@
-"""`chipscale compare A B`: two runs, case by case, with a verdict for each."""
+"""`chipscale compare A B [C ...]`: chips against one another, from runs of the same work."""
 
 import argparse
-from collections import Counter
+import hashlib
+import shlex
+import sys
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from datetime import UTC, datetime
+from pathlib import Path
 
 from rich.console import Console
-from rich.table import Table
 
-from harness.closure import closures_of
-from harness.compare import TOLERANCE, ComparedRuns, Comparison, Verdict, compare_records
-from harness.errors import NothingMeasured
-from harness.judgement import proof_warnings
-from harness.record import SHORT_RESOLUTIONS
-from harness.report.closure_table import compared_lines
-from harness.report.rows import environment_warnings
-from harness.results import accepted, result_rows, short_text
-from harness.run import find_run
-from harness.store.folder import RunFolder
-from harness.units import duration, significant
+from harness.cli.comparing import Opened, opened, projected_runs
+from harness.codec import to_json
+from harness.compare import TOLERANCE, compare_runs
+from harness.comparison import ChipComparison
+from harness.errors import ChipscaleError, ConfigError, RecordError, StorageError
+from harness.report import comparison_csv, comparison_markdown, comparison_page
+from harness.report.comparison_table import comparison_view
+from harness.run import found_run
+from harness.store.disk import write_atomically
+from harness.store.folder import (
+    COMPARISON,
+    COMPARISON_CSV,
+    REPORT_HTML,
+    REPORT_MARKDOWN,
+    RunFolder,
+)
+from harness.store.mlflow import sync, tracking_target
+from harness.store.mlflow.target import TrackingTarget
 
-STYLES = {Verdict.FASTER: "green", Verdict.SLOWER: "red", Verdict.AMBIGUOUS: "yellow"}
+COMPARISONS = "comparisons"
+"""The folder of comparisons, inside the results folder."""
+TABLE = "table"
+TABLE_WIDTH = 80
+TABLE_FILE = "comparison.txt"
+SUFFIXES = {
+    ".html": "html",
+    ".htm": "html",
+    ".md": "markdown",
+    ".csv": "csv",
+    ".json": "json",
+    ".txt": TABLE,
+}
+WRITERS: dict[str, Callable[[ChipComparison], str]] = {
+    "markdown": comparison_markdown.render,
+    "html": comparison_page.render,
+    "csv": comparison_csv.render,
+    "json": lambda comparison: to_json(comparison) + "\n",
+    TABLE: lambda comparison: _table_text(comparison),
+}
+FILES = {
+    "json": COMPARISON,
+    "html": REPORT_HTML,
+    "markdown": REPORT_MARKDOWN,
+    "csv": COMPARISON_CSV,
+}
+"""What is kept of a comparison, in its folder."""
+TRACKING_BUDGET_S = 30.0
+TRACKING_FAILED_EXIT_CODE = 1
 
 
 def main(options: argparse.Namespace) -> int:
-    """Print the comparison.
+    """Compare, show and keep; returns 1 where MLflow was asked for and is absent.
 
     Raises:
-        NothingMeasured: when the runs have no case in common.
+        RecordError: for a run that is not there, cannot be read or measured unequal work.
+        NothingMeasured: when two runs have no problem in common.
+        ConfigError: for one run alone or the same twice, and for a file that cannot be written.
     """
+    wanted, out = _format(options.format, options.out)
     results_dir = options.results_dir.resolve()
-    first, second = (find_run(name, results_dir) for name in (options.first, options.second))
+    tell = Console(highlight=False, stderr=True)
+    found = [found_run(name, results_dir) for name in options.runs]
+    for one in found:
+        if one.remark:
+            tell.print(one.remark, style="dim", markup=False, soft_wrap=True)
     tolerance = TOLERANCE if options.tolerance is None else options.tolerance
-    ours, theirs = (accepted(folder.records(), folder.roofs) for folder in (first, second))
-    compared = compare_records(ours, theirs, tolerance, options.force)
-    if not compared.comparisons:
-        raise NothingMeasured(
-            f"{first.info.run_id} and {second.info.run_id} have no case with a time in common."
-        )
-    console = Console(highlight=False)
-    console.print(f"A: {_title(first)}\nB: {_title(second)}\n", markup=False, soft_wrap=True)
-    for name, folder in (("A", first), ("B", second)):
-        rows = result_rows(folder.records(), folder.roofs)
-        for warning in (
-            *environment_warnings(folder.environment, rows),
-            *proof_warnings(folder.proof),
-            *folder.warnings(),
-        ):
-            console.print(f"{name}: {warning}", style="yellow", markup=False, soft_wrap=True)
-    console.print(_table(compared))
-    verdicts = Counter(comparison.verdict for comparison in compared.comparisons)
-    counts = ", ".join(f"{verdicts[verdict]} {verdict}" for verdict in Verdict if verdicts[verdict])
-    geomean = compared.geomean_speedup
-    assert geomean is not None
-    console.print(
-        f"\nB is {significant(geomean)} times as fast as A (geometric mean of "
-        f"{len(compared.comparisons)} cases; {counts}; differences up to "
-        f"{significant(100 * tolerance)} % are called same).",
-        markup=False,
+    if not 0 <= tolerance < 1:
+        raise ConfigError(f"--tolerance: {tolerance} is not between 0 and 1, as 0.03 for 3 %.")
+    runs = [opened(one.folder) for one in found]
+    comparison = compare_runs(
+        [one.run for one in runs],
+        comparison_id=_id(runs, tolerance, options.force),
+        tolerance=tolerance,
+        is_forced=options.force,
+        projections=projected_runs(runs),
+        created_at=datetime.now(UTC).isoformat(timespec="seconds"),
+        command=shlex.join(["chipscale", "compare", *options.runs]),
     )
-    for line in compared_lines(closures_of(ours), closures_of(theirs)):
-        console.print(line, markup=False, soft_wrap=True)
-    if compared.different_protocol:
-        console.print(
-            f"FORCED: {len(compared.different_protocol)} cases were measured by different "
-            "protocols and are not equal work; their lines say what differs.",
-            style="red",
+    if out is not None:
+        _write(comparison, out, wanted)
+    if out is None and wanted not in (None, TABLE):
+        sys.stdout.write(WRITERS[wanted](comparison))
+    else:
+        Console(highlight=False).print(comparison_view(comparison, options.cases))
+    folder = _kept(comparison, results_dir, tell)
+    for path in [] if out is None else [out]:
+        tell.print(f"Written: {path}", markup=False, soft_wrap=True)
+    return _tracked(folder, results_dir, options.track, tell)
+
+
+def _format(wanted: str | None, out: Path | None) -> tuple[str | None, Path | None]:
+    """The format asked for, or that of the file's name; a folder has all, which is None.
+
+    Raises:
+        ConfigError: when the file's folder is not there, or its name says nothing of a format.
+    """
+    if out is None:
+        return wanted, None
+    if out.is_dir() or (not out.suffix and wanted is None):
+        return None, out
+    if not out.resolve().parent.is_dir():
+        raise ConfigError(f"--out: {out.resolve().parent} is not a folder. Make it first.")
+    chosen = wanted or SUFFIXES.get(out.suffix)
+    if chosen is None:
+        raise ConfigError(
+            f"--out: {out.suffix} says nothing of a format. Use one of {', '.join(SUFFIXES)}, or "
+            f"add --format with one of {', '.join(WRITERS)}."
         )
-    fewer = sum(comparison.has_other_input_sets for comparison in compared.comparisons)
-    if fewer:
-        console.print(
-            f"{fewer} cases had fewer sets of inputs in one of the two, as where memory is short; "
-            "their lines say how many.",
+    return chosen, out
+
+
+def _id(runs: Sequence[Opened], tolerance: float, is_forced: bool) -> str:
+    """The same for the same runs and rules, so that comparing again brings no second one."""
+    ids = [one.run.run_id for one in runs]
+    digest = hashlib.sha256("\0".join([*ids, str(tolerance), str(is_forced)]).encode())
+    chips = [one.run.chip for one in runs]
+    return f"{'-vs-'.join(chips[:3])}-{digest.hexdigest()[:8]}".replace("/", "_").replace(" ", "_")
+
+
+def _table_text(comparison: ChipComparison) -> str:
+    console = Console(width=TABLE_WIDTH, highlight=False, no_color=True)
+    with console.capture() as captured:
+        console.print(comparison_view(comparison))
+    return captured.get()
+
+
+def _write(comparison: ChipComparison, out: Path, wanted: str | None) -> None:
+    """One file, or all formats into a folder.
+
+    Raises:
+        StorageError: when the disk does not take it.
+    """
+    if wanted is not None:
+        write_atomically(out, WRITERS[wanted](comparison))
+        return
+    out.mkdir(parents=True, exist_ok=True)
+    for name, file in (*FILES.items(), (TABLE, TABLE_FILE)):
+        write_atomically(out / file, WRITERS[name](comparison))
+
+
+def _kept(comparison: ChipComparison, results_dir: Path, tell: Console) -> RunFolder | None:
+    """The comparison's own folder; None where the results cannot be written to, which is told."""
+    folder = RunFolder(results_dir / COMPARISONS / comparison.comparison_id)
+    comparison = _as_before(comparison, folder)
+    try:
+        folder.path.mkdir(parents=True, exist_ok=True)
+        for name, file in FILES.items():
+            write_atomically(folder.path / file, WRITERS[name](comparison))
+    except (OSError, StorageError) as error:
+        why = error.strerror if isinstance(error, OSError) else str(error)
+        tell.print(
+            f"warning: the comparison is not kept: {folder.path}: {why}",
             style="yellow",
+            markup=False,
+            soft_wrap=True,
         )
-    for name, cases in (("A", compared.only_first), ("B", compared.only_second)):
-        if cases:
-            console.print(
-                f"Only {name} has a time for {len(cases)} cases, as {cases[0]}.", markup=False
-            )
-    return 0
+        return None
+    tell.print(f"Report: {folder.path / REPORT_HTML}", markup=False, soft_wrap=True)
+    return folder
 
 
-def _title(folder: RunFolder) -> str:
-    info = folder.info
-    return f"{info.chip or info.device}, {info.suite}, {info.run_id}"
+def _as_before(comparison: ChipComparison, folder: RunFolder) -> ChipComparison:
+    """The time and command of the one that is kept, where nothing else is new."""
+    try:
+        kept = folder.comparison
+    except RecordError:
+        return comparison  # Damaged, or of another version: written anew.
+    if kept is None:
+        return comparison
+    same = replace(comparison, created_at=kept.created_at, command=kept.command)
+    return same if same == kept else comparison
 
 
-def _verdict(comparison: Comparison) -> str:
-    """The verdict, which of the two times is too short for its timer, and other sets of inputs."""
-    steps = {"A": comparison.first_steps, "B": comparison.second_steps}
-    short = [
-        f"{name} {short_text(number)}"
-        for name, number in steps.items()
-        if number < SHORT_RESOLUTIONS
-    ]
-    sets = (comparison.first_input_sets, comparison.second_input_sets)
-    fewer = [f"sets of inputs: A {sets[0]}, B {sets[1]}"] if comparison.has_other_input_sets else []
-    return ", ".join([comparison.verdict, *short, *fewer])
+def _tracked(
+    folder: RunFolder | None, results_dir: Path, is_asked: bool | None, tell: Console
+) -> int:
+    """Log it where that is asked for or results are logged already; the exit code."""
+    try:
+        target = tracking_target(results_dir)
+    except ChipscaleError:
+        if is_asked:
+            raise
+        return 0
+    if folder is None or is_asked is False or (is_asked is None and not _is_in_use(target)):
+        return TRACKING_FAILED_EXIT_CODE if is_asked else 0
+    (result,) = sync([folder], target, budget_s=TRACKING_BUDGET_S)
+    style = "" if result.is_done else "yellow"
+    tell.print(result.message, style=style, markup=False, soft_wrap=True)
+    return TRACKING_FAILED_EXIT_CODE if is_asked and not result.is_done else 0
 
 
-def _table(compared: ComparedRuns) -> Table:
-    table = Table(box=None, header_style="bold", pad_edge=False, padding=(0, 2, 0, 0))
-    table.add_column("case", overflow="fold")
-    for name in ("A", "B", "B over A", "95 % interval"):
-        table.add_column(name, justify="right", no_wrap=True)
-    table.add_column("B is", overflow="fold")
-    if compared.different_protocol:
-        table.add_column("not equal work", overflow="fold")
-    for comparison in compared.comparisons:
-        table.add_row(
-            comparison.case_id.replace("[", " ").replace("]", ""),
-            duration(comparison.first_s),
-            duration(comparison.second_s),
-            f"{significant(comparison.speedup)} x",
-            f"{significant(comparison.low)} to {significant(comparison.high)}",
-            _verdict(comparison),
-            *([comparison.difference] if compared.different_protocol else []),
-            style=STYLES.get(comparison.verdict),
-        )
-    return table
+def _is_in_use(target: TrackingTarget) -> bool:
+    """A server, or an embedded database that a run has made."""
+    return target.is_server or (target.database_path is not None and target.database_path.exists())

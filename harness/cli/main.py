@@ -31,7 +31,7 @@ then:
   chipscale run suite=training model=llama3_70b device=cuda
   chipscale project model=llama3_405b cluster=h100_100k
   chipscale serve model=deepseek_v3 cluster=h100_100k serving.tpot_ms=30
-  chipscale compare RUN_A RUN_B
+  chipscale compare chip=h100,suite=training chip=h200,suite=training
 
 exit codes: 0 all right, 1 MLflow required and absent, or a job of a sweep failed,
             2 a mistake in the input, 4 a case failed or was wrong, 5 nothing measured,
@@ -53,6 +53,19 @@ examples:
   chipscale run --cfg job                             the composed configuration
 """
 
+COMPARE_EPILOG = """\
+examples:
+  chipscale compare chip=h100,suite=training chip=h200,suite=training
+  chipscale compare "chip=h100 suite=training" "chip=h200 suite=training oldest"
+  chipscale compare oldest latest --cases
+  chipscale compare RUN_A RUN_B RUN_C --format markdown
+  chipscale compare RUN_A RUN_B --out comparison.html
+
+A query has chip=, suite=, model=, device=, host=, branch=, commit= or a tag of yours, with spaces
+or commas between, and latest or oldest; of several runs that match, the newest is taken. A value
+may be cut short: chip=h200 is h200_sxm.
+"""
+
 VERBS = {
     "run": "measure a suite on a device; log, project and report it",
     "list": "what there is to choose from: suites, models, ops, chips, clusters, runs ...",
@@ -60,7 +73,7 @@ VERBS = {
     "project": "a training step of a model on a cluster, from runs or data sheets",
     "serve": "what a cluster serves of a model within given times, and the Pareto front",
     "validate": "hold the projection against published runs, or a table of your own",
-    "compare": "two runs, case by case, with a verdict for each",
+    "compare": "chips against one another: op groups, a step taken apart, projections",
     "report": "write a run's HTML and Markdown report again",
     "sync": "fill MLflow from run folders, also those of other hosts; twice does no harm",
     "ui": "open the MLflow UI on the results and print the link that lands on the right page",
@@ -121,8 +134,31 @@ def _parser() -> argparse.ArgumentParser:
     made["list"].add_argument(
         "what", nargs="?", default="suites", metavar="WHAT", help=", ".join(LISTABLE)
     )
-    made["compare"].add_argument("first", help="run id, a part of one, a folder, or `latest`")
-    made["compare"].add_argument("second")
+    made["compare"].epilog = COMPARE_EPILOG
+    made["compare"].add_argument(
+        "runs",
+        nargs="+",
+        metavar="RUN",
+        help="two or more: a run's id, a part of it, a folder, or a query; the first is the "
+        "reference",
+    )
+    made["compare"].add_argument(
+        "--format",
+        choices=["table", "markdown", "html", "csv", "json"],
+        help="what is printed, or written to --out (default: that of its name, else a table)",
+    )
+    made["compare"].add_argument(
+        "--out", type=Path, help="a file to write to, or a folder for all formats"
+    )
+    made["compare"].add_argument(
+        "--cases", action="store_true", help="every case and implementation in the table as well"
+    )
+    made["compare"].add_argument(
+        "--track",
+        action=argparse.BooleanOptionalAction,
+        default=None,
+        help="log to MLflow (default: where the results are there already)",
+    )
     made["compare"].add_argument(
         "--tolerance", type=float, default=None, help="difference that matters (default 0.03)"
     )

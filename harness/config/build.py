@@ -351,6 +351,11 @@ def _device(data: Mapping[str, Any]) -> DeviceRequest:
         raise ConfigError(f"device.fake.count: {fake['count']} is less than 1.")
     if not 0 <= fake["spread"] < 1:
         raise ConfigError(f"device.fake.spread: {fake['spread']} is not between 0 and 1.")
+    for rate in ("peak_flops_per_s", "memory_bandwidth_bytes_per_s"):
+        if not fake[rate] > 0:
+            raise ConfigError(f"device.fake.{rate}: {fake[rate]} is not above 0.")
+    if fake["launch_s"] < 0:
+        raise ConfigError(f"device.fake.launch_s: {fake['launch_s']} is less than 0.")
     faults = fake.pop("faults") or {}
     for op in faults:
         _check_op(f"device.fake.faults.{op}", str(op).partition("/")[0])
@@ -563,7 +568,7 @@ def _whole_layers(
     sizes: Mapping[str, Any], model: ModelSpec, dtype: str, key: str
 ) -> tuple[Problem, ...]:
     if "op" not in sizes:
-        phase, shard = _shard(sizes, dtype, key)
+        phase, shard = phase_shard(sizes, dtype, key)
         try:
             return layer_problems(model, shard, phase)
         except PlanError as error:
@@ -619,7 +624,12 @@ def _check_keys(data: Any, allowed: Sequence[str], key: str) -> Mapping[str, Any
     return data
 
 
-def _shard(data: Any, dtype: str, key: str) -> tuple[Phase, Shard]:
+def phase_shard(data: Any, dtype: str, key: str) -> tuple[Phase, Shard]:
+    """A phase and its shard, from `{phase: training, tensor: 8, ...}`.
+
+    Raises:
+        ConfigError: naming the key, its value and what is allowed.
+    """
     degrees = ("tensor", "expert", "microbatch_size", "sequence_length")
     for name, value in _check_keys(data, ("phase", *degrees), key).items():
         if name != "phase" and (not isinstance(value, int) or isinstance(value, bool) or value < 1):
@@ -687,7 +697,7 @@ def _cases(suite: Any, model: ModelSpec, impls: Sequence[str]) -> tuple[Case, ..
     for name, problems in (("layers", layer_problems), ("phases", _phase_problems)):
         for index, data in enumerate(suite.get(name) or ()):
             key = f"suite.{name}[{index}]"
-            phase, shard = _shard(data, dtype, key)
+            phase, shard = phase_shard(data, dtype, key)
             try:
                 wanted += [
                     _Wanted(problem=problem, role=phase)

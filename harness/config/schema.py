@@ -19,6 +19,10 @@ class FakeSchema:
     """See `harness/device/request.py`."""
 
     seed: int = 0
+    chip: str = "chipscale fake chip"
+    peak_flops_per_s: float = 100e12
+    memory_bandwidth_bytes_per_s: float = 1e12
+    launch_s: float = 5e-6
     memory_bytes: int = 64 * 2**30
     noise: float = 0.005
     drift_per_s: float = 0.0

@@ -54,7 +54,7 @@ class FakeDevice:
         self._noises: list[float] = []
         self._slowness = float(np.exp(self._generator.normal(0.0, options.spread)))
         self.info = DeviceInfo(
-            name="chipscale fake chip",
+            name=options.chip,
             torch_device_type="fake",
             index=index,
             uuid=f"fake-{options.seed}-{index}",

@@ -23,6 +23,8 @@ class FakeOptions:
     """How the fake chip behaves; the defaults make a healthy one."""
 
     seed: int = 0
+    chip: str = "chipscale fake chip"
+    """What it calls itself; two that are compared have two names."""
     peak_flops_per_s: float = 100e12
     """For every data type."""
     memory_bandwidth_bytes_per_s: float = 1e12

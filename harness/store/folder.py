@@ -14,6 +14,9 @@ results/runs/<run id>/
     closure.json      its whole layers against the sum of their ops, where it has any
     spread.json       how its device compares with the others that were measured at once
     report.html, report.md
+
+results/comparisons/<id>/
+    comparison.json   several runs against one another, with its reports and a table
 """
 
 import secrets
@@ -22,6 +25,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from harness.codec import from_json, to_json
+from harness.comparison import ChipComparison
 from harness.environment import Environment
 from harness.errors import RecordError
 from harness.projection import Projection
@@ -50,6 +54,8 @@ PROJECTION = "projection.json"
 SERVING = "serving.json"
 CLOSURE = "closure.json"
 SPREAD = "spread.json"
+COMPARISON = "comparison.json"
+COMPARISON_CSV = "comparison.csv"
 ROOFS = "roofs.json"
 REPORT_HTML = "report.html"
 REPORT_MARKDOWN = "report.md"
@@ -119,6 +125,13 @@ class RunFolder:
         if not (self.path / SPREAD).exists():
             return None
         return from_json(Spread, self._read(SPREAD), str(self.path / SPREAD))
+
+    @property
+    def comparison(self) -> ChipComparison | None:
+        """Several runs against one another, where the folder holds that."""
+        if not (self.path / COMPARISON).exists():
+            return None
+        return from_json(ChipComparison, self._read(COMPARISON), str(self.path / COMPARISON))
 
     @property
     def roofs(self) -> Roofline:

@@ -6,6 +6,7 @@
     child.py       that process: one folder after the other
     layout.py      a folder -> what MLflow shall hold (pure)
     projection_layout.py   a projection -> what MLflow shall hold (pure)
+    comparison_layout.py   several runs against one another -> what MLflow shall hold (pure)
     serving_layout.py      a projection of serving -> what MLflow shall hold (pure)
     keys.py        a case -> its metric key and step (pure)
     views.py       the saved views of an experiment (pure)

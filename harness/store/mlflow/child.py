@@ -22,8 +22,9 @@ from mlflow.exceptions import MlflowException
 
 from harness.codec import to_json
 from harness.errors import ChipscaleError
-from harness.store.folder import PROJECTION, RUN, SERVING, RunFolder
+from harness.store.folder import COMPARISON, PROJECTION, RUN, SERVING, RunFolder
 from harness.store.mlflow.bounded import failed
+from harness.store.mlflow.comparison_layout import comparison_content
 from harness.store.mlflow.database import create_database, lock_of
 from harness.store.mlflow.layout import run_content
 from harness.store.mlflow.outcome import SyncResult, SyncState
@@ -78,6 +79,8 @@ def _message(folder: RunFolder, written: list[Written], state: SyncState, uri: s
         SyncState.UNCHANGED: "already in",
     }[state]
     what = "The run" if (folder.path / RUN).exists() else "The projection"
+    if (folder.path / COMPARISON).exists():
+        what = "The comparison"
     if len(written) == 2:
         what = "The run and its projection"
     be = "are" if len(written) == 2 else "is"
@@ -90,12 +93,15 @@ def sync_folder(
     """The folder's run and its projection, each its own MLflow run."""
     began = time.monotonic()
     run = projected = None
-    is_projection = any((folder.path / name).exists() for name in (PROJECTION, SERVING))
+    is_projection = any((folder.path / name).exists() for name in (PROJECTION, SERVING, COMPARISON))
     if (folder.path / RUN).exists() or not is_projection:
         run = write_run(client, target, run_content(folder, vendors))
     projection = folder.projection
     if projection is not None:
         projected = write_run(client, target, projection_content(folder, projection))
+    comparison = folder.comparison
+    if comparison is not None:
+        run = write_run(client, target, comparison_content(folder, comparison))
     serving = folder.serving
     if serving is not None:
         projected = write_run(client, target, serving_content(folder, serving))

@@ -54,6 +54,7 @@ from harness.wall_time import wall_time_of
 EXPERIMENT = "chipscale"
 PROJECTIONS = f"{EXPERIMENT}/projection"
 SERVINGS = f"{EXPERIMENT}/serving"
+COMPARISONS = f"{EXPERIMENT}/comparison"
 UID_TAG = "chipscale.run_uid"
 SYNC_TAG = "chipscale.sync"
 CONTENT_TAG = "chipscale.content"

@@ -1,19 +1,22 @@
 """What `chipscale compare` prints of runs that were not measured alike."""
 
-import argparse
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
-from harness.cli.compare import main
+from harness.cli.main import main
 from harness.record import Record, Status
-from tests.harness.sample_run import sample_records, write_run
+from tests.harness.sample_run import sample_info, sample_records, write_run
 
 
 def with_parts(record: Record, **parts: str) -> Record:
     hashed = "".join(parts.values())
     return replace(record, protocol_hash=hashed, protocol_parts=tuple(parts.items()))
+
+
+def under(results: Path) -> list[str]:
+    return ["--results-dir", str(results), "--no-track"]
 
 
 def test_forced_every_line_says_what_was_not_equal(
@@ -24,15 +27,8 @@ def test_forced_every_line_says_what_was_not_equal(
     ours = tuple(with_parts(record, inputs="normal") for record in timed)
     theirs = (ours[0], *(with_parts(record, inputs="zeros") for record in timed[1:]))
     first = write_run(tmp_path / "a", records=ours)
-    second = write_run(tmp_path / "b", records=theirs)
-    options = argparse.Namespace(
-        first=str(first.path),
-        second=str(second.path),
-        results_dir=tmp_path,
-        tolerance=None,
-        force=True,
-    )
-    assert main(options) == 0
+    second = write_run(tmp_path / "b", info=sample_info(run_id="other"), records=theirs)
+    assert main(["compare", str(first.path), str(second.path), "--force", *under(tmp_path)]) == 0
     shown = capsys.readouterr().out
     assert "not equal work" in shown
     assert shown.count("inputs: normal and zeros") == 2
@@ -49,15 +45,8 @@ def test_a_line_says_which_run_had_fewer_sets_of_inputs(
     num_sets = measurement.num_input_sets
     short = replace(ours[0], measurement=replace(measurement, num_input_sets=num_sets + 1))
     first = write_run(tmp_path / "a", records=ours)
-    second = write_run(tmp_path / "b", records=(short, ours[1]))
-    options = argparse.Namespace(
-        first=str(first.path),
-        second=str(second.path),
-        results_dir=tmp_path,
-        tolerance=None,
-        force=False,
-    )
-    assert main(options) == 0
+    second = write_run(tmp_path / "b", info=sample_info(run_id="other"), records=(short, ours[1]))
+    assert main(["compare", str(first.path), str(second.path), "--cases", *under(tmp_path)]) == 0
     shown = capsys.readouterr().out
     assert shown.count(f"same, sets of inputs: A {num_sets}, B {num_sets + 1}") == 1
     assert "1 cases had fewer sets of inputs in one of the two" in shown

@@ -47,7 +47,7 @@ def test_help_needs_no_torch_hydra_or_mlflow() -> None:
             ["ui", "--port", "abc"],
             "argument --port: invalid int value: 'abc'. `chipscale ui --help`",
         ),
-        (["compare", "latest"], "the following arguments are required: second."),
+        (["compare"], "the following arguments are required: RUN."),
         (["list", "models", "extra"], "extra: no such argument of `chipscale list`."),
         (["list", "runs", "--results-dir", "no"], "no runs there yet"),
         (["project", "runs=latest"], "runs: 'latest' is not a list, as runs=[a,b]."),

@@ -42,7 +42,7 @@ def test_a_comparison_says_which_of_two_times_is_short(
     proof = prove(FakeDevice(FakeOptions()), MeasurePolicy())
     late = replace(proof.timers[0], overhead_s=Estimate(value=1e-3, low=1e-3, high=1e-3))
     second.write(PROOF, replace(proof, timers=(late,)))
-    assert main(["compare", "first", "second", "--results-dir", str(tmp_path)]) == 0
+    assert main(["compare", "first", "second", "--cases", "--results-dir", str(tmp_path)]) == 0
     shown = capsys.readouterr().out
     assert "same, A short: 3 steps of the timer" in shown
     assert "A: 1 of 1 cases are short" in shown
