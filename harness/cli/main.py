@@ -166,6 +166,9 @@ def _parser() -> argparse.ArgumentParser:
         "--force", action="store_true", help="compare runs of different protocols, labelled"
     )
     made["report"].add_argument("runs", nargs="*", default=["latest"])
+    made["report"].add_argument(
+        "--against", help="a run that the page holds it against, as a baseline or another chip"
+    )
     made["sync"].add_argument(
         "folders", nargs="*", type=Path, help="run folders; none: all runs of the results folder"
     )

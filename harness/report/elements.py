@@ -10,6 +10,9 @@ from plotly.offline import get_plotlyjs
 
 from harness.report.page import SCRIPT, STYLE
 
+LONG_TABLE = 50
+"""Rows from which a table is a window of its own with a filter."""
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Part:
@@ -64,7 +67,7 @@ def bullets(sentences: Sequence[str]) -> str:
 
 
 def plain_table(heads: Sequence[str], rows: Sequence[Sequence[str]], num_texts: int = 1) -> str:
-    """A table whose first columns are text and whose others are numbers."""
+    """A table whose first columns are text and whose others are numbers; long ones are filtered."""
     kinds = [""] * num_texts + ["number"] * (len(heads) - num_texts)
     head = "".join(
         f'<th scope="col"{" class=" + kind if kind else ""}>{escape(name)}</th>'
@@ -79,8 +82,9 @@ def plain_table(heads: Sequence[str], rows: Sequence[Sequence[str]], num_texts: 
         + "</tr>"
         for row in rows
     )
+    long = " data-long" if len(rows) > LONG_TABLE else ""
     return (
-        f'<div class="scroll"><table><thead><tr>{head}</tr></thead><tbody>{body}</tbody>'
+        f'<div class="scroll"><table{long}><thead><tr>{head}</tr></thead><tbody>{body}</tbody>'
         "</table></div>"
     )
 

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from html import escape
 
 from harness.closure import closures_of
+from harness.comparison import ChipComparison
 from harness.device.chip import ChipSpec
 from harness.environment import Environment
 from harness.judgement import proof_warnings
@@ -15,6 +16,7 @@ from harness.proof import Proof
 from harness.record import Record
 from harness.report import distribution_plot
 from harness.report.case_table import cases_part
+from harness.report.comparison_section import comparison_parts
 from harness.report.elements import Part, bullets, figures_list, frame, part, plot
 from harness.report.projection_section import projection_part
 from harness.report.roof_sections import roofline_parts, roofs_part
@@ -52,7 +54,7 @@ def render(
     proof: Proof | None = None,
     spread: Spread | None = None,
     roofs: Roofs | None = None,
-    comparison: Sequence[Part] = (),
+    comparison: ChipComparison | None = None,
 ) -> str:
     """The page for a run, a projection, or both; it loads nothing, so it works with no network.
 
@@ -65,7 +67,7 @@ def render(
         proof: What timer, launch and flush are worth; None in runs of older versions.
         spread: How the devices that were measured at once compare; None for a device alone.
         roofs: What the cases are held against; the records' own if none are given.
-        comparison: Sections that hold the run against others, as another chip's.
+        comparison: The run against others, as another chip's; None shows it alone.
     """
     roofs = measured_roofs(records) if roofs is None else roofs
     rows = result_rows(records, roofs)
@@ -73,7 +75,7 @@ def render(
     if rows:
         parts += roofline_parts(rows, roofs, chip)
         parts += [cases_part(rows, records), _distributions(rows, records)]
-    parts += comparison
+    parts += comparison_parts(comparison) if comparison is not None else ()
     parts.append(projection_part(projection) if projection is not None else None)
     parts.append(method_part(records, proof))
     if rows and roofs.roofs:

@@ -210,5 +210,5 @@
     region.classList.add('ready');
   }
 
-  for (const table of document.querySelectorAll('table[data-sortable]')) upgrade(table);
+  for (const table of document.querySelectorAll('table[data-sortable], table[data-long]')) upgrade(table);
 })();
