@@ -57,7 +57,10 @@
       'aria-label': `Show only ${noun} with all of these words`,
     });
     const clear = made('button', {type: 'button'}, 'Clear');
-    const facets = names.map((name, index) => facet(name, index)).filter(one => one.boxes.length > 1);
+    // One value that all rows have is nothing to choose from.
+    const facets = names.map((name, index) => facet(name, index)).filter(one =>
+      one.boxes.length > 1
+      || (one.boxes.length && rows.some(({values}) => !values[one.index].length)));
     function facet(name, index) {
       const values = [...new Set(rows.flatMap(one => one.values[index]))].sort(collator.compare);
       const boxes = values.map(value => {
