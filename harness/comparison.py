@@ -226,6 +226,16 @@ class Waterfall:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class ClosureComparison:
+    """How far the sum of a layer's ops is off on each chip: above zero the sum is too long."""
+
+    layer: str
+    part: str
+    first: Interval
+    second: Interval
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class RunPair:
     """Another run against the reference."""
 
@@ -241,6 +251,8 @@ class RunPair:
     waterfalls: tuple[Waterfall, ...] = ()
     no_waterfall: tuple[str, ...] = ()
     """Why a step is not taken apart, one sentence each."""
+    closures: tuple[ClosureComparison, ...] = ()
+    """Of the layers that both measured whole."""
 
     @property
     def overall(self) -> MeanComparison:

@@ -56,6 +56,8 @@ class Stage:
     head_s: tuple[float, ...]
     change: Interval
     """Head over base, less 1: the Hodges-Lehmann estimate and its exact interval."""
+    confidence: float | None = None
+    """That the interval has: 5 pairs cannot reach more than 0.9375."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -98,6 +100,8 @@ class GateCase:
     """The fresh rounds of a case that was flagged."""
     change: Interval | None = None
     """Over all rounds, for people; the verdict needs each stage by itself."""
+    confidence: float | None = None
+    """That its interval has: 10 pairs reach 0.951 where 0.95 is asked."""
     base_s: float | None = None
     """Median of the rounds' medians."""
     head_s: float | None = None
@@ -160,6 +164,8 @@ class GateResult:
     command: str = ""
     ui_links: tuple[tuple[str, str], ...] = ()
     """`base` and `head` runs in MLflow's UI, where they were logged."""
+    pull_request: str = ""
+    """Its number, where CI judges one."""
 
     def of(self, state: State) -> tuple[GateCase, ...]:
         """The cases in that state."""
@@ -174,3 +180,27 @@ class GateResult:
     def counts(self) -> tuple[tuple[State, int], ...]:
         """Cases in each state that has any, worst first."""
         return tuple((state, len(self.of(state))) for state in State if self.of(state))
+
+    @property
+    def headline(self) -> str:
+        """The verdict in one line: `2 regressions, 1 inconclusive of 214 on h200`."""
+        if not self.cases:
+            return f"Nothing was judged on {self.chip}"
+        failing = self.num_failing
+        accepted = len(self.of(State.REGRESSED)) - failing
+        words = [
+            f"{count:,} {kind}{'s' if count != 1 else ''}"
+            for count, kind in ((failing, "regression"), (accepted, "accepted regression"))
+            if count
+        ]
+        words += [
+            f"{count:,} {state.value.lower()}"
+            for state, count in self.counts
+            if state not in (State.REGRESSED, State.UNCHANGED)
+        ]
+        advice = " (advisory)" if self.is_advisory else ""
+        if not words:
+            return f"No regression in {len(self.cases):,} cases on {self.chip}{advice}"
+        if not failing:
+            words.insert(0, "No regression")
+        return f"{', '.join(words)} of {len(self.cases):,} on {self.chip}{advice}"

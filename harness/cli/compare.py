@@ -18,11 +18,12 @@ from harness.comparison import ChipComparison
 from harness.errors import ChipscaleError, ConfigError, RecordError, StorageError
 from harness.report import comparison_csv, comparison_markdown, comparison_page
 from harness.report.comparison_table import comparison_view
-from harness.run import found_run
+from harness.run import RUNS, found_run
 from harness.store.disk import write_atomically
 from harness.store.folder import (
     COMPARISON,
     COMPARISON_CSV,
+    COMPARISONS,
     REPORT_HTML,
     REPORT_MARKDOWN,
     RunFolder,
@@ -30,8 +31,6 @@ from harness.store.folder import (
 from harness.store.mlflow import sync, tracking_target
 from harness.store.mlflow.target import TrackingTarget
 
-COMPARISONS = "comparisons"
-"""The folder of comparisons, inside the results folder."""
 TABLE = "table"
 TABLE_WIDTH = 80
 TABLE_FILE = "comparison.txt"
@@ -70,15 +69,18 @@ def main(options: argparse.Namespace) -> int:
         ConfigError: for one run alone or the same twice, and for a file that cannot be written.
     """
     wanted, out = _format(options.format, options.out)
-    results_dir = options.results_dir.resolve()
+    searched = (options.results_dir or Path("results")).resolve()
     tell = Console(highlight=False, stderr=True)
-    found = [found_run(name, results_dir) for name in options.runs]
+    found = [found_run(name, searched) for name in options.runs]
     for one in found:
         if one.remark:
             tell.print(one.remark, style="dim", markup=False, soft_wrap=True)
     tolerance = TOLERANCE if options.tolerance is None else options.tolerance
     if not 0 <= tolerance < 1:
         raise ConfigError(f"--tolerance: {tolerance} is not between 0 and 1, as 0.03 for 3 %.")
+    results_dir = searched
+    if options.results_dir is None:
+        results_dir = _home(found[0].folder, searched)
     runs = [opened(one.folder) for one in found]
     comparison = compare_runs(
         [one.run for one in runs],
@@ -99,6 +101,12 @@ def main(options: argparse.Namespace) -> int:
     for path in [] if out is None else [out]:
         tell.print(f"Written: {path}", markup=False, soft_wrap=True)
     return _tracked(folder, results_dir, options.track, tell)
+
+
+def _home(folder: RunFolder, otherwise: Path) -> Path:
+    """The results folder that a run named by its folder lies in."""
+    path = folder.path.resolve()
+    return path.parents[1] if path.parent.name == RUNS else otherwise
 
 
 def _format(wanted: str | None, out: Path | None) -> tuple[str | None, Path | None]:

@@ -8,16 +8,20 @@ from harness.comparison import ProjectedRun
 from harness.config.calibration import shipped_calibration
 from harness.config.run_work import RunWork, run_work
 from harness.config.this_chip import this_chip
+from harness.environment import Environment
 from harness.errors import ConfigError, PlanError
-from harness.extrapolate.project import context_of
+from harness.extrapolate.project import context_of, project
 from harness.extrapolate.ratio import DrawnStep, step_by_cause, step_by_interval, throughput_ratio
 from harness.judgement import proof_warnings
 from harness.projection import Interval, Projection, Source
+from harness.record import Record
 from harness.report.rows import environment_warnings
 from harness.results import accepted, result_rows
+from harness.roofline import Roofline
 from harness.side_by_side import useful
 from harness.store.folder import RunFolder
 from harness.workload.cost import step_cost
+from harness.workload.step import Phase
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,7 +52,7 @@ def opened(folder: RunFolder) -> Opened:
         environment=environment,
         records=records,
         roofs=roofs,
-        projection=folder.projection,
+        projection=folder.projection or _made(environment, records, roofs, work),
         work=work.steps,
         warnings=(
             *environment_warnings(environment, result_rows(records, roofs)),
@@ -57,6 +61,36 @@ def opened(folder: RunFolder) -> Opened:
         ),
     )
     return Opened(folder, run, work)
+
+
+def _made(
+    environment: Environment, records: tuple[Record, ...], roofs: Roofline, work: RunWork
+) -> Projection | None:
+    """The projection that the run's own configuration asks for, where none was kept with it.
+
+    None where it has no training work, or where its cluster is not of the chip that it measured.
+    """
+    model, cluster, parallel = work.model, work.cluster, work.parallel
+    is_trained = any(Phase.TRAINING in record.case.roles for record in records)
+    if model is None or cluster is None or parallel is None or not is_trained:
+        return None
+    chip = this_chip(environment)
+    if cluster.chip not in ("this", chip.name):
+        return None
+    try:
+        return project(
+            chip=chip,
+            model=model,
+            cluster=cluster,
+            parallel=parallel,
+            cost=step_cost,
+            records=accepted(records, roofs),
+            roofs=roofs,
+            device_memory_bytes=environment.device.memory_bytes,
+            calibration=shipped_calibration(),
+        )
+    except (ConfigError, PlanError):
+        return None  # The run said why when it ended.
 
 
 def projected_runs(runs: Sequence[Opened]) -> tuple[ProjectedRun, ...]:
@@ -73,8 +107,8 @@ def projected_runs(runs: Sequence[Opened]) -> tuple[ProjectedRun, ...]:
         projection = one.run.projection
         if projection is None:
             reason = (
-                "no projection is kept with it; `chipscale run suite=training` makes one, and so "
-                f"does `chipscale project runs=[{one.run.run_id}]` beside it"
+                "no projection, since it has no training work of a chip that its cluster is made "
+                "of; `chipscale run suite=training` has"
             )
             found.append(ProjectedRun(label=label, reason=reason))
             continue

@@ -9,14 +9,20 @@ from pathlib import Path
 from omegaconf import DictConfig
 from rich.console import Console
 
-from harness.cli.finish import TRACKING_REQUIRED_EXIT_CODE, track
+from harness.cli.finish import track
 from harness.cli.projecting import Projected, check_report_file, keep, new_folder, projected
 from harness.config.build import ProjectRequest, project_request, tracking_request
 from harness.config.calibration import shipped_calibration
 from harness.config.compose import compose
 from harness.config.pairs import PairOverrides, pair_overrides
 from harness.config.this_chip import this_chip
-from harness.errors import CASE_FAILED_EXIT_CODE, ChipscaleError, ConfigError, PlanError
+from harness.errors import (
+    CASE_FAILED_EXIT_CODE,
+    TRACKING_REQUIRED_EXIT_CODE,
+    ChipscaleError,
+    ConfigError,
+    PlanError,
+)
 from harness.extrapolate.cluster import ClusterSpec
 from harness.extrapolate.ratio import DrawnStep, throughput_ratio
 from harness.projection import Projection
@@ -29,7 +35,7 @@ from harness.side_by_side import Outcome, Pair, SideBySide, useful
 from harness.store.disk import write_atomically
 from harness.store.folder import REPORT_HTML, RunFolder
 
-COMPARISON = "comparison.json"
+SIDE_BY_SIDE = "side_by_side.json"
 """The comparison as data, beside its report."""
 
 
@@ -73,7 +79,7 @@ def main(options: argparse.Namespace, config: DictConfig) -> int:
     console.print(side_by_side_view(compared))
     comparison = new_folder(results_dir, "side-by-side")
     report = (html_file or comparison.path / REPORT_HTML).resolve()
-    comparison.write(COMPARISON, compared)
+    comparison.write(SIDE_BY_SIDE, compared)
     page = side_by_side_page.render(
         compared=compared,
         projections={(pair.model, pair.cluster): one.projection for pair, one in made.items()},
@@ -84,7 +90,7 @@ def main(options: argparse.Namespace, config: DictConfig) -> int:
     )
     write_atomically(report, page)
     console.print(f"Report: {report}", markup=False, soft_wrap=True)
-    console.print(f"As data: {comparison.path / COMPARISON}", markup=False, soft_wrap=True)
+    console.print(f"As data: {comparison.path / SIDE_BY_SIDE}", markup=False, soft_wrap=True)
     tracking = tracking_request(config)
     # Each has the time that it would have alone.
     tracking = replace(tracking, timeout_s=tracking.timeout_s * max(1, len(folders)))

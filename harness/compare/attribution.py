@@ -115,13 +115,29 @@ def attribute(cost: Cost, first: OpOnChip, second: OpOnChip) -> dict[Cause, floa
 
 
 def _launches(ops: tuple[OpOnChip, OpOnChip], attainable: tuple[float, float]) -> list[float]:
-    """Of each time what an empty launch explains: no more than the time is above its roof."""
-    found = []
-    for op, roof_s in zip(ops, attainable, strict=True):
-        if op.rates.launch_s is None:
-            return [0.0, 0.0]
-        found.append(min(op.rates.launch_s, max(op.seconds - roof_s, 0.0)))
-    return found
+    """Of each time what an empty launch explains; nothing unless it was measured on both."""
+    if any(op.rates.launch_s is None for op in ops):
+        return [0.0, 0.0]
+    return [
+        launch_part_s(op.seconds, roof_s, op.rates.launch_s or 0.0)
+        for op, roof_s in zip(ops, attainable, strict=True)
+    ]
+
+
+def launch_part_s(seconds: float, roof_s: float, launch_s: float) -> float:
+    """What an empty launch explains of a time: no more than the time is above its roof."""
+    return min(launch_s, max(seconds - roof_s, 0.0))
+
+
+def fallback_factor(cost: Cost, slower_s: float, fastest_s: float, rates: Rates) -> float:
+    """How much slower one implementation is than another on one chip, the launch left out."""
+    roof_s = attainable_s(cost, rates.flops_per_s, rates.bytes_per_s)
+    launch_s = rates.launch_s if roof_s is not None and rates.launch_s is not None else 0.0
+    slower, fastest = (
+        seconds - launch_part_s(seconds, roof_s or 0.0, launch_s)
+        for seconds in (slower_s, fastest_s)
+    )
+    return max(1.0, slower / fastest)
 
 
 def _rate_shares(cost: Cost, first: Rates, second: Rates) -> tuple[float, float]:

@@ -4,12 +4,14 @@ import string
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
+from harness.closure import closures_of, complete, headlines
 from harness.compare.groups import groups_of, means_of, missing_of, pairings, remarks_of
 from harness.compare.records import compare_records, refuse
 from harness.compare.waterfall import Side, waterfall
 from harness.comparison import (
     CaseComparison,
     ChipComparison,
+    ClosureComparison,
     ComparedRun,
     ProjectedRun,
     RunPair,
@@ -158,6 +160,17 @@ def _pair(first: _Labelled, second: _Labelled, tolerance: float, is_forced: bool
         different_protocol=(*compared.different_protocol, *other_impls),
         waterfalls=waterfalls,
         no_waterfall=reasons,
+        closures=_closures(ours, theirs),
+    )
+
+
+def _closures(first: Sequence[Record], second: Sequence[Record]) -> tuple[ClosureComparison, ...]:
+    """The sums that a projection makes, where both have a layer and all of its ops."""
+    theirs = {(one.layer, one.part): one.error for one in complete(headlines(closures_of(second)))}
+    return tuple(
+        ClosureComparison(layer=one.layer, part=one.part, first=one.error, second=other)
+        for one in complete(headlines(closures_of(first)))
+        if one.error is not None and (other := theirs.get((one.layer, one.part))) is not None
     )
 
 

@@ -6,13 +6,20 @@ other were as efficient; the whole of that difference is a bar of its own, since
 measurement.
 """
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
 from typing import TypeAlias
 
 import numpy as np
 
-from harness.compare.attribution import OpOnChip, Rates, attainable_s, attribute, rates_of
+from harness.compare.attribution import (
+    OpOnChip,
+    Rates,
+    attainable_s,
+    attribute,
+    fallback_factor,
+    rates_of,
+)
 from harness.compare.groups import median_of, ratio_of
 from harness.comparison import Bar, BarOp, Cause, Waterfall
 from harness.projection import Interval, Projection
@@ -23,6 +30,8 @@ from harness.workload.step import Phase, WorkItem
 from harness.workload.whole_step import PhaseWork
 from kernels.op import Cost, Mode
 
+NEGLIGIBLE = 1e-12
+"""Of the longer step: bars and parts below it are rounding and are left out."""
 MAX_OPS_OF_A_BAR = 5
 """More are in the groups."""
 COMPUTE_PARTS = ("compute", "optimizer")
@@ -88,17 +97,18 @@ def waterfall(work: PhaseWork, first: Side, second: Side) -> Waterfall | None:
         sum(piece.item.count * op.seconds for piece, op in _on(pieces, place)) for place in (0, 1)
     ]
     around, notes = _around(work.phase, (first, second), (totals[0], totals[1]))
-    bars = [_bar(cause, found) for cause, found in parts.items() if found]
-    bars += [Bar(cause=cause, seconds=two - one) for cause, (one, two) in around.items()]
-    order = list(Cause)
-    bars.sort(key=lambda bar: order.index(bar.cause))
+    for cause, found in around.items():
+        parts[cause] += [BarOp(name=one.name, seconds=one.second_s - one.first_s) for one in found]
+    added = [one for found in around.values() for one in found]
+    least_s = NEGLIGIBLE * max(totals)
+    bars = [_bar(cause, found, least_s) for cause, found in parts.items() if found]
     return Waterfall(
         phase=work.phase,
         title=work.title,
-        first_s=totals[0] + sum(one for one, _ in around.values()),
-        second_s=totals[1] + sum(two for _, two in around.values()),
+        first_s=totals[0] + sum(one.first_s for one in added),
+        second_s=totals[1] + sum(one.second_s for one in added),
         speedup=ratio_of(_measured_s(measured, first), _measured_s(measured, second)),
-        bars=tuple(bar for bar in bars if bar.seconds or bar.ops),
+        bars=tuple(bar for bar in bars if abs(bar.seconds) > least_s or bar.ops),
         num_ops=len(pieces),
         first_estimated_s=_estimated_s(pieces, 0, first.label),
         second_estimated_s=_estimated_s(pieces, 1, second.label),
@@ -135,13 +145,17 @@ def _pieces(items: Sequence[WorkItem], first: Side, second: Side) -> tuple[list[
             left_out.append(f"{item.role} ({name}): no time on either chip")
             continue
         cost = Cost(flops=known.flops, bytes_read=known.num_bytes, bytes_written=0)
-        rates = [rates_of(side.roofs, item.problem.dtype) for side in sides]
+        rates = _both(rates_of(side.roofs, item.problem.dtype) for side in sides)
         if rows[0] is not None and rows[1] is not None:
             ops = [
                 OpOnChip(
                     seconds=median_of(row).value,
                     rates=rates[place],
-                    fallback=fallback_factor(row, rows[1 - place], timed[place], timed[1 - place]),
+                    fallback=_fallback(
+                        _Chosen(row, rows[1 - place], timed[place], timed[1 - place]),
+                        cost,
+                        rates[1 - place],
+                    ),
                 )
                 for place, row in enumerate(rows)
                 if row is not None
@@ -170,19 +184,38 @@ def _guess(cost: Cost, seconds: float, known: Rates, lacking: Rates) -> float | 
     return None if there is None or here is None else seconds * here / there
 
 
-def fallback_factor(own: ResultRow, other: ResultRow | None, ours: Timed, theirs: Timed) -> float:
+def _both(rates: Iterable[Rates]) -> list[Rates]:
+    """The rates of both; a launch that one chip alone knows explains nothing of a difference."""
+    found = list(rates)
+    if any(one.launch_s is None for one in found):
+        return [replace(one, launch_s=None) for one in found]
+    return found
+
+
+@dataclass(frozen=True, slots=True)
+class _Chosen:
+    """The fastest row of a problem on one chip and on the other, among all that each has."""
+
+    own: ResultRow
+    other: ResultRow | None
+    ours: Timed
+    theirs: Timed
+
+
+def _fallback(chosen: _Chosen, cost: Cost, other_rates: Rates) -> float:
     """What a chip loses where it lacks the implementation that is fastest on the other one.
 
     The other chip tells: its time of the implementation that runs here over that of its fastest. 1
     where both run the same, where the other's fastest has a time here too and is merely not the
     fastest, and where the other has no time of what runs here.
     """
-    if other is None or own.impl == other.impl or (own.problem_id, other.impl) in ours:
+    own, other = chosen.own, chosen.other
+    if other is None or own.impl == other.impl or (own.problem_id, other.impl) in chosen.ours:
         return 1.0
-    same = theirs.get((own.problem_id, own.impl))
+    same = chosen.theirs.get((own.problem_id, own.impl))
     if same is None or same.median_s is None or other.median_s is None:
         return 1.0
-    return max(1.0, same.median_s / other.median_s)
+    return fallback_factor(cost, same.median_s, other.median_s, other_rates)
 
 
 def _causes(piece: _Piece) -> dict[Cause, float]:
@@ -191,7 +224,7 @@ def _causes(piece: _Piece) -> dict[Cause, float]:
     return attribute(piece.cost, piece.first, piece.second)
 
 
-def _bar(cause: Cause, ops: Sequence[BarOp]) -> Bar:
+def _bar(cause: Cause, ops: Sequence[BarOp], least_s: float) -> Bar:
     merged: dict[str, float] = {}
     for op in ops:
         merged[op.name] = merged.get(op.name, 0.0) + op.seconds
@@ -199,7 +232,9 @@ def _bar(cause: Cause, ops: Sequence[BarOp]) -> Bar:
     return Bar(
         cause=cause,
         seconds=sum(op.seconds for op in ops),
-        ops=tuple(BarOp(name=name, seconds=seconds) for name, seconds in largest if seconds),
+        ops=tuple(
+            BarOp(name=name, seconds=seconds) for name, seconds in largest if abs(seconds) > least_s
+        ),
     )
 
 
@@ -231,10 +266,19 @@ def _joules(pieces: Sequence[_Piece], side: Side, other: Side) -> float | None:
     return total
 
 
+@dataclass(frozen=True, slots=True)
+class _Added:
+    """A part of the projected steps beside compute, for the work that was measured."""
+
+    name: str
+    first_s: float
+    second_s: float
+
+
 def _around(
     phase: Phase, sides: tuple[Side, Side], totals: tuple[float, float]
-) -> tuple[dict[Cause, tuple[float, float]], tuple[str, ...]]:
-    """What the projected steps add to the compute, first and second, and what to say of that.
+) -> tuple[dict[Cause, list[_Added]], tuple[str, ...]]:
+    """What the projected steps add to the compute, and what to say of that.
 
     A plan's compute and communication are both in proportion to its tokens, so that each second of
     measured work brings as much communication as a second of the plan's compute does.
@@ -255,32 +299,31 @@ def _around(
             f"{first.headline.num_chips:,} chips, {sides[1].label} as {second.model} on "
             f"{second.headline.num_chips:,}.",
         )
-    found: dict[Cause, tuple[float, float]] = {}
     shares = [_shares(first), _shares(second)]
-    for cause in (Cause.COMMUNICATION, Cause.PLAN):
-        found[cause] = (
-            totals[0] * shares[0][cause],
-            totals[1] * shares[1][cause],
+    found: dict[Cause, list[_Added]] = {Cause.COMMUNICATION: [], Cause.PLAN: []}
+    for name in dict.fromkeys((*shares[0], *shares[1])):
+        is_sent = any(word in name for word in COMMUNICATION_WORDS)
+        found[Cause.COMMUNICATION if is_sent else Cause.PLAN].append(
+            _Added(name, totals[0] * shares[0].get(name, 0.0), totals[1] * shares[1].get(name, 0.0))
         )
     clusters = " and ".join(dict.fromkeys((first.cluster, second.cluster)))
+    sent = found[Cause.COMMUNICATION]
     note = (
         f"Communication, bubble and jitter are those of the projections on {clusters}, for each "
-        f"second of compute: {sides[0].label} {duration(found[Cause.COMMUNICATION][0])} and "
-        f"{sides[1].label} {duration(found[Cause.COMMUNICATION][1])} of communication."
+        f"second of compute: {sides[0].label} {duration(sum(one.first_s for one in sent))} and "
+        f"{sides[1].label} {duration(sum(one.second_s for one in sent))} of communication."
     )
     return found, (note,)
 
 
-def _shares(projection: Projection) -> dict[Cause, float]:
-    """Seconds per second of compute in a projected step."""
+def _shares(projection: Projection) -> dict[str, float]:
+    """Seconds of each part beside compute, per second of compute in a projected step."""
     compute = sum(part.seconds for part in projection.parts if part.name in COMPUTE_PARTS)
-    found = {Cause.COMMUNICATION: 0.0, Cause.PLAN: 0.0}
-    for part in projection.parts:
-        if part.name in COMPUTE_PARTS:
-            continue
-        is_sent = any(word in part.name for word in COMMUNICATION_WORDS)
-        found[Cause.COMMUNICATION if is_sent else Cause.PLAN] += part.seconds / compute
-    return found
+    return {
+        part.name: part.seconds / compute
+        for part in projection.parts
+        if part.name not in COMPUTE_PARTS
+    }
 
 
 def _roof_notes(first: Side, second: Side) -> tuple[str, ...]:

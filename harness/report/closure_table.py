@@ -97,17 +97,6 @@ def verdict(closures: Sequence[Closure]) -> str:
     )
 
 
-def compared_lines(first: Sequence[Closure], second: Sequence[Closure]) -> tuple[str, ...]:
-    """How far the sums of both runs are off, a line for each part of a layer that both have."""
-    theirs = {(one.layer, one.part): one.error for one in complete(headlines(second))}
-    return tuple(
-        f"Sum of the ops against {one.layer} {one.part}: A {error_text(one.error)}, "
-        f"B {error_text(other)}."
-        for one in complete(headlines(first))
-        if one.error is not None and (other := theirs.get((one.layer, one.part))) is not None
-    )
-
-
 def closure_view(closures: Sequence[Closure]) -> RenderableType:
     """A table for each layer, and the verdict."""
     by_layer: dict[str, list[Closure]] = {}

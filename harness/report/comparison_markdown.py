@@ -10,6 +10,7 @@ from harness.report.comparison_rows import (
     PROJECTION_HEADS,
     RUN_HEADS,
     bar_rows,
+    closure_sentences,
     difference_sentence,
     fewer_sentence,
     forced_sentence,
@@ -59,7 +60,8 @@ def _pair(comparison: ChipComparison, pair: RunPair) -> list[str]:
         ]
     parts += [_bullets(pair.no_waterfall), "### Op groups", _table(GROUP_HEADS, group_rows(pair))]
     told = [text for text in (forced_sentence(pair), fewer_sentence(pair)) if text]
-    parts.append(_bullets([*told, *missing_sentences(comparison, pair)]))
+    told += [*closure_sentences(pair), *missing_sentences(comparison, pair)]
+    parts.append(_bullets(told))
     return parts
 
 

@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from html import escape
 
-from harness.comparison import ChipComparison, RunPair, Verdict
+from harness.comparison import ChipComparison, RunPair, Verdict, Waterfall
 from harness.report.comparison_plots import forest_figure, phases_of, waterfall_figure
 from harness.report.comparison_rows import (
     BAR_HEADS,
@@ -12,6 +12,7 @@ from harness.report.comparison_rows import (
     RUN_HEADS,
     bar_rows,
     case_verdict,
+    closure_sentences,
     difference_sentence,
     fewer_sentence,
     forced_sentence,
@@ -102,7 +103,7 @@ def _figures(comparison: ChipComparison) -> list[tuple[str, str]]:
 
 def waterfall_sections(comparison: ChipComparison, pair: RunPair) -> tuple[Section, ...]:
     """The steps taken apart; one section for all, empty where there is none and no reason."""
-    if not pair.waterfalls and not pair.no_waterfall:
+    if not pair.waterfalls and not pair.no_waterfall and not pair.closures:
         return ()
     body = ""
     for place, waterfall in enumerate(pair.waterfalls):
@@ -111,13 +112,35 @@ def waterfall_sections(comparison: ChipComparison, pair: RunPair) -> tuple[Secti
         body += f"<p>{escape(sentence)}</p>"
         figure = waterfall_figure(comparison, pair, waterfall)
         body += plot(figure, f"waterfall-{pair.label}-{place}", sentence)
-        body += plain_table(BAR_HEADS, bar_rows(waterfall))
+        body += _bars_table(waterfall)
         notes = waterfall_notes(pair.label, waterfall)
         body += bullets(notes) if notes else ""
-    body += bullets(pair.no_waterfall) if pair.no_waterfall else ""
+    told = [*pair.no_waterfall, *closure_sentences(pair)]
+    body += f'<div class="reason">{bullets(told)}</div>' if told else ""
     name = f"waterfall-{pair.label}"
     title = f"Why {pair.label} differs" if len(comparison.pairs) > 1 else "Why they differ"
     return (Section(name, title, section(name, title, WATERFALL_NOTE, body)),)
+
+
+def _bars_table(waterfall: Waterfall) -> str:
+    kinds = ("", "number", "number", "reason")
+    lines = "".join(
+        "<tr>"
+        + "".join(
+            f"<td{' class=' + kind if kind else ''}>{escape(text)}</td>"
+            for text, kind in zip(row, kinds, strict=True)
+        )
+        + "</tr>"
+        for row in bar_rows(waterfall)
+    )
+    heads = "".join(
+        f'<th scope="col"{" class=" + kind if kind == "number" else ""}>{escape(head)}</th>'
+        for head, kind in zip(BAR_HEADS, kinds, strict=True)
+    )
+    return (
+        f'<div class="scroll"><table><thead><tr>{heads}</tr></thead><tbody>{lines}</tbody>'
+        "</table></div>"
+    )
 
 
 def groups_section(comparison: ChipComparison, pair: RunPair) -> Section:
@@ -206,7 +229,9 @@ def missing_sections(comparison: ChipComparison, pair: RunPair) -> tuple[Section
         return ()
     name, title = f"missing-{pair.label}", f"Missing, A and {pair.label}"
     note = "Cases that one of the two has a time for and the other has not, by reason."
-    return (Section(name, title, section(name, title, note, bullets(sentences))),)
+    # The names of cases are longer than a phone is wide, and this class breaks them.
+    body = f'<div class="reason">{bullets(sentences)}</div>'
+    return (Section(name, title, section(name, title, note, body)),)
 
 
 def projection_sections(comparison: ChipComparison) -> tuple[Section, ...]:

@@ -13,6 +13,7 @@ from harness.comparison import (
 )
 from harness.report.comparison_rows import (
     bar_ops,
+    heights,
     impls_text,
     interval_text,
     ratio_text,
@@ -43,6 +44,10 @@ BAR_HEIGHT = 34
 ROOM_FOR_AXIS = 90
 ROW_HEIGHT = 24
 MAX_TICK_LABEL = 30
+MAX_CAUSE_LABEL = 18
+"""Longer names are wrapped, so that a phone has room for the bars."""
+ROOM_FOR_TEXT = 0.3
+"""Of the axis beyond the longest bar, for the number beside it."""
 
 
 def waterfall_figure(comparison: ChipComparison, pair: RunPair, waterfall: Waterfall) -> go.Figure:
@@ -73,23 +78,25 @@ def waterfall_figure(comparison: ChipComparison, pair: RunPair, waterfall: Water
     figure = go.Figure(
         go.Waterfall(
             orientation="h",
-            y=[label(name) for name in names],
+            y=[label(name, MAX_CAUSE_LABEL) for name in names],
             x=[value / scale for value in values],
             measure=["absolute", *("relative" for _ in bars), "total"],
             text=texts,
-            textposition="auto",
+            textposition="outside",
             customdata=hover,
             hovertemplate="%{customdata}<extra></extra>",
             decreasing={"marker": {"color": FASTER}},
             increasing={"marker": {"color": SLOWER}},
             totals={"marker": {"color": TOTAL}},
             connector={"line": {"color": GREY, "width": 1, "dash": "dot"}},
-            cliponaxis=False,
         )
     )
     styled(figure, height=ROOM_FOR_AXIS + BAR_HEIGHT * len(names), showlegend=False)
-    figure.update_layout(margin_r=24, bargap=0.3)
-    figure.update_xaxes(title=f"{waterfall.phase} step, {unit}", rangemode="tozero", nticks=6)
+    figure.update_layout(bargap=0.3)
+    reached = heights(waterfall)
+    low, high = min(0.0, *reached) / scale, max(reached) / scale
+    ends = [low - (ROOM_FOR_TEXT * high if low < 0 else 0.0), high * (1 + ROOM_FOR_TEXT)]
+    figure.update_xaxes(title=f"{waterfall.phase}, {unit}", range=ends, nticks=6)
     figure.update_yaxes(autorange="reversed", showgrid=False)
     return figure
 
@@ -137,7 +144,7 @@ def forest_figure(pair: RunPair, groups: Sequence[GroupComparison], tolerance: f
             hovertemplate="%{customdata}<extra></extra>",
         )
     styled(figure, height=ROOM_FOR_AXIS + 30 + ROW_HEIGHT * max(2, len(ordered)))
-    figure.update_xaxes(type="log", title=f"speedup of {pair.label} over A", **_ticks(ordered))
+    figure.update_xaxes(type="log", title=f"{pair.label} over A", **_ticks(ordered))
     figure.update_yaxes(
         categoryorder="array", categoryarray=names, autorange="reversed", showgrid=True
     )

@@ -15,6 +15,7 @@ from harness.comparison import (
 )
 from harness.projection import Interval
 from harness.record import SHORT_RESOLUTIONS
+from harness.report.closure_table import error_text
 from harness.report.rows import NOT_AVAILABLE, percent_text
 from harness.results import short_text
 from harness.units import MEGA, duration, energy, significant, with_prefix
@@ -185,7 +186,7 @@ BAR_HEADS = ("cause", "difference", "of A's step", "most of it")
 
 
 def bar_rows(waterfall: Waterfall) -> tuple[tuple[str, ...], ...]:
-    """Cause, seconds, share of the first step, and the op that makes most of it."""
+    """Cause, seconds, share of the first step, and the ops that make most of it."""
     return tuple(
         (
             str(bar.cause),
@@ -200,6 +201,14 @@ def bar_rows(waterfall: Waterfall) -> tuple[tuple[str, ...], ...]:
 def bar_ops(bar: Bar, count: int = 2) -> str:
     """`mlp down -1.2 ms, attention core -0.4 ms`: roles without the problem."""
     return ", ".join(f"{op.name.partition(':')[0]} {signed(op.seconds)}" for op in bar.ops[:count])
+
+
+def heights(waterfall: Waterfall) -> list[float]:
+    """The sums that the bars reach, from the first time on."""
+    found = [waterfall.first_s]
+    for bar in waterfall.bars:
+        found.append(found[-1] + bar.seconds)
+    return found
 
 
 def waterfall_notes(label: str, waterfall: Waterfall) -> tuple[str, ...]:
@@ -326,6 +335,15 @@ def missing_sentences(comparison: ChipComparison, pair: RunPair) -> tuple[str, .
             f"{status.replace('_', ' ')}{why}, as {cases[0]}."
         )
     return tuple(sentences)
+
+
+def closure_sentences(pair: RunPair) -> tuple[str, ...]:
+    """How far the sums of ops are off on both, a line for each part of a layer."""
+    return tuple(
+        f"Sum of the ops against {one.layer} {one.part}: A {error_text(one.first)}, "
+        f"{pair.label} {error_text(one.second)}."
+        for one in pair.closures
+    )
 
 
 def case_verdict(pair_label: str, case: CaseComparison) -> str:

@@ -16,10 +16,12 @@ from harness.comparison import (
 )
 from harness.report.comparison_rows import (
     case_verdict,
+    closure_sentences,
     difference_sentence,
     fewer_sentence,
     forced_sentence,
     headline,
+    heights,
     interval_text,
     missing_sentences,
     projection_notes,
@@ -76,8 +78,9 @@ def _pair(comparison: ChipComparison, pair: RunPair, has_cases: bool) -> list[Re
         parts += [_cases(pair), Text("")]
     told = [(forced_sentence(pair), "red"), (fewer_sentence(pair), "yellow")]
     parts += [Text(text, style=style) for text, style in told if text]
-    parts += [Text(sentence) for sentence in missing_sentences(comparison, pair)]
-    if pair.missing:
+    sentences = [*closure_sentences(pair), *missing_sentences(comparison, pair)]
+    parts += [Text(sentence) for sentence in sentences]
+    if sentences:
         parts.append(Text(""))
     return parts
 
@@ -146,7 +149,7 @@ def _waterfall(pair: RunPair, waterfall: Waterfall) -> list[RenderableType]:
     table.add_column(justify="right", no_wrap=True)
     table.add_column(justify="right", no_wrap=True)
     table.add_column(no_wrap=True)
-    top = max(_heights(waterfall))
+    top = max(heights(waterfall))
     reached = waterfall.first_s
     table.add_row("A", duration(reached), "", _stretch(0.0, reached, top), style="bold")
     for bar in waterfall.bars:
@@ -165,14 +168,6 @@ def _waterfall(pair: RunPair, waterfall: Waterfall) -> list[RenderableType]:
     )
     notes = [Text(note, style="dim") for note in waterfall_notes(pair.label, waterfall)]
     return [Text(title, style="bold cyan"), table, *notes]
-
-
-def _heights(waterfall: Waterfall) -> list[float]:
-    """The sums that the bars reach, from the first time on."""
-    heights = [waterfall.first_s]
-    for bar in waterfall.bars:
-        heights.append(heights[-1] + bar.seconds)
-    return heights
 
 
 def _stretch(low: float, high: float, top: float) -> str:

@@ -19,15 +19,17 @@ results/comparisons/<id>/
     comparison.json   several runs against one another, with its reports and a table
 """
 
+import json
 import secrets
 import string
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from harness.codec import from_json, to_json
-from harness.comparison import ChipComparison
+from harness.comparison import COMPARISON_SCHEMA_VERSION, ChipComparison
 from harness.environment import Environment
-from harness.errors import RecordError
+from harness.errors import NewerRecordError, RecordError
 from harness.projection import Projection
 from harness.proof import Proof
 from harness.record import Record
@@ -55,6 +57,8 @@ SERVING = "serving.json"
 CLOSURE = "closure.json"
 SPREAD = "spread.json"
 COMPARISON = "comparison.json"
+COMPARISONS = "comparisons"
+"""The folder of comparisons, inside the results folder."""
 COMPARISON_CSV = "comparison.csv"
 ROOFS = "roofs.json"
 REPORT_HTML = "report.html"
@@ -128,16 +132,35 @@ class RunFolder:
 
     @property
     def comparison(self) -> ChipComparison | None:
-        """Several runs against one another, where the folder holds that."""
-        if not (self.path / COMPARISON).exists():
+        """Several runs against one another, where the folder holds that.
+
+        Raises:
+            NewerRecordError: when a newer chipscale wrote it.
+        """
+        path = self.path / COMPARISON
+        if not path.exists():
             return None
-        return from_json(ChipComparison, self._read(COMPARISON), str(self.path / COMPARISON))
+        text = self._read(COMPARISON)
+        try:
+            version = json.loads(text)["schema_version"]
+        except (ValueError, TypeError, KeyError):
+            version = None
+        if isinstance(version, int) and version > COMPARISON_SCHEMA_VERSION:
+            raise NewerRecordError(
+                f"{path}: schema version {version} is newer than this chipscale reads "
+                f"({COMPARISON_SCHEMA_VERSION}). Update chipscale."
+            )
+        return from_json(ChipComparison, text, str(path))
 
     @property
     def roofs(self) -> Roofline:
         """The roofs that the results are held against: those kept, else the run's own."""
+        return self.roofs_with(self.records)
+
+    def roofs_with(self, records: Callable[[], Sequence[Record]]) -> Roofline:
+        """The same for a caller who has the records, which take seconds to read where many."""
         if not (self.path / ROOFS).exists():
-            return measured_roofs(self.records())
+            return measured_roofs(records())
         return from_json(Roofline, self._read(ROOFS), str(self.path / ROOFS))
 
     @property

@@ -131,7 +131,7 @@
     function key(index, isNumber) {
       if (!keys.has(index)) keys.set(index, new Map(rows.map(one => {
         const cell = one.row.cells[index];
-        if (!isNumber) return [one, cell.textContent.trim()];
+        if (!isNumber) return [one, cell.dataset.value ?? cell.textContent.trim()];
         const value = cell.dataset.value ?? '';
         return [one, value === '' ? NaN : Number(value)];
       })));

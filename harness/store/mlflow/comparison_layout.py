@@ -1,6 +1,9 @@
 """What MLflow shall hold of a comparison of chips: a run of its own, verdict first."""
 
+from collections.abc import Mapping
+
 from harness.comparison import Cause, ChipComparison, MeanComparison, RunPair, Waterfall
+from harness.errors import RecordError
 from harness.store.folder import COMPARISON, COMPARISON_CSV, REPORT_HTML, REPORT_MARKDOWN, RunFolder
 from harness.store.mlflow.keys import clean
 from harness.store.mlflow.layout import (
@@ -45,13 +48,21 @@ COMPARISON_VIEWS = (
 )
 
 
-def comparison_content(folder: RunFolder, comparison: ChipComparison) -> RunContent:
-    """The comparison's own run; its uid is its id, which follows from the runs and the rules."""
+def comparison_content(folder: RunFolder, vendors: Mapping[str, str] | None = None) -> RunContent:
+    """The comparison's own run; its uid is its id, which follows from the runs and the rules.
+
+    Raises:
+        RecordError: when the folder holds none that can be read.
+    """
+    comparison = folder.comparison
+    if comparison is None:
+        raise RecordError(f"{folder.path}: no {COMPARISON} there, so it is no comparison")
     created_ms = milliseconds(comparison.created_at)
     others = comparison.runs[1:]
     tags = {
         "reference": comparison.reference.chip,
         "chip": " ".join(run.chip for run in others),
+        "vendor": " ".join(filter(None, ((vendors or {}).get(run.chip, "") for run in others))),
         "suite": comparison.reference.suite,
         "model": comparison.reference.model,
         "source_runs": " ".join(run.run_id for run in comparison.runs),

@@ -8,6 +8,8 @@ import pytest
 from harness.cases import CLOSURE_ROLE, Case
 from harness.config.build import RunRequest, project_request, run_request, tune_request
 from harness.config.compose import check_sweep, compose
+from harness.device.fake import FakeDevice
+from harness.device.request import FakeOptions
 from harness.errors import ChipscaleError, ConfigError
 from harness.measure.policy import Cache, Values
 from harness.roofline import MIN_SEARCHED
@@ -70,6 +72,8 @@ def problems_of(cases: tuple[Case, ...]) -> set[str]:
         ("measure.max_samples=2", "Set it to 20 or more."),
         ("inputs=ones", "inputs: 'ones' is not allowed. Allowed are normal, zeros, sparse."),
         ("measure.cache=warm", "measure.cache: 'warm' is not allowed. Allowed are cold, hot."),
+        ("device.fake.peak_flops_per_s=0", "device.fake.peak_flops_per_s: 0.0 is not above 0"),
+        ("device.fake.launch_s=-1", "device.fake.launch_s: -1.0 is less than 0"),
         ("device.fake.faults={gemm:hangs}", "Did you mean 'hang'?"),
         ("device.fake.faults={gem:hang}", "no op named 'gem'. Did you mean 'gemm'?"),
         ("model=llama3_8b,qwen3_32b", "several values are a sweep; `chipscale run -m"),
@@ -281,6 +285,21 @@ def test_what_inputs_hold_is_a_key_of_its_own_and_one_of_measuring(override: str
 
 def test_inputs_are_swept_like_any_other_key() -> None:
     check_sweep("run", ["inputs=normal,zeros,sparse"])
+
+
+def test_the_fake_chip_plays_a_chip_of_another_name_and_other_rates() -> None:
+    fake = request_of(
+        "device=fake",
+        "device.fake.chip=beta",
+        "device.fake.peak_flops_per_s=2e14",
+        "device.fake.memory_bandwidth_bytes_per_s=3e12",
+        "device.fake.launch_s=1e-6",
+    ).device.fake
+    assert FakeDevice(fake).info.name == "beta"
+    assert fake.peak_flops_per_s == 2e14
+    assert fake.memory_bandwidth_bytes_per_s == 3e12
+    assert fake.launch_s == 1e-6
+    assert request_of("device=fake").device.fake == FakeOptions()
 
 
 def test_the_fake_chip_has_as_much_memory_as_is_wanted() -> None:
