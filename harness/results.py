@@ -3,6 +3,7 @@
 A share of the roof is the attainable time of `roofline` over the median time.
 """
 
+import math
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -155,16 +156,18 @@ def short_text(num_timer_steps: float) -> str:
 
 
 @lru_cache(maxsize=8192)
-def _summary(samples_s: tuple[float, ...]) -> Summary:
-    """Kept, since the terminal, the report and MLflow all ask for the same."""
+def summary_of(samples_s: tuple[float, ...]) -> Summary:
+    """Of the steady samples; kept, since the terminal, the report and MLflow all ask for it."""
     return summarize(samples_s)
 
 
 def rejection(record: Record, roofs: Roofs) -> str:
-    """Why a record with a time is too fast to be true, or an empty text."""
+    """Why the time of a record is not to be believed, as one too fast, or an empty text."""
     if record.status is not Status.OK or record.measurement is None:
         return ""
-    return reason_to_reject(record, _summary(record.measurement.steady_samples_s), roofs)
+    if not all(map(math.isfinite, record.measurement.samples_s)):
+        return "Some of its samples are not numbers, so it has no time."
+    return reason_to_reject(record, summary_of(record.measurement.steady_samples_s), roofs)
 
 
 def accepted(records: Sequence[Record], roofs: Roofs) -> tuple[Record, ...]:
@@ -188,7 +191,9 @@ def result_row(record: Record, roofs: Roofs) -> ResultRow:
     problem, measurement, cost = record.case.problem, record.measurement, record.cost
     unbelievable = rejection(record, roofs)
     is_ok = record.status is Status.OK and measurement is not None and not unbelievable
-    summary = _summary(measurement.steady_samples_s) if is_ok and measurement is not None else None
+    summary = None
+    if is_ok and measurement is not None:
+        summary = summary_of(measurement.steady_samples_s)
     has_roof = _has_roof(record)
     bound = roofs.bound(cost, problem.dtype) if cost is not None and has_roof else None
     share = None

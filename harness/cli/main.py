@@ -204,6 +204,9 @@ def _parser() -> argparse.ArgumentParser:
         "--out", type=Path, help="a folder for trend.json, trend.md and trend.html"
     )
     made["report"].add_argument("runs", nargs="*", default=["latest"])
+    made["report"].add_argument(
+        "--against", help="a run that the page holds it against, as a baseline or another chip"
+    )
     made["sync"].add_argument(
         "folders",
         nargs="*",

@@ -5,14 +5,19 @@ from dataclasses import replace
 from pathlib import Path
 
 from harness.cli.run_roofs import settled_roofs
+from harness.comparison import ChipComparison
 from harness.config.specs import match_chip
 from harness.report import html, markdown
 from harness.store.disk import write_atomically
 from harness.store.folder import REPORT_HTML, REPORT_MARKDOWN, RunFolder
 
 
-def render_reports(folder: RunFolder, config_dirs: Sequence[Path] = ()) -> None:
-    """Write `report.html` and `report.md` into the run's folder."""
+def render_reports(
+    folder: RunFolder,
+    config_dirs: Sequence[Path] = (),
+    comparison: ChipComparison | None = None,
+) -> None:
+    """Write `report.html` and `report.md` into the run's folder; a comparison is in the page."""
     environment, info = folder.environment, folder.info
     environment = replace(environment, warnings=(*environment.warnings, *folder.warnings()))
     records, projection = folder.records(), folder.projection
@@ -28,6 +33,7 @@ def render_reports(folder: RunFolder, config_dirs: Sequence[Path] = ()) -> None:
             proof=folder.proof,
             spread=folder.spread,
             roofs=roofs,
+            comparison=comparison,
         ),
     )
     write_atomically(

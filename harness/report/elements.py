@@ -2,6 +2,7 @@
 
 import re
 from collections.abc import Sequence
+from dataclasses import dataclass
 from html import escape
 
 import plotly.graph_objects as go
@@ -9,15 +10,40 @@ from plotly.offline import get_plotlyjs
 
 from harness.report.page import SCRIPT, STYLE
 
-PLOT_CONFIG = {"displaylogo": False, "responsive": True}
+LONG_TABLE = 50
+"""Rows from which a table is a window of its own with a filter."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Part:
+    """A section of a page and how the navigation calls it."""
+
+    name: str
+    """Its id, unique in the page."""
+    title: str
+    html: str
+
+
+def part(name: str, title: str, note: str, body: str) -> Part:
+    """A section with its place in the navigation."""
+    return Part(name=name, title=title, html=section(name, title, note, body))
+
+
+def data_script(text: str, attributes: str = "") -> str:
+    """JSON inside a page: no text in it can end the element or open a comment."""
+    safe = text.replace("<", "\\u003c").replace(">", "\\u003e").replace("&", "\\u0026")
+    return f'<script type="application/json"{attributes}>{safe}</script>'
 
 
 def plot(figure: go.Figure, name: str, summary: str) -> str:
-    """A figure with its summary for those who cannot see it."""
-    html = figure.to_html(
-        full_html=False, include_plotlyjs=False, config=PLOT_CONFIG, div_id=f"plot-{name}"
+    """A figure, drawn when it comes into sight, and its summary for those who cannot see it."""
+    height = figure.layout.height
+    return (
+        f'<figure role="figure" aria-label="{escape(summary)}" data-plot>'
+        f'<div class="plot" id="plot-{escape(name)}" style="--height: {height or 450}px"></div>'
+        f"{data_script(figure.to_json(validate=False))}"
+        f'<noscript><p class="note">{escape(summary)} (Scripts draw it.)</p></noscript></figure>'
     )
-    return f'<figure role="figure" aria-label="{escape(summary)}">{html}</figure>'
 
 
 def section(name: str, title: str, note: str, body: str) -> str:
@@ -41,7 +67,7 @@ def bullets(sentences: Sequence[str]) -> str:
 
 
 def plain_table(heads: Sequence[str], rows: Sequence[Sequence[str]], num_texts: int = 1) -> str:
-    """A table whose first columns are text and whose others are numbers."""
+    """A table whose first columns are text and whose others are numbers; long ones are filtered."""
     kinds = [""] * num_texts + ["number"] * (len(heads) - num_texts)
     head = "".join(
         f'<th scope="col"{" class=" + kind if kind else ""}>{escape(name)}</th>'
@@ -56,8 +82,9 @@ def plain_table(heads: Sequence[str], rows: Sequence[Sequence[str]], num_texts: 
         + "</tr>"
         for row in rows
     )
+    long = " data-long" if len(rows) > LONG_TABLE else ""
     return (
-        f'<div class="scroll"><table><thead><tr>{head}</tr></thead><tbody>{body}</tbody>'
+        f'<div class="scroll"><table{long}><thead><tr>{head}</tr></thead><tbody>{body}</tbody>'
         "</table></div>"
     )
 
@@ -97,9 +124,21 @@ def frame(
         '<meta name="viewport" content="width=device-width, initial-scale=1">'
         f"<title>chipscale: {escape(title)}</title>"
         '<link rel="icon" href="data:,">'
-        f"<style>{STYLE}</style><script>{get_plotlyjs()}</script></head><body><main>"
+        f"<style>{STYLE}</style>"
+        "<script>document.documentElement.classList.add('scripted')</script></head><body><main>"
         f"<header><h1>chipscale: {escape(title)}</h1>"
         + "".join(f'<p class="headline">{together(sentence)}</p>' for sentence in sentences)
         + f'{head}<nav aria-label="Sections">{navigation}'
-        f"</nav></header>{''.join(sections)}</main><script>{SCRIPT}</script></body></html>\n"
+        f"</nav></header>{''.join(sections)}</main>{_plotly(sections)}"
+        f"<script>{SCRIPT}</script></body></html>\n"
     )
+
+
+def _plotly(sections: Sequence[str]) -> str:
+    """The library of the plots, 4.8 MB, as text: `plots.js` starts it once the page is read.
+
+    Running it takes longer than all else on a page of 2,000 cases.
+    """
+    if not any("data-plot" in html for html in sections):
+        return ""
+    return f'<script type="text/plain" id="plotly">{get_plotlyjs()}</script>'

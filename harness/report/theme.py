@@ -3,6 +3,7 @@
 Backgrounds are transparent and texts take the page's colour, so that one figure serves both.
 """
 
+import re
 import textwrap
 from collections.abc import Sequence
 from html import escape
@@ -35,8 +36,17 @@ def by_name(names: Sequence[str], values: Sequence[str]) -> dict[str, str]:
 
 
 def label(text: str, width: int = 26) -> str:
-    """A name as a label: wrapped, and with what plotly would read as markup made plain."""
-    return "<br>".join(escape(line) for line in textwrap.wrap(text, width)) or " "
+    """A name as a label: wrapped, and with what plotly would read as markup made plain.
+
+    Lines end at spaces and, as names of ops have none, behind dots.
+    """
+    lines = [""]
+    for piece in re.split(r"(?<=[ .])", text):
+        if lines[-1] and len(lines[-1]) + len(piece.rstrip()) > width:
+            lines.append("")
+        lines[-1] += piece
+    cut = [line for whole in lines for line in textwrap.wrap(whole, width)]
+    return "<br>".join(escape(line) for line in cut) or " "
 
 
 def styled(figure: go.Figure, *, height: int, **layout: Any) -> go.Figure:
