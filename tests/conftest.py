@@ -24,6 +24,16 @@ _LOCK_DIR = tempfile.mkdtemp(prefix="chipscale-locks-")
 atexit.register(shutil.rmtree, _LOCK_DIR, ignore_errors=True)
 os.environ["CHIPSCALE_LOCK_DIR"] = _LOCK_DIR
 
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_configure(config: pytest.Config) -> None:
+    """In these tests benchmarks only have to run, unless they are asked for.
+
+    Those of the kernels are in `benchmarks/`, where pytest times them as anywhere.
+    """
+    config.option.benchmark_disable = not config.option.benchmark_enable
+
+
 CONTRACT = Path(__file__).parent / "contract"
 
 
