@@ -56,6 +56,8 @@ class Stage:
     head_s: tuple[float, ...]
     change: Interval
     """Head over base, less 1: the Hodges-Lehmann estimate and its exact interval."""
+    confidence: float | None = None
+    """That the interval has: 5 pairs cannot reach more than 0.9375."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -98,6 +100,8 @@ class GateCase:
     """The fresh rounds of a case that was flagged."""
     change: Interval | None = None
     """Over all rounds, for people; the verdict needs each stage by itself."""
+    confidence: float | None = None
+    """That its interval has: 10 pairs reach 0.951 where 0.95 is asked."""
     base_s: float | None = None
     """Median of the rounds' medians."""
     head_s: float | None = None
