@@ -18,6 +18,8 @@ import torch
 if not torch.accelerator.is_available():
     os.environ["TRITON_INTERPRET"] = "1"
 
+pytest_plugins = ["pytester"]
+
 # Tests measure on the processor side by side and their times mean nothing, so they do not wait for
 # one another, nor for a run of this host's user.
 _LOCK_DIR = tempfile.mkdtemp(prefix="chipscale-locks-")

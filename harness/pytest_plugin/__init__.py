@@ -18,6 +18,8 @@ import nothing beyond pytest; the rest is imported when a test asks for the fixt
 """
 
 import argparse
+import importlib
+import os
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -30,6 +32,8 @@ if TYPE_CHECKING:
 
 FIXTURE = "chip_benchmark"
 SESSION: pytest.StashKey["ChipSession"] = pytest.StashKey()
+COMPARED_CHIPS: pytest.StashKey[list[str]] = pytest.StashKey()
+"""Names of the chips in the files of --benchmark-compare."""
 COLLECTED: pytest.StashKey[frozenset[str]] = pytest.StashKey()
 
 TOLERANCE = 0.05
@@ -109,9 +113,8 @@ def pytest_configure(config: pytest.Config) -> None:
         "markers", "chip_tolerance(share): the largest slow-down of this test that is none, as 0.1"
     )
     has_benchmark = hasattr(config.option, "benchmark_disable")
-    config.pluginmanager.import_plugin(
-        f"harness.pytest_plugin.{'fixture' if has_benchmark else 'missing'}"
-    )
+    name = f"harness.pytest_plugin.{'fixture' if has_benchmark else 'missing'}"
+    config.pluginmanager.register(importlib.import_module(name), name)
     if config.option.chip_baseline and has_benchmark and not is_worker(config):
         if not is_timing(config):
             raise pytest.UsageError(
@@ -129,7 +132,11 @@ def is_worker(config: pytest.Config) -> bool:
 def is_timing(config: pytest.Config) -> bool:
     """Tests are timed; pytest-benchmark decides by the same options."""
     option = config.option
-    is_parallel = is_worker(config) or getattr(option, "dist", "no") != "no"
+    is_parallel = (
+        is_worker(config)
+        or getattr(option, "dist", "no") != "no"
+        or "PYTEST_XDIST_WORKER" in os.environ
+    )
     is_disabled = option.benchmark_disable and not option.benchmark_enable
     return not (is_parallel or is_disabled or (option.benchmark_skip and not option.benchmark_only))
 
@@ -186,8 +193,12 @@ def pytest_terminal_summary(terminalreporter: Any, config: pytest.Config) -> Non
     if SESSION in config.stash:
         from harness.pytest_plugin.summary import title_and_lines
 
+        collected: frozenset[str] = config.stash.get(COLLECTED, frozenset())
         title, lines = title_and_lines(
-            config.stash[SESSION], config.stash.get(COLLECTED, frozenset()), config.rootpath
+            config.stash[SESSION],
+            collected,
+            config.rootpath,
+            config.stash.get(COMPARED_CHIPS, []),
         )
         if lines:
             terminalreporter.section(title)
@@ -205,6 +216,20 @@ def pytest_benchmark_update_machine_info(
         from harness.pytest_plugin.extra_info import chip_info
 
         machine_info["chip"] = chip_info(engine.environment)
+
+
+@pytest.hookimpl(optionalhook=True, tryfirst=True)
+def pytest_benchmark_compare_machine_info(
+    config: pytest.Config, compared_benchmark: dict[str, Any]
+) -> None:
+    """Take the chip out of what pytest-benchmark compares, and compare it at the end.
+
+    It reads those files before any test has opened a device, and would call each one's machine
+    different from this one for that alone.
+    """
+    chip = compared_benchmark["machine_info"].pop("chip", None)
+    if chip is not None:
+        config.stash.setdefault(COMPARED_CHIPS, []).append(str(chip.get("name", "")))
 
 
 @pytest.hookimpl(optionalhook=True)

@@ -251,7 +251,8 @@ class ChipBenchmark:
         self._item.user_properties.append(("chip_benchmark", "checked"))
 
     def _fail(self, reason: str) -> "NoReturn":
-        pytest.fail(reason, pytrace=False)
+        # From None: where an error was caught, its words are the reason.
+        raise pytest.fail.Exception(reason, pytrace=False) from None
 
     def _skip(self, reason: str) -> "NoReturn":
         pytest.skip(reason)

@@ -1,10 +1,15 @@
 """A measured test against the baseline: comparable or not, and confirmed before it fails."""
 
+import statistics
 from collections.abc import Callable
 
 import pytest
 
+from harness.environment import named
+from harness.gate.estimate import Shift
 from harness.gate.policy import GatePolicy
+from harness.gate.tolerance import CaseTolerance
+from harness.gate.validity import MAX_THROTTLED_SHARE
 from harness.gate_result import State
 from harness.measure.policy import Cache
 from harness.pytest_plugin.baseline import (
@@ -16,13 +21,11 @@ from harness.pytest_plugin.baseline import (
 from harness.pytest_plugin.chip_session import ChipSession, Identity
 from harness.pytest_plugin.fresh import fresh_median_s, node_argument
 from harness.pytest_plugin.verdict import (
-    Tolerance,
     Verdict,
+    asked_tolerance,
+    change_of,
     change_text,
-    hodges_lehmann_s,
-    is_faster,
-    is_slower,
-    tolerance_of,
+    side_of,
     tolerance_text,
 )
 from harness.record import Measurement
@@ -52,22 +55,30 @@ def judge(
     entry = baseline.of(name, identity.case_id)
     if entry is None:
         reason = f"it is not in {baseline.label}; its time is kept once a new baseline is made"
-        return Verdict(fullname=name, state=State.NEW, reason=reason, head_s=median_s)
+        return Verdict(fullname=name, state=State.NEW, reason=reason)
     refusal = reason_not_to_judge(session, baseline, entry, identity, measurement)
     if refusal:
         return Verdict(fullname=name, state=State.INVALID, reason=f"not judged: {refusal}")
-    tolerance = _tolerance(item, session, entry, measurement)
+    tolerance, asked = _tolerance(item, session, entry, measurement)
+    if tolerance.value > max(asked, GatePolicy().max_floor):
+        reason = f"not judged: so short a time could only be held to {tolerance_text(tolerance)}"
+        return Verdict(fullname=name, state=State.NOISY, reason=reason)
     base_s = entry.median_s
-    if is_slower(base_s, median_s, tolerance):
-        return _confirmed(item, session, baseline, base_s, median_s, tolerance, remeasure)
-    change = change_text(base_s, median_s)
-    if is_faster(base_s, median_s, tolerance):
-        state = State.IMPROVED
-        reason = f"{change}: faster than in {baseline.label}. Make a new baseline, or it hides the"
-        reason += " next slow-down"
-    else:
-        state, reason = State.UNCHANGED, f"{change}, within {tolerance_text(tolerance)}"
-    return Verdict(fullname=name, state=state, reason=reason, base_s=base_s, head_s=median_s)
+    change = change_of(base_s, [median_s])
+    side = side_of(change, tolerance)
+    if side > 0:
+        return _confirmed(item, session, baseline, base_s, change, tolerance, remeasure)
+    text = change_text(base_s, change)
+    return Verdict(
+        fullname=name,
+        state=State.IMPROVED if side < 0 else State.UNCHANGED,
+        reason=f"{text}: faster than in {baseline.label} by more than {tolerance_text(tolerance)}. "
+        "Make a new baseline, or this one hides the next slow-down"
+        if side < 0
+        else f"{text}, within {tolerance_text(tolerance)}",
+        change=change.value,
+        tolerance=tolerance.value,
+    )
 
 
 def reason_not_to_judge(
@@ -97,6 +108,8 @@ def reason_not_to_judge(
         changed = version_differences(baseline.environment, here)
         if changed:
             session.tell(f"Versions differ from the baseline's: {'; '.join(changed)}.")
+    if min(entry.median_s, statistics.median(measurement.steady_samples_s)) <= 0:
+        return "the timer shows no time at all"
     if entry.case_id != identity.case_id:
         return f"the baseline's is {entry.case_id or 'a function'}, and it now measures " + (
             identity.case_id or "a function"
@@ -106,14 +119,17 @@ def reason_not_to_judge(
             "it was measured by other rules, or the work is another (protocol "
             f"{entry.protocol_hash} and {identity.protocol_hash})"
         )
-    if measurement.is_throttled:
-        return "the chip was throttled for all of its samples"
+    if measurement.num_throttled > MAX_THROTTLED_SHARE * len(measurement.samples_s):
+        return "the chip was throttled for most of its samples"
+    if measurement.foreign_processes:
+        return f"other programs held the device: {named(measurement.foreign_processes)}"
     return ""
 
 
 def _tolerance(
     item: pytest.Item, session: ChipSession, entry: Entry, measurement: Measurement
-) -> Tolerance:
+) -> tuple[CaseTolerance, float]:
+    """The tolerance, and the one that was asked for."""
     asked, basis = session.options.tolerance, "--chip-tolerance"
     mark = item.get_closest_marker("chip_tolerance")
     if mark is not None:
@@ -125,7 +141,8 @@ def _tolerance(
                 pytrace=False,
             )
         asked, basis = float(value), "chip_tolerance"
-    return tolerance_of(entry.median_s, asked, basis, measurement.timer_resolution_s, GatePolicy())
+    resolution_s = measurement.timer_resolution_s
+    return asked_tolerance(item.nodeid, entry.median_s, asked, basis, resolution_s), asked
 
 
 def _confirmed(
@@ -133,41 +150,43 @@ def _confirmed(
     session: ChipSession,
     baseline: Baseline,
     base_s: float,
-    median_s: float,
-    tolerance: Tolerance,
+    first: Shift,
+    tolerance: CaseTolerance,
     remeasure: Callable[[], float],
 ) -> Verdict:
     """Measure again what looks slow; only fresh times decide."""
+    fresh_s, where = _fresh_times(item, session, remeasure)
+    change = change_of(base_s, fresh_s)
+    times = f"{len(fresh_s)} more times in {where}" if len(fresh_s) > 1 else f"again in {where}"
+    is_slower = side_of(change, tolerance) > 0
+    return Verdict(
+        fullname=item.nodeid,
+        state=State.REGRESSED if is_slower else State.UNCHANGED,
+        reason=f"{change_text(base_s, change)}: slower than in {baseline.label} by more than "
+        f"{tolerance_text(tolerance)}, measured {times} to confirm it. Again: pytest "
+        f"'{node_argument(item)}' --chip-baseline={baseline.label}. If it is meant, make a new "
+        "baseline"
+        if is_slower
+        else f"it looked slow ({change_text(base_s, first)}), and measured {times} it was not: "
+        f"{change_text(base_s, change)}, within {tolerance_text(tolerance)}",
+        change=change.value,
+        tolerance=tolerance.value,
+    )
+
+
+def _fresh_times(
+    item: pytest.Item, session: ChipSession, remeasure: Callable[[], float]
+) -> tuple[list[float], str]:
+    """Medians of the confirming rounds, all of one kind of process, and which kind."""
+    rounds = session.options.rounds
     fresh_s: list[float] = []
-    where = "fresh processes"
-    for _ in range(session.options.rounds):
-        found = remeasure() if where == "this process" else fresh_median_s(item)
+    for _ in range(rounds):
+        found = fresh_median_s(item)
         if isinstance(found, str):
             session.tell(
                 f"{item.nodeid} could not be measured in a fresh process ({found}), so it was "
                 "measured again in this one."
             )
-            where = "this process"
-            found = remeasure()
+            return [remeasure() for _ in range(rounds)], "this process"
         fresh_s.append(found)
-    head_s = hodges_lehmann_s(fresh_s)
-    times = f"{len(fresh_s)} more times in {where}" if len(fresh_s) > 1 else f"again in {where}"
-    if not is_slower(base_s, head_s, tolerance):
-        return Verdict(
-            fullname=item.nodeid,
-            state=State.UNCHANGED,
-            reason=f"it looked slow ({change_text(base_s, median_s)}), and measured {times} it was "
-            f"not: {change_text(base_s, head_s)}, within {tolerance_text(tolerance)}",
-            base_s=base_s,
-            head_s=head_s,
-        )
-    return Verdict(
-        fullname=item.nodeid,
-        state=State.REGRESSED,
-        reason=f"{change_text(base_s, head_s)}: slower than in {baseline.label} by more than "
-        f"{tolerance_text(tolerance)}, measured {times} to confirm it. Again: pytest "
-        f"'{node_argument(item)}' --chip-baseline={baseline.label}. If it is meant, make a new "
-        "baseline",
-        base_s=base_s,
-        head_s=head_s,
-    )
+    return fresh_s, "fresh processes"

@@ -1,28 +1,20 @@
 """How a test's time stands to its baseline, and when that is a failure; pure.
 
-A baseline is of another day, so a difference is looked for twice: what this process finds slow is
-measured again in fresh ones, and the estimate over those alone has to pass the same tolerance.
+A baseline is of another session, so a difference is looked for twice: what this process finds slow
+is measured again in fresh ones, and the estimate over those alone has to pass the same tolerance.
+The statistics are those of the gate (`harness/gate/`, docs/gate.md).
 """
 
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-import numpy as np
-
+from harness.gate.estimate import Shift, log_ratios, shift_of
 from harness.gate.policy import GatePolicy
+from harness.gate.tolerance import CaseTolerance, tolerance_of
+from harness.gate.words import percent, signed
 from harness.gate_result import State
-from harness.units import duration, significant
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Tolerance:
-    """The largest change that is none."""
-
-    value: float
-    """As 0.05 for 5 %."""
-    basis: str
-    """What set it, in words."""
+from harness.units import duration
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -33,8 +25,9 @@ class Verdict:
     state: State
     reason: str
     """A sentence."""
-    base_s: float | None = None
-    head_s: float | None = None
+    change: float | None = None
+    """Logarithm of head over base; None where they are not held against each other."""
+    tolerance: float | None = None
 
     @property
     def is_failure(self) -> bool:
@@ -47,51 +40,48 @@ class Verdict:
         return f"{self.state} {self.fullname}: {self.reason}"
 
 
-def tolerance_of(
-    base_s: float, asked: float, basis: str, timer_resolution_s: float, policy: GatePolicy
-) -> Tolerance:
-    """What the user asked for, unless the timer cannot tell so little of so short a time."""
-    floors = (
-        Tolerance(value=asked, basis=basis),
-        Tolerance(
-            value=policy.absolute_floor_s / base_s if base_s else math.inf,
-            basis=f"{duration(policy.absolute_floor_s)} of {duration(base_s)}",
-        ),
-        Tolerance(
-            value=policy.timer_steps * timer_resolution_s / base_s if base_s else math.inf,
-            basis=f"{policy.timer_steps:g} steps of the timer",
-        ),
-    )
-    return max(floors, key=lambda one: one.value)
+def asked_tolerance(
+    name: str, base_s: float, asked: float, asked_by: str, timer_resolution_s: float
+) -> CaseTolerance:
+    """What the user asked for, unless the timer cannot tell so little of so short a time.
 
-
-def is_slower(base_s: float, head_s: float, tolerance: Tolerance) -> bool:
-    """Slower by more than the tolerance."""
-    return head_s > base_s * (1 + tolerance.value)
-
-
-def is_faster(base_s: float, head_s: float, tolerance: Tolerance) -> bool:
-    """Faster by more than the tolerance."""
-    return head_s * (1 + tolerance.value) < base_s
-
-
-def hodges_lehmann_s(medians_s: Sequence[float]) -> float:
-    """One time for those of several processes: on the log scale, the median of the means of pairs.
-
-    Source: Hodges and Lehmann 1963, Annals of Mathematical Statistics 34.
+    Args:
+        name: of the case or the test.
+        base_s: the baseline's median.
+        asked: as 0.05 for 5 %.
+        asked_by: the option or the mark, for people.
+        timer_resolution_s: of the timer.
     """
-    logs = np.log(np.asarray(medians_s, dtype=np.float64))
-    first, second = np.triu_indices(logs.size)
-    return float(np.exp(np.median((logs[first] + logs[second]) / 2)))
+    policy = GatePolicy(tolerance=asked, short_tolerance=asked)
+    found = tolerance_of(name, base_s, timer_resolution_s, policy)
+    return CaseTolerance(value=asked, basis=asked_by) if found.value == asked else found
 
 
-def change_text(base_s: float, head_s: float) -> str:
-    """`1.2 ms -> 1.32 ms, +10 %`."""
-    percent = 100 * (head_s / base_s - 1)
-    sign = "+" if percent >= 0 else "-"
-    return f"{duration(base_s)} -> {duration(head_s)}, {sign}{significant(abs(percent), 2)} %"
+def change_of(base_s: float, head_s: Sequence[float]) -> Shift:
+    """The Hodges-Lehmann estimate of head over base, and its interval.
+
+    Args:
+        base_s: the baseline's median.
+        head_s: medians of one or more processes.
+    """
+    return shift_of(log_ratios([base_s] * len(head_s), head_s))
 
 
-def tolerance_text(tolerance: Tolerance) -> str:
+def side_of(change: Shift, tolerance: CaseTolerance) -> int:
+    """1 for slower and -1 for faster beyond the tolerance; 0 for neither."""
+    bound = math.log1p(tolerance.value)
+    return (change.value > bound) - (change.value < -bound)
+
+
+def change_text(base_s: float, change: Shift) -> str:
+    """`1.2 ms -> 1.32 ms, +10 %`, with the interval where there is one."""
+    head_s = base_s * math.exp(change.value)
+    text = f"{duration(base_s)} -> {duration(head_s)}, {signed(change.change.value)}"
+    if change.low < change.high:
+        text += f" [{signed(change.change.low)}, {signed(change.change.high)}]"
+    return text
+
+
+def tolerance_text(tolerance: CaseTolerance) -> str:
     """`5 % (--chip-tolerance)`."""
-    return f"{significant(100 * tolerance.value, 2)} % ({tolerance.basis})"
+    return f"{percent(tolerance.value)} ({tolerance.basis})"

@@ -113,7 +113,7 @@ def read_benchmark_file(path: Path) -> BenchmarkFile:
         if environment is None
         else from_data(Environment, environment, f"{path}: {KEY}.environment"),
         processor=_processor(data.get("machine_info")),
-        commit=str(_mapping(data.get("commit_info")).get("id", "")),
+        commit=_commit(data.get("commit_info")),
         made_at=str(data.get("datetime", "")),
     )
 
@@ -155,6 +155,12 @@ def _time_s(value: Any, where: str) -> float:
 
 def _mapping(data: Any) -> Mapping[str, Any]:
     return data if isinstance(data, dict) else {}
+
+
+def _commit(info: Any) -> str:
+    """Empty where pytest-benchmark found none, which it says in words."""
+    found = str(_mapping(info).get("id") or "")
+    return "" if found in ("unversioned", "unknown") else found
 
 
 def _processor(machine: Any) -> str:

@@ -1,0 +1,77 @@
+"""Sessions of pytest inside a test, on the fake chip; what they import is imported before them.
+
+pytester forgets the modules that a session has imported, and an op registers itself only once.
+"""
+
+import importlib
+from pathlib import Path
+
+import pytest
+
+for name in (
+    *("chip_benchmark", "fixture", "missing", "summary"),
+    *("extra_info", "fresh", "engine"),
+):
+    importlib.import_module(f"harness.pytest_plugin.{name}")
+for name in ("copy", "gemm", "host_to_device"):
+    importlib.import_module(f"kernels.{name}")
+
+CASES = """
+import json, os
+from pathlib import Path
+import pytest
+from kernels.op import problem
+
+@pytest.mark.parametrize("impl", ["torch", "triton"])
+def test_gemm(chip_benchmark, impl):
+    measured = chip_benchmark(problem("gemm", "bf16", M=2048, N=2048, K=2048), impl=impl)
+    Path(f"{impl}.samples").write_text(json.dumps(measured.samples_s))
+"""
+"""Two tests; each leaves the samples that it was given."""
+
+SLOWED = """
+import os
+from pathlib import Path
+from harness.measure.fake_workbench import IMPL_EFFICIENCY
+
+# In the first process that finds the file of that name, or in all.
+if Path("slow_once").exists():
+    Path("slow_once").unlink()
+    IMPL_EFFICIENCY["torch"] = 0.70 / 1.2
+else:
+    IMPL_EFFICIENCY["torch"] = 0.70 / float(os.environ.get("SLOWER", "1"))
+"""
+"""A conftest that makes torch slower on the fake chip, in every process or in one."""
+
+
+class Project:
+    """A project of a user, with tests."""
+
+    def __init__(self, pytester: pytest.Pytester) -> None:
+        self._pytester = pytester
+        self.path = pytester.path
+
+    def write(self, name: str, text: str) -> None:
+        (self.path / name).write_text(text, encoding="utf-8")
+
+    def run(self, *arguments: str, device: str = "fake") -> pytest.RunResult:
+        return self._pytester.runpytest_inprocess(
+            f"--chip-device={device}", "-p", "no:cacheprovider", "-W", "error", *arguments
+        )
+
+    def baseline(self, *arguments: str) -> Path:
+        self.run("--benchmark-json=base.json", *arguments).assert_outcomes(passed=2)
+        return self.path / "base.json"
+
+
+@pytest.fixture
+def project(pytester: pytest.Pytester, monkeypatch: pytest.MonkeyPatch) -> Project:
+    """Has the two tests of CASES."""
+    # These sessions are no workers, whoever runs the tests around them.
+    for name in ("PYTEST_XDIST_WORKER", "PYTEST_ADDOPTS"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setenv("PYTHONPATH", str(Path(__file__).parents[3]), prepend=":")
+    made = Project(pytester)
+    made.write("test_cases.py", CASES)
+    made.write("conftest.py", SLOWED)
+    return made
