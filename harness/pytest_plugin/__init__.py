@@ -159,9 +159,9 @@ def session_of(config: pytest.Config) -> "ChipSession":
                     baseline="" if option.chip_fresh else option.chip_baseline,
                     tolerance=option.chip_tolerance,
                     rounds=option.chip_rounds,
+                    results_dir=option.chip_results_dir.resolve(),
                     fresh_file=option.chip_fresh,
-                ),
-                option.chip_results_dir.resolve(),
+                )
             )
         except ChipscaleError as error:
             raise pytest.UsageError(f"--chip-baseline: {error}") from None

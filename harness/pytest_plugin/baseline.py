@@ -5,6 +5,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from harness.device.base import DeviceInfo
 from harness.environment import Environment
 from harness.results import accepted
 from harness.run import find_run
@@ -106,13 +107,29 @@ def chip_differences(base: Environment, here: Environment) -> tuple[str, ...]:
     ours, theirs = here.device, base.device
     parts = (
         ("chip", theirs.name, ours.name),
-        ("its memory", theirs.memory_bytes, ours.memory_bytes),
+        ("its memory", _memory(theirs), _memory(ours)),
         ("its compute units", theirs.num_compute_units, ours.num_compute_units),
-        ("driver", theirs.driver, ours.driver),
+        ("driver", _version(theirs.driver), _version(ours.driver)),
         ("runtime", theirs.runtime, ours.runtime),
         ("processor", base.processor, here.processor),
+        ("cores", base.num_cores, here.num_cores),
+        ("OMP_NUM_THREADS", _threads(base), _threads(here)),
     )
     return tuple(f"{name}: {one} and {other}" for name, one, other in parts if one != other)
+
+
+def _memory(device: DeviceInfo) -> str:
+    """In whole GiB: hosts tell a little more or less after each start."""
+    return "unknown" if device.memory_bytes is None else f"{device.memory_bytes / 2**30:.0f} GiB"
+
+
+def _version(driver: str) -> str:
+    """Major and minor: patches are of every week."""
+    return ".".join(driver.split(".")[:2])
+
+
+def _threads(environment: Environment) -> str:
+    return dict(environment.variables).get("OMP_NUM_THREADS", "unset")
 
 
 def version_differences(base: Environment, here: Environment) -> tuple[str, ...]:

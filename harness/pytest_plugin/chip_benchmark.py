@@ -130,12 +130,13 @@ class ChipBenchmark:
             return Measured(samples_s=(), record=record)
         measurement = record.measurement
         assert measurement is not None
-        row = result_row(record, self._session.roofs)
+        roofs = self._session.roofs
+        row = result_row(record, roofs)
         if row.is_rejected:
             self._fail(f"{case.id}: rejected. {row.reason}")
         if self._benchmark.group is None:
             self._benchmark.group = case.problem.id
-        self._benchmark.extra_info |= of_record(record, row)
+        self._benchmark.extra_info |= of_record(record, row, roofs)
         self._session.records[self._item.nodeid] = record
         self._show(
             measurement,

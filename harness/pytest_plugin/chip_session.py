@@ -1,7 +1,7 @@
 """What a session of pytest has of ours: its options, its device, its baseline and its verdicts."""
 
 import functools
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from harness.config.build import run_request
@@ -14,7 +14,10 @@ from harness.pytest_plugin.baseline import Baseline, read_baseline
 from harness.pytest_plugin.engine import Engine
 from harness.pytest_plugin.verdict import Verdict
 from harness.record import Record
+from harness.roof_source import roofs_of_device
 from harness.roofline import Roofline, data_sheet_roofline
+from harness.run import RUNS
+from harness.store.folder import run_folders
 from kernels import tuning
 
 
@@ -29,6 +32,8 @@ class Options:
     tolerance: float
     rounds: int
     """Fresh processes that confirm what looks slow."""
+    results_dir: Path
+    """Where runs are looked up."""
     fresh_file: Path | None
     """This process is such a one, and leaves its median here."""
 
@@ -58,6 +63,7 @@ class ChipSession:
     notices: dict[str, None] = field(default_factory=dict)
     """Sentences a reader of the times should know, in order, each once."""
     opened: Engine | None = None
+    known_roofs: Roofline | None = None
 
     def tell(self, sentence: str) -> None:
         """Keep it for the summary."""
@@ -84,9 +90,22 @@ class ChipSession:
 
     @property
     def roofs(self) -> Roofline:
-        """What results are held against: the rates of the chip's data sheet, where it has one."""
-        chip = match_chip(self.engine.environment.device.name)
-        return Roofline() if chip is None else data_sheet_roofline(chip)
+        """What results are held against, found once.
+
+        The measured roofs of this device where a run has searched for them, else the rates of its
+        data sheet, else nothing.
+        """
+        if self.known_roofs is None:
+            environment, policy = self.engine.environment, self.engine.policy
+            chip = match_chip(environment.device.name)
+            sheet = None if chip is None else data_sheet_roofline(chip)
+            others = run_folders(self.options.results_dir / RUNS)
+            found = roofs_of_device(environment, policy, others, sheet)
+            is_measured = bool(found.flops_per_s or found.bytes_per_s)
+            if not is_measured and sheet is not None:
+                found = replace(sheet, sheet=sheet)
+            self.known_roofs = found
+        return self.known_roofs
 
 
 @functools.cache
@@ -100,11 +119,11 @@ def asked(device: str, overrides: tuple[str, ...]) -> tuple[DeviceRequest, Measu
     return request.device, request.policy
 
 
-def open_session(options: Options, results_dir: Path) -> ChipSession:
+def open_session(options: Options) -> ChipSession:
     """A session with its baseline read, before anything is measured.
 
     Raises:
         RecordError: when there is no such baseline, or it cannot be read.
     """
-    baseline = read_baseline(options.baseline, results_dir) if options.baseline else None
+    baseline = read_baseline(options.baseline, options.results_dir) if options.baseline else None
     return ChipSession(options=options, baseline=baseline)

@@ -6,6 +6,7 @@ from harness.codec import to_data
 from harness.environment import Environment
 from harness.record import Measurement, Record
 from harness.results import ResultRow
+from harness.roofline import Roofline
 from harness.stats import summarize
 from harness.store.mlflow.layout import fingerprint
 from harness.store.pytest_benchmark import KEY, SCHEMA_VERSION, without_samples
@@ -48,7 +49,7 @@ def of_measurement(measurement: Measurement, environment: Environment) -> dict[s
     }
 
 
-def of_record(record: Record, row: ResultRow) -> dict[str, Any]:
+def of_record(record: Record, row: ResultRow, roofs: Roofline) -> dict[str, Any]:
     """Which case it was, and its rates; the share of a roof where one is known."""
     return {
         "case_id": record.case.id,
@@ -63,6 +64,7 @@ def of_record(record: Record, row: ResultRow) -> dict[str, Any]:
         "bytes_per_s": row.bytes_per_s,
         "bound": None if row.bound is None else str(row.bound),
         "roof_share": row.roof_share,
+        "roof": None if row.roof_share is None else roofs.title,
     }
 
 

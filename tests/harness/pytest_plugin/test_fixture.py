@@ -8,7 +8,8 @@ from tests.harness.pytest_plugin.conftest import Project
 
 
 def test_the_file_has_the_samples_of_the_record(project: Project) -> None:
-    path = project.baseline()
+    project.run("--benchmark-json=base.json").assert_outcomes(passed=2)
+    path = project.path / "base.json"
     written = json.loads(path.read_text())["benchmarks"]
     file = read_benchmark_file(path)
     assert len(file.records) == 2
