@@ -57,7 +57,7 @@ def roofs_of_device(
 def _latest(
     identity: tuple[object, ...] | None, others: Sequence[RunFolder], sheet: Roofline | None
 ) -> Roofline:
-    """Of the latest finished run of a suite of roofs with that identity; none where there is none."""
+    """Those of the latest finished run of a suite of roofs with that identity, or none."""
     for other in reversed(others):
         try:
             info = other.info

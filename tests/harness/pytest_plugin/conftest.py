@@ -1,20 +1,11 @@
-"""Sessions of pytest inside a test, on the fake chip; what they import is imported before them.
+"""Sessions of pytest inside a test, on the fake chip."""
 
-pytester forgets the modules that a session has imported, and an op registers itself only once.
-"""
-
-import importlib
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
-for name in (
-    *("chip_benchmark", "fixture", "missing", "summary"),
-    *("extra_info", "fresh", "engine"),
-):
-    importlib.import_module(f"harness.pytest_plugin.{name}")
-for name in ("copy", "gemm", "host_to_device"):
-    importlib.import_module(f"kernels.{name}")
+from tests.inner_sessions import KeptModules
 
 CASES = """
 import json, os
@@ -50,17 +41,22 @@ _kept: list[str] = []
 class Project:
     """A project of a user, with tests."""
 
-    def __init__(self, pytester: pytest.Pytester) -> None:
+    def __init__(self, pytester: pytest.Pytester, modules: KeptModules) -> None:
         self._pytester = pytester
+        self._modules = modules
         self.path = pytester.path
 
     def write(self, name: str, text: str) -> None:
         (self.path / name).write_text(text, encoding="utf-8")
 
     def run(self, *arguments: str, device: str = "fake") -> pytest.RunResult:
-        return self._pytester.runpytest_inprocess(
-            f"--chip-device={device}", "-p", "no:cacheprovider", "-W", "error", *arguments
+        result = self._pytester.runpytest_inprocess(
+            *(f"--chip-device={device}", "-p", "no:cacheprovider", "-W", "error"),
+            *arguments,
+            plugins=[self._modules],
         )
+        self._modules.put_back()
+        return result
 
     def baseline(self) -> Path:
         """A file of the two tests, measured once for all that hold something against it."""
@@ -73,13 +69,23 @@ class Project:
 
 
 @pytest.fixture
-def project(pytester: pytest.Pytester, monkeypatch: pytest.MonkeyPatch) -> Project:
+def kept_modules(tmp_path_factory: pytest.TempPathFactory) -> Iterator[KeptModules]:
+    """Set up before pytester and torn down after it, which forgets modules once more."""
+    modules = KeptModules(tmp_path_factory.getbasetemp())
+    yield modules
+    modules.put_back()
+
+
+@pytest.fixture
+def project(
+    kept_modules: KeptModules, pytester: pytest.Pytester, monkeypatch: pytest.MonkeyPatch
+) -> Project:
     """Has the two tests of CASES."""
     # These sessions are no workers, whoever runs the tests around them.
     for name in ("PYTEST_XDIST_WORKER", "PYTEST_ADDOPTS"):
         monkeypatch.delenv(name, raising=False)
     monkeypatch.setenv("PYTHONPATH", str(Path(__file__).parents[3]), prepend=":")
-    made = Project(pytester)
+    made = Project(pytester, kept_modules)
     made.write("test_cases.py", CASES)
     made.write("conftest.py", SLOWED)
     return made
