@@ -6,7 +6,7 @@ BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 ARGS ?=
 
-.PHONY: bench bench-extrapolate bench-self docs gpu-check gpu-check-plan kernel-resources test setup lint clean
+.PHONY: bench bench-extrapolate bench-gate bench-mlflow bench-self docs gpu-check gpu-check-plan kernel-resources test setup lint clean
 
 # The virtual environment is made anew only when the pins or the dependencies change.
 $(STAMP): pyproject.toml constraints.txt
@@ -40,6 +40,15 @@ bench-self: $(STAMP)
 bench-extrapolate: $(STAMP)
 	@OMP_NUM_THREADS=1 OPENBLAS_NUM_THREADS=1 MKL_NUM_THREADS=1 \
 	  $(BIN)/python -m tests.benchmarks.extrapolate $(ARGS)
+
+# How often the regression gate is wrong, in simulation and measured here, beside rules of other tools:
+# an hour or two on a quiet machine. Goes on where it was stopped; ARGS='--suites 4' is a first look.
+bench-gate: $(STAMP)
+	@OMP_NUM_THREADS=1 OPENBLAS_NUM_THREADS=1 MKL_NUM_THREADS=1 \
+	  $(BIN)/python -m tests.benchmarks.gate $(ARGS)
+# How fast runs get into MLflow, and whether all do when its server is killed: some minutes.
+bench-mlflow: $(STAMP)
+	@$(BIN)/python -m tests.benchmarks.mlflow $(ARGS)
 
 # What only a GPU can show, in under 9 minutes: every op right, the chip's best rates, every op timed
 # against its alternatives, whole layers against the sum of their ops, and kernels tuned. Needs python,

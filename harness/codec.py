@@ -43,8 +43,17 @@ def to_json(value: object) -> str:
 
 
 @cache
-def _hints(cls: type) -> dict[str, Any]:
-    return typing.get_type_hints(cls)
+def _fields(cls: type) -> dict[str, tuple[Any, bool]]:
+    """Of each field its type, and whether the file may leave it out."""
+    hints = typing.get_type_hints(cls)
+    return {
+        field.name: (
+            hints[field.name],
+            field.default is not dataclasses.MISSING
+            or field.default_factory is not dataclasses.MISSING,
+        )
+        for field in dataclasses.fields(cls)
+    }
 
 
 def from_data(kind: Any, data: Any, where: str = "record") -> Any:
@@ -67,6 +76,8 @@ def from_data(kind: Any, data: Any, where: str = "record") -> Any:
             raise RecordError(f"{where}: expected a list, found {data!r}.")
         args = typing.get_args(kind)
         if len(args) == 2 and args[1] is Ellipsis:
+            if args[0] is float and all(type(item) is float for item in data):
+                return tuple(data)  # Samples: most of what a record holds.
             args = (args[0],) * len(data)
         if len(args) != len(data):
             raise RecordError(f"{where}: expected {len(args)} values, found {len(data)}.")
@@ -95,18 +106,17 @@ def from_data(kind: Any, data: Any, where: str = "record") -> Any:
 def _dataclass_from_data(kind: type, data: Any, where: str) -> Any:
     if not isinstance(data, dict):
         raise RecordError(f"{where}: expected an object, found {data!r}.")
-    hints = _hints(kind)
-    fields = {field.name: field for field in dataclasses.fields(kind)}
+    fields = _fields(kind)
     for name in data:
         if name not in fields:
             raise UnknownKeyError(
                 f"{where}: unknown key '{name}'; it may come from a newer chipscale."
             )
     values = {}
-    for name, field in fields.items():
+    for name, (hint, may_be_absent) in fields.items():
         if name in data:
-            values[name] = from_data(hints[name], data[name], f"{where}.{name}")
-        elif field.default is dataclasses.MISSING and field.default_factory is dataclasses.MISSING:
+            values[name] = from_data(hint, data[name], f"{where}.{name}")
+        elif not may_be_absent:
             raise RecordError(f"{where}: key '{name}' is missing.")
     return kind(**values)
 

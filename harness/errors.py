@@ -14,6 +14,12 @@ ChipscaleError (a ValueError; the command line prints it and exits with its code
 import difflib
 from collections.abc import Iterable
 
+TRACKING_REQUIRED_EXIT_CODE = 1
+"""MLflow was required and is absent; what was measured is kept."""
+
+REGRESSION_EXIT_CODE = 3
+"""A gate found a regression that nobody accepted, and is no mere advice."""
+
 CASE_FAILED_EXIT_CODE = 4
 """A case crashed, hung, ran out of memory or was wrong; its record says which."""
 

@@ -8,7 +8,6 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from harness.device.open import num_devices
 from harness.device.request import DeviceRequest
 from harness.environment import Environment
 from harness.errors import ChipscaleError, ConfigError, RecordError
@@ -39,6 +38,9 @@ def device_indices(devices: tuple[int, ...] | str, request: DeviceRequest) -> tu
     Raises:
         ConfigError: when one of them is not there.
     """
+    # Torch's import takes seconds, and most who import this module have one device.
+    from harness.device.open import num_devices
+
     count = num_devices(request)
     if isinstance(devices, str):
         return tuple(range(max(count, 1)))  # Where there is none, the worker says what is missing.

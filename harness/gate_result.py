@@ -164,6 +164,8 @@ class GateResult:
     command: str = ""
     ui_links: tuple[tuple[str, str], ...] = ()
     """`base` and `head` runs in MLflow's UI, where they were logged."""
+    pull_request: str = ""
+    """Its number, where CI judges one."""
 
     def of(self, state: State) -> tuple[GateCase, ...]:
         """The cases in that state."""
@@ -178,3 +180,27 @@ class GateResult:
     def counts(self) -> tuple[tuple[State, int], ...]:
         """Cases in each state that has any, worst first."""
         return tuple((state, len(self.of(state))) for state in State if self.of(state))
+
+    @property
+    def headline(self) -> str:
+        """The verdict in one line: `2 regressions, 1 inconclusive of 214 on h200`."""
+        if not self.cases:
+            return f"Nothing was judged on {self.chip}"
+        failing = self.num_failing
+        accepted = len(self.of(State.REGRESSED)) - failing
+        words = [
+            f"{count:,} {kind}{'s' if count != 1 else ''}"
+            for count, kind in ((failing, "regression"), (accepted, "accepted regression"))
+            if count
+        ]
+        words += [
+            f"{count:,} {state.value.lower()}"
+            for state, count in self.counts
+            if state not in (State.REGRESSED, State.UNCHANGED)
+        ]
+        advice = " (advisory)" if self.is_advisory else ""
+        if not words:
+            return f"No regression in {len(self.cases):,} cases on {self.chip}{advice}"
+        if not failing:
+            words.insert(0, "No regression")
+        return f"{', '.join(words)} of {len(self.cases):,} on {self.chip}{advice}"

@@ -80,6 +80,8 @@ class ResultRow:
     """Achieved over attainable; above 1 when the roof was measured too low. None without a roof."""
     foreign_processes: tuple[str, ...] = ()
     """Other programs that held the device while the case was measured."""
+    protocol_hash: str = ""
+    """Equal for equal work under equal rules."""
 
     @property
     def is_ok(self) -> bool:
@@ -226,6 +228,7 @@ def result_row(record: Record, roofs: Roofs) -> ResultRow:
         bound=bound,
         roof_share=share,
         foreign_processes=() if measurement is None else measurement.foreign_processes,
+        protocol_hash=record.protocol_hash,
     )
 
 

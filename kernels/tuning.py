@@ -10,8 +10,11 @@ from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from enum import StrEnum
+from typing import TYPE_CHECKING
 
-import torch
+if TYPE_CHECKING:
+    # Records name these choices, and reading one must not cost the seconds that torch takes.
+    import torch
 
 NEAR_FACTOR = 2.0
 """A tuned size counts for sizes within this factor of it in every axis. Twice as many tiles of one
@@ -130,7 +133,7 @@ def table_of(device_name: str, tables: Iterable[TuningTable]) -> TuningTable:
     return TuningTable()
 
 
-_Key = tuple[str, torch.dtype, str, tuple[tuple[str, int], ...]]
+_Key = tuple[str, "torch.dtype", str, tuple[tuple[str, int], ...]]
 
 
 class Launches:
@@ -193,7 +196,7 @@ def observed() -> Iterator[Launches]:
 
 
 def choose(
-    kernel: str, dtype: torch.dtype, heuristic: Config, variant: str = "", /, **sizes: int
+    kernel: str, dtype: "torch.dtype", heuristic: Config, variant: str = "", /, **sizes: int
 ) -> Config:
     """The configuration to launch a kernel with, at sizes of those names.
 
@@ -211,7 +214,7 @@ def choose(
 
 
 def _decide(
-    kernel: str, dtype: torch.dtype, heuristic: Config, variant: str, sizes: Mapping[str, int]
+    kernel: str, dtype: "torch.dtype", heuristic: Config, variant: str, sizes: Mapping[str, int]
 ) -> Choice:
     name = str(dtype).removeprefix("torch.")
 

@@ -14,7 +14,12 @@ from harness.config.build import RunRequest, TrackingRequest
 from harness.config.calibration import shipped_calibration
 from harness.config.specs import list_names, load_chip
 from harness.config.this_chip import this_chip
-from harness.errors import CASE_FAILED_EXIT_CODE, ConfigError, PlanError
+from harness.errors import (
+    CASE_FAILED_EXIT_CODE,
+    TRACKING_REQUIRED_EXIT_CODE,
+    ConfigError,
+    PlanError,
+)
 from harness.extrapolate.project import project
 from harness.fleet import SWEEP_TAG, keep_spread
 from harness.judgement import proof_warnings
@@ -31,8 +36,6 @@ from harness.store.mlflow import sync, tracking_target
 from harness.wall_time import wall_time_of
 from harness.workload.cost import step_cost
 from harness.workload.step import Phase
-
-TRACKING_REQUIRED_EXIT_CODE = 1
 
 
 def finish_run(
@@ -196,7 +199,7 @@ def track(
     for result in failed:
         console.print(f"warning: {result.message}", style="yellow", markup=False, soft_wrap=True)
     if not failed:
-        console.print(f"MLflow: logged to {target.uri}", markup=False, soft_wrap=True)
+        console.print(f"MLflow: logged to {target.shown}", markup=False, soft_wrap=True)
     return not (failed and tracking.is_required)
 
 

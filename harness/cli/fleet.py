@@ -10,12 +10,17 @@ from omegaconf import DictConfig
 from rich.console import Console
 
 from harness.cli.compiling import compile_before
-from harness.cli.finish import TRACKING_REQUIRED_EXIT_CODE, project_run, show_results, track
+from harness.cli.finish import project_run, show_results, track
 from harness.cli.progress import FleetProgress
 from harness.cli.render import render_reports
 from harness.config.build import RunRequest, run_request
 from harness.config.this_chip import chip_name
-from harness.errors import CASE_FAILED_EXIT_CODE, INTERRUPTED_EXIT_CODE, ChipscaleError
+from harness.errors import (
+    CASE_FAILED_EXIT_CODE,
+    INTERRUPTED_EXIT_CODE,
+    TRACKING_REQUIRED_EXIT_CODE,
+    ChipscaleError,
+)
 from harness.fleet import (
     DEVICE_TAG,
     SWEEP_TAG,

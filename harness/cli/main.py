@@ -32,11 +32,12 @@ then:
   chipscale project model=llama3_405b cluster=h100_100k
   chipscale serve model=deepseek_v3 cluster=h100_100k serving.tpot_ms=30
   chipscale compare RUN_A RUN_B
+  chipscale gate base=main                  base and this tree in turns: has anything become slower?
 
 exit codes: 0 all right, 1 MLflow required and absent, or a job of a sweep failed,
-            2 a mistake in the input, 4 a case failed or was wrong, 5 nothing measured,
-            6 the device is busy, 7 the disk is full or takes no more (what was measured is kept),
-            130 stopped by Ctrl-C
+            2 a mistake in the input, 3 a regression (of `gate`), 4 a case failed or was wrong,
+            5 nothing measured, or no baseline, 6 the device is busy,
+            7 the disk is full or takes no more (what was measured is kept), 130 stopped by Ctrl-C
 """
 
 RUN_EPILOG = """\
@@ -53,6 +54,22 @@ examples:
   chipscale run --cfg job                             the composed configuration
 """
 
+GATE_EPILOG = """\
+examples:
+  chipscale gate base=main suite=training device=cuda   this tree against a branch, in turns
+  chipscale gate base=v1.2 head=HEAD --quick            two commits; 3 rounds and 5 %
+  chipscale gate base=triton-3.6.whl                    what is installed against another triton
+  chipscale gate base=RUN                               a stored run: advice, unless
+                                                        gate.strict_stored=true
+  chipscale gate base=main --case 'gemm.*'              those cases alone
+  chipscale gate resume=GATE                            go on with a gate that was stopped
+  chipscale gate calibrate                              the machine's own noise, by case
+  chipscale gate accept CASE... --reason WHY --days 30  let a regression pass, for a time
+  chipscale gate list | show GATE                       what was gated
+exit codes: 0 no regression, 1 crash, 2 a mistake in the input, 3 a regression, 4 a case invalid,
+            5 nothing measured or no baseline; gate.advisory=true turns 3 into 0
+"""
+
 VERBS = {
     "run": "measure a suite on a device; log, project and report it",
     "list": "what there is to choose from: suites, models, ops, chips, clusters, runs ...",
@@ -61,6 +78,8 @@ VERBS = {
     "serve": "what a cluster serves of a model within given times, and the Pareto front",
     "validate": "hold the projection against published runs, or a table of your own",
     "compare": "two runs, case by case, with a verdict for each",
+    "gate": "base and head in turns on one device: exit 3 when a case has become slower",
+    "trend": "where the history of a suite changed: change points, for a nightly report",
     "report": "write a run's HTML and Markdown report again",
     "sync": "fill MLflow from run folders, also those of other hosts; twice does no harm",
     "ui": "open the MLflow UI on the results and print the link that lands on the right page",
@@ -97,7 +116,7 @@ def _parser() -> argparse.ArgumentParser:
         verb: verbs.add_parser(verb, help=text, description=text, formatter_class=raw)
         for verb, text in VERBS.items()
     }
-    for verb in ("run", "tune", "project", "serve", "validate"):
+    for verb in ("run", "gate", "tune", "project", "serve", "validate"):
         made[verb].add_argument(
             "overrides", nargs="*", metavar="KEY=VALUE", help="Hydra overrides of the configuration"
         )
@@ -118,6 +137,7 @@ def _parser() -> argparse.ArgumentParser:
         action="store_true",
         help="a sweep by Hydra: key=a,b runs each; Hydra's launchers and sweepers work",
     )
+    _add_gate_options(made["gate"])
     made["list"].add_argument(
         "what", nargs="?", default="suites", metavar="WHAT", help=", ".join(LISTABLE)
     )
@@ -129,17 +149,66 @@ def _parser() -> argparse.ArgumentParser:
     made["compare"].add_argument(
         "--force", action="store_true", help="compare runs of different protocols, labelled"
     )
+    made["trend"].add_argument(
+        "query",
+        nargs="*",
+        metavar="KEY=VALUE",
+        help="suite, model, chip, branch (or any), fingerprint, last=N; left out: the newest run's",
+    )
+    made["trend"].add_argument(
+        "--source",
+        choices=["runs", "mlflow"],
+        default="runs",
+        help="the run folders here (default), or MLflow, which has those of all hosts",
+    )
+    made["trend"].add_argument(
+        "--min-change", type=float, default=0.05, help="smallest change told (default 0.05)"
+    )
+    made["trend"].add_argument(
+        "--out", type=Path, help="a folder for trend.json, trend.md and trend.html"
+    )
     made["report"].add_argument("runs", nargs="*", default=["latest"])
     made["sync"].add_argument(
-        "folders", nargs="*", type=Path, help="run folders; none: all runs of the results folder"
+        "folders",
+        nargs="*",
+        type=Path,
+        help="run folders, or folders of them; none: all of the results folder",
+    )
+    made["sync"].add_argument(
+        "--watch", action="store_true", help="go on with what is new or has grown, until Ctrl-C"
+    )
+    made["sync"].add_argument(
+        "--interval", type=float, default=10.0, help="seconds between two looks (default 10)"
+    )
+    made["sync"].add_argument(
+        "--again", action="store_true", help="look at all in MLflow, also at what has not changed"
     )
     made["ui"].add_argument("--port", type=int, default=5177)
     for verb in ("list", "report", "sync"):
         made[verb].add_argument("--config-dir", type=Path, action="append", default=[])
-    for verb in ("list", "compare", "report", "sync", "ui"):
+    for verb in ("list", "compare", "trend", "report", "sync", "ui"):
         made[verb].add_argument("--results-dir", type=Path, default=Path("results"))
     made["sync"].set_defaults(results_dir=None)
     return parser
+
+
+def _add_gate_options(gate: argparse.ArgumentParser) -> None:
+    gate.epilog = GATE_EPILOG
+    gate.add_argument("--quick", action="store_true", help="3 rounds, and 5 %% is no change")
+    gate.add_argument(
+        "--case",
+        action="append",
+        default=[],
+        metavar="CASE",
+        help="gate those cases alone: an id, or a pattern with *; may be given several times",
+    )
+    accepting = gate.add_argument_group("of `gate accept`")
+    accepting.add_argument("--reason", help="why the regression may pass")
+    accepting.add_argument("--until", metavar="DATE", help="the last day it may, as 2026-12-31")
+    accepting.add_argument("--days", type=int, metavar="N", help="the same, in days from today")
+    accepting.add_argument(
+        "--limit", type=float, help="the largest slow-down that may, as 0.08; else what was found"
+    )
 
 
 def _parse(arguments: Sequence[str]) -> argparse.Namespace:

@@ -9,9 +9,7 @@ from pathlib import Path
 from omegaconf import DictConfig, OmegaConf
 from rich.console import Console
 
-from harness.cli.compiling import compile_before
 from harness.cli.finish import finish_run
-from harness.cli.fleet import run_fleet
 from harness.cli.progress import RunProgress
 from harness.codec import to_json
 from harness.config.build import RunRequest, run_request
@@ -64,6 +62,8 @@ def run_composed(config: DictConfig, config_dirs: Sequence[Path] = ()) -> int:
     request = run_request(config)
     console = Console(highlight=False)
     if request.devices is not None:
+        from harness.cli.fleet import run_fleet  # It needs torch, as compiling does below.
+
         return run_fleet(config, request, load_tables(config_dirs), console, config_dirs)
     job = new_job(
         suite=request.suite,
@@ -97,6 +97,9 @@ def _measure(
         markup=False,
         soft_wrap=True,
     )
+    # Torch's import takes seconds, which writing a plan can do without.
+    from harness.cli.compiling import compile_before
+
     try:
         compile_before(job, request.compile_processes, console, done=done)
         with RunProgress(console, len(job.cases), len(done)) as progress:

@@ -9,14 +9,20 @@ from pathlib import Path
 from omegaconf import DictConfig
 from rich.console import Console
 
-from harness.cli.finish import TRACKING_REQUIRED_EXIT_CODE, track
+from harness.cli.finish import track
 from harness.cli.projecting import Projected, check_report_file, keep, new_folder, projected
 from harness.config.build import ProjectRequest, project_request, tracking_request
 from harness.config.calibration import shipped_calibration
 from harness.config.compose import compose
 from harness.config.pairs import PairOverrides, pair_overrides
 from harness.config.this_chip import this_chip
-from harness.errors import CASE_FAILED_EXIT_CODE, ChipscaleError, ConfigError, PlanError
+from harness.errors import (
+    CASE_FAILED_EXIT_CODE,
+    TRACKING_REQUIRED_EXIT_CODE,
+    ChipscaleError,
+    ConfigError,
+    PlanError,
+)
 from harness.extrapolate.cluster import ClusterSpec
 from harness.extrapolate.ratio import DrawnStep, throughput_ratio
 from harness.projection import Projection

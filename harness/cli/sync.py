@@ -1,81 +1,97 @@
-"""`chipscale sync [FOLDER...]`: bring run folders home and fill MLflow from them."""
+"""`chipscale sync [FOLDER...]`: bring result folders home and fill MLflow from them."""
 
 import argparse
-import shutil
-from collections.abc import Sequence
 from pathlib import Path
 
 from rich.console import Console
 
 from harness.cli.finish import vendors_of
-from harness.cli.render import render_reports
-from harness.cli.run_closure import keep_closures
-from harness.config.this_chip import chip_name
-from harness.errors import NothingMeasured, RecordError
-from harness.run import RUNS, close_run
-from harness.store.folder import REPORT_HTML, RUN, RunFolder, run_folders
-from harness.store.mlflow import sync, tracking_target
+from harness.cli.sync_folders import at_home, make_ready, meant_folders, results_dir_of, warn
+from harness.cli.sync_watch import watch
+from harness.errors import ChipscaleError, NothingMeasured, RecordError
+from harness.run import RUNS
+from harness.store.folder import RunFolder
+from harness.store.mlflow import SyncResult, SyncState, sync, tracking_target
+from harness.store.mlflow.ledger import Ledger, open_ledger
 
-BUDGET_S = 3600.0
+BUDGET_S = 6 * 3600.0
 """A person who asked for nothing but this can wait; the 30 s are for the end of a run."""
+PATIENCE_S = 60.0
+"""For a server that goes away meanwhile: as long as restarting it takes."""
+MAX_UNCHANGED_SHOWN = 10
 FAILED_EXIT_CODE = 1
 
 
 def main(options: argparse.Namespace) -> int:
-    """Sync the folders named, or all runs of the results folder."""
-    results_dir = _results_dir(options.results_dir, options.folders)
+    """Sync the folders named, or all of the results folder; with --watch go on doing so."""
+    results_dir = results_dir_of(options.results_dir, options.folders)
+    target = tracking_target(results_dir)
+    if options.again and target.synced_file is not None:
+        target.synced_file.unlink(missing_ok=True)
     console = Console(highlight=False)
-    if options.folders:
-        folders = [_at_home(path, results_dir, options.config_dir) for path in options.folders]
-    else:
-        folders = [folder for folder in run_folders(results_dir / RUNS) if folder.has_records]
-    if not folders:
+    roots = options.folders or [results_dir]
+    if options.watch:
+        return watch(roots, results_dir, options.config_dir, options.interval, target, console)
+    try:
+        paths = [path for root in roots for path in meant_folders(root)]
+    except RecordError:
+        if options.folders:
+            raise
         raise NothingMeasured(
             f"{results_dir / RUNS}: no runs with records there. `chipscale run` makes one; "
             "`chipscale sync FOLDER` takes one from elsewhere."
-        )
-    for folder in folders:
-        for warning in folder.warnings():
-            console.print(
-                f"warning: {folder.path.name}: {warning}",
-                style="yellow",
-                markup=False,
-                soft_wrap=True,
-            )
-        if not (folder.path / REPORT_HTML).exists():
-            keep_closures(folder)
-            render_reports(folder)
-    results = sync(folders, tracking_target(results_dir), budget_s=BUDGET_S, vendors=vendors_of())
-    for result in results:
+        ) from None
+    ledger = open_ledger(target)
+    folders, num_refused = _brought_home(paths, results_dir, options, ledger, console)
+    unchanged: list[SyncResult] = []
+
+    def tell(result: SyncResult) -> None:
+        if result.state is SyncState.UNCHANGED and len(paths) > MAX_UNCHANGED_SHOWN:
+            unchanged.append(result)
+            return
         console.print(f"{Path(result.folder).name}: {result.message}", markup=False, soft_wrap=True)
-    return 0 if all(result.is_done for result in results) else FAILED_EXIT_CODE
+
+    results = sync(
+        folders,
+        target,
+        budget_s=BUDGET_S,
+        vendors=vendors_of(options.config_dir),
+        patience_s=PATIENCE_S,
+        tell=tell,
+    )
+    if unchanged:
+        console.print(
+            f"{len(unchanged):,} folders were already in MLflow at {target.shown}.",
+            markup=False,
+            soft_wrap=True,
+        )
+    return 0 if all(one.is_done for one in results) and not num_refused else FAILED_EXIT_CODE
 
 
-def _results_dir(given: Path | None, folders: Sequence[Path]) -> Path:
-    """The results folder asked for; else the one that the first run lies in; else `results`."""
-    if given is None and folders and folders[0].resolve().parent.name == RUNS:
-        return folders[0].resolve().parents[1]
-    return (given or Path("results")).resolve()
-
-
-def _at_home(path: Path, results_dir: Path, config_dirs: Sequence[Path]) -> RunFolder:
-    """The run in the results folder, copied there if it was measured elsewhere.
+def _brought_home(
+    paths: list[Path],
+    results_dir: Path,
+    options: argparse.Namespace,
+    ledger: Ledger,
+    console: Console,
+) -> tuple[list[RunFolder], int]:
+    """The folders, and how many could not be taken; one of several must not cost the others.
 
     Raises:
-        RecordError: when the folder holds no run, or another run of that name is at home.
+        RecordError: when there is only one.
     """
-    if not (path / RUN).exists():
-        raise RecordError(f"{path}: no {RUN} there, so it is not a run folder.")
-    away = RunFolder(path)
-    home = RunFolder(results_dir / RUNS / away.info.run_id)
-    if path.resolve() != home.path.resolve():
-        held = {record.case.id: record for record in home.records()}
-        brought = {record.case.id: record for record in away.records()}
-        if any(brought.get(case_id) != record for case_id, record in held.items()):
-            raise RecordError(
-                f"{path}: {home.path} holds other records of that run id. Move one of them away."
-            )
-        # The worker may have gone on over there since the last time.
-        shutil.copytree(path, home.path, dirs_exist_ok=True)
-    close_run(home, lambda environment: chip_name(environment, config_dirs))
-    return home
+    folders = []
+    for path in paths:
+        if ledger.entry(path.resolve()) is not None:
+            folders.append(RunFolder(path))
+            continue
+        try:
+            folder = at_home(path, results_dir, options.config_dir)
+            make_ready(folder, console)
+        except ChipscaleError as error:
+            if len(paths) == 1:
+                raise
+            warn(console, str(error))
+            continue
+        folders.append(folder)
+    return folders, len(paths) - len(folders)

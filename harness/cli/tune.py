@@ -8,14 +8,14 @@ from omegaconf import OmegaConf
 from rich.console import Console
 from rich.table import Table
 
-from harness.cli.finish import TRACKING_REQUIRED_EXIT_CODE, track
+from harness.cli.finish import track
 from harness.cli.progress import RunProgress
 from harness.cli.run import write_plan
 from harness.config.build import TuneRequest, tune_request
 from harness.config.compose import compose
 from harness.config.this_chip import chip_name, this_chip
 from harness.config.tuning import default_file, load_tables, read_table, to_yaml
-from harness.errors import ConfigError, NothingMeasured
+from harness.errors import TRACKING_REQUIRED_EXIT_CODE, ConfigError, NothingMeasured
 from harness.record import Record, Status
 from harness.run import find_run, measure_run, new_job
 from harness.store.disk import write_atomically

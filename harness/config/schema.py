@@ -145,6 +145,51 @@ class TuneSchema:
 
 
 @dataclass
+class GatePolicySchema:
+    """See `harness/gate/policy.py`, and what a regression is taken for."""
+
+    rounds: int = MISSING
+    tolerance: float = MISSING
+    short_s: float = MISSING
+    short_tolerance: float = MISSING
+    absolute_floor_s: float = MISSING
+    timer_steps: float = MISSING
+    max_floor: float = MISSING
+    common_share: float = MISSING
+    common_min_cases: int = MISSING
+    advisory: bool = False
+    strict_stored: bool = False
+    exemptions: str = MISSING
+    floors: str | None = None
+
+
+@dataclass
+class CalibrateSchema:
+    """`chipscale gate calibrate`."""
+
+    runs: int = MISSING
+
+
+@dataclass
+class GateSchema:
+    """`chipscale gate`."""
+
+    base: str | None = None
+    head: str = MISSING
+    suite: Any = MISSING
+    model: Any = MISSING
+    device: DeviceSchema = field(default_factory=DeviceSchema)
+    measure: MeasureSchema = field(default_factory=MeasureSchema)
+    inputs: str = "normal"
+    impls: list[str] = MISSING
+    results_dir: str = MISSING
+    resume: str | None = None
+    gate: GatePolicySchema = field(default_factory=GatePolicySchema)
+    calibrate: CalibrateSchema = field(default_factory=CalibrateSchema)
+    tracking: TrackingSchema = field(default_factory=TrackingSchema)
+
+
+@dataclass
 class ValidateSchema:
     """`chipscale validate`."""
 
@@ -161,6 +206,7 @@ def register() -> None:
     store.store(name="tune_schema", node=TuneSchema)
     store.store(name="project_schema", node=ProjectSchema)
     store.store(name="serve_schema", node=ServeSchema)
+    store.store(name="gate_schema", node=GateSchema)
     store.store(name="validate_schema", node=ValidateSchema)
     # A back-end of another package needs no file; where there is one of that name, it counts.
     for name in plugin_names():

@@ -12,7 +12,7 @@ from harness.gate.policy import GatePolicy
 from harness.gate.rounds import Round
 from harness.gate.tolerance import CaseTolerance, tolerance_of
 from harness.gate.validity import Finding, coarse_timer, finding_of, is_left_out
-from harness.gate_result import Stage, State
+from harness.gate_result import Stage
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -75,13 +75,11 @@ def _seen(
         if record is not None and record.measurement is not None
     )
     if min(*base_s, *head_s) <= 0:
-        finding = finding or Finding(
-            state=State.INVALID, reason="Its samples last less than a step of the timer."
-        )
+        finding = finding or coarse_timer(0.0, step_s)
         return Seen(pairs=pairs, tolerance=tolerance, finding=finding, shift=None)
     if tolerance is None:
         tolerance = tolerance_of(pairs.case.id, median_s, step_s, policy, floors)
-    finding = finding or coarse_timer(median_s, step_s, tolerance.value)
+    finding = finding or coarse_timer(median_s, step_s)
     shift = shift_of(log_ratios(base_s, head_s)) if finding is None else None
     return Seen(pairs=pairs, tolerance=tolerance, finding=finding, shift=shift)
 

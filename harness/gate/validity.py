@@ -17,9 +17,10 @@ MAX_CLOCK_DIFFERENCE = 0.02
 as what the gate looks for; interleaved arms on a chip at rest are closer by far. Assumed: it has
 not been measured on a fleet."""
 
-TIMER_SHARE = 1 / 4
-"""A step of the timer is at most this share of the tolerance: medians that jump by a step then
-stay inside it."""
+MIN_TIMER_STEPS = 8
+"""A case that lasts fewer steps of its timer is not judged. Medians of both arms may each be off by
+a step, so the tolerance is never below two; of so short a case that is a quarter, and a gate that
+forgives a quarter is none."""
 
 MAX_THROTTLED_SHARE = 0.5
 """Throttled samples are left out of the medians; where they are more than this share, the others
@@ -72,17 +73,16 @@ def finding_of(pairs: CasePairs) -> Finding | None:
     return _unequal_work(pairs) or _unequal_clocks(pairs)
 
 
-def coarse_timer(median_s: float, timer_resolution_s: float, tolerance: float) -> Finding | None:
-    """Why the timer cannot resolve the tolerance, or None where it can."""
-    share = timer_resolution_s / median_s
-    if share <= tolerance * TIMER_SHARE:
+def coarse_timer(median_s: float, timer_resolution_s: float) -> Finding | None:
+    """Why the timer says too little of a case that short, or None where it does not."""
+    if median_s >= MIN_TIMER_STEPS * timer_resolution_s:
         return None
     return Finding(
         state=State.INVALID,
         reason=(
-            f"The timer's step of {duration(timer_resolution_s)} is {percent(share)} of "
-            f"{duration(median_s)}, over a quarter of the tolerance of {percent(tolerance)}. "
-            f"Enlarge the case, or set a tolerance of {percent(share / TIMER_SHARE)}."
+            f"It lasts {duration(median_s)}, and a step of its timer is "
+            f"{duration(timer_resolution_s)}: below {MIN_TIMER_STEPS} steps nothing is judged. "
+            "Enlarge the case."
         ),
     )
 

@@ -4,11 +4,11 @@ from typing import TYPE_CHECKING, Any
 
 from harness.codec import to_data
 from harness.environment import Environment
+from harness.fingerprint import fingerprint
 from harness.record import Measurement, Record
 from harness.results import ResultRow
 from harness.roofline import Roofline
 from harness.stats import summarize
-from harness.store.mlflow.layout import fingerprint
 from harness.store.pytest_benchmark import KEY, SCHEMA_VERSION, without_samples
 
 if TYPE_CHECKING:

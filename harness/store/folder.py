@@ -18,6 +18,7 @@ results/runs/<run id>/
 
 import secrets
 import string
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -123,8 +124,12 @@ class RunFolder:
     @property
     def roofs(self) -> Roofline:
         """The roofs that the results are held against: those kept, else the run's own."""
+        return self.roofs_with(self.records)
+
+    def roofs_with(self, records: Callable[[], Sequence[Record]]) -> Roofline:
+        """The same for a caller who has the records, which take seconds to read where many."""
         if not (self.path / ROOFS).exists():
-            return measured_roofs(self.records())
+            return measured_roofs(records())
         return from_json(Roofline, self._read(ROOFS), str(self.path / ROOFS))
 
     @property

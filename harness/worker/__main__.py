@@ -25,7 +25,6 @@ from harness.stats import summarize
 from harness.store.disk import write_atomically
 from harness.store.folder import RUN, RunFolder, RunInfo, run_suffix
 from harness.units import duration
-from harness.worker.compile_ahead import MAX_PROCESSES, compile_ahead
 from harness.worker.job import read_job
 from harness.worker.supervisor import Watcher, supervise
 
@@ -86,7 +85,7 @@ def main(arguments: list[str] | None = None) -> int:
         type=int,
         default=0,
         metavar="N",
-        help=f"compile all in N processes, {MAX_PROCESSES} at most, before anything is measured",
+        help="compile all in N processes, 8 at most, before anything is measured",
     )
     parser.add_argument(
         "--within",
@@ -103,6 +102,9 @@ def main(arguments: list[str] | None = None) -> int:
         job = replace(job, run=folder.info if (options.out / RUN).exists() else _own_run(job.run))
         printer = PlainPrinter(len(job.cases))
         if options.compile_first:
+            # It needs torch, whose import takes seconds that this process can do without.
+            from harness.worker.compile_ahead import compile_ahead
+
             told = compile_ahead(
                 job,
                 options.compile_first,

@@ -5,12 +5,16 @@ own defaults: 20 minutes for one call to a server that accepts and never answers
 logs, warns and sets process-wide state, which stay in the child.
 """
 
+import contextlib
 import importlib.util
 import json
 import os
 import subprocess
 import sys
-from collections.abc import Mapping, Sequence
+import tempfile
+import threading
+import time
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
 import harness
@@ -18,6 +22,7 @@ from harness.codec import from_json
 from harness.errors import RecordError
 from harness.store.folder import RunFolder
 from harness.store.mlflow.outcome import SyncResult, SyncState
+from harness.store.mlflow.probe import unreachable
 from harness.store.mlflow.target import TrackingTarget
 
 BUDGET_S = 30.0
@@ -38,7 +43,8 @@ QUIET = {
 INSTALL = "MLflow is not installed (`pip install mlflow` adds it)"
 
 
-def _environment(target: TrackingTarget) -> dict[str, str]:
+def child_environment(target: TrackingTarget) -> dict[str, str]:
+    """What a process that talks to MLflow runs in: quiet, and patient for seconds only."""
     here = str(Path(harness.__file__).resolve().parent.parent)
     path = os.environ.get("PYTHONPATH", "")
     environment = {**BOUNDED_HTTP, **os.environ, **QUIET}
@@ -58,54 +64,82 @@ def failed(folder: Path, why: str) -> SyncResult:
     )
 
 
-def _request(target: TrackingTarget, paths: Sequence[Path], vendors: Mapping[str, str]) -> str:
+def _request(
+    target: TrackingTarget,
+    paths: Sequence[Path],
+    vendors: Mapping[str, str],
+    patience_s: float = 0.0,
+) -> str:
     return json.dumps(
         {
             "uri": target.uri,
             "artifact_root": target.artifact_root,
             "ui_url": target.ui_url,
+            "synced_file": None if target.synced_file is None else str(target.synced_file),
             "folders": [str(path) for path in paths],
             "vendors": dict(vendors),
+            "patience_s": patience_s,
         }
     )
 
 
-def _run_child(request: str, target: TrackingTarget, budget_s: float) -> tuple[str, str]:
-    """What the child printed, and why it did not finish, if it did not."""
-    child = subprocess.Popen(
-        # -P: a file of the user's folder must not stand in for a module.
-        [sys.executable, "-P", "-m", "harness.store.mlflow.child"],
-        stdin=subprocess.PIPE,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-        env=_environment(target),
-    )
-    try:
-        output, errors = child.communicate(request, timeout=budget_s)
-    except subprocess.TimeoutExpired:
-        child.kill()
-        output, _ = child.communicate()
-        return output, f"MLflow at {target.uri} was not done after {budget_s:g} s"
-    except BaseException:
-        child.kill()
-        child.wait()
-        raise
-    if child.returncode == 0:
-        return output, "MLflow gave no answer"
-    last = errors.strip().splitlines()[-1:] or [f"exit code {child.returncode}"]
-    return output, f"MLflow at {target.uri} failed ({last[0]})"
+def _run_child(
+    request: str,
+    target: TrackingTarget,
+    budget_s: float,
+    tell: Callable[[SyncResult], None] | None = None,
+) -> tuple[dict[str, SyncResult], str]:
+    """What became of each folder by then, and why the child did not finish, if it did not."""
+    with tempfile.TemporaryFile() as errors:
+        child = subprocess.Popen(
+            # -P: a file of the user's folder must not stand in for a module.
+            [sys.executable, "-P", "-m", "harness.store.mlflow.child"],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=errors,
+            text=True,
+            env=child_environment(target),
+        )
+        results: dict[str, SyncResult] = {}
+        reader = threading.Thread(target=_collect, args=(child, results, tell), daemon=True)
+        reader.start()
+        why = ""
+        try:
+            assert child.stdin is not None
+            with contextlib.suppress(BrokenPipeError), child.stdin:
+                child.stdin.write(request)
+            child.wait(max(budget_s, 0.0))
+        except subprocess.TimeoutExpired:
+            why = f"MLflow at {target.shown} was not done after {budget_s:.0f} s"
+        finally:
+            child.kill()
+            child.wait()
+            reader.join()
+            assert child.stdout is not None
+            child.stdout.close()
+        if not why:
+            errors.seek(0)
+            lines = errors.read().decode(errors="replace").strip().splitlines()
+            otherwise = f"MLflow's process ended with exit code {child.returncode}"
+            why = lines[-1].rstrip(".") if lines and child.returncode else otherwise
+    return results, why
 
 
-def _finished(output: str) -> dict[str, SyncResult]:
-    results: dict[str, SyncResult] = {}
-    for line in output.splitlines():
+def _collect(
+    child: subprocess.Popen[str],
+    results: dict[str, SyncResult],
+    tell: Callable[[SyncResult], None] | None,
+) -> None:
+    """Each result as soon as it is there."""
+    assert child.stdout is not None
+    for line in child.stdout:
         try:
             result = from_json(SyncResult, line)
         except RecordError:
             continue  # The line the child was writing when its time was up.
         results[result.folder] = result
-    return results
+        if tell is not None:
+            tell(result)
 
 
 def sync(
@@ -114,6 +148,8 @@ def sync(
     *,
     budget_s: float = BUDGET_S,
     vendors: Mapping[str, str] | None = None,
+    patience_s: float = 0.0,
+    tell: Callable[[SyncResult], None] | None = None,
 ) -> tuple[SyncResult, ...]:
     """Fill MLflow from the folders: each exactly once, however often this is called.
 
@@ -125,20 +161,34 @@ def sync(
         target: From `tracking_target`.
         budget_s: For all folders together; a user who asked for nothing else can wait longer.
         vendors: Chip name to vendor, for the tag `vendor`.
+        patience_s: How long a server that goes away meanwhile is waited for, each time.
+        tell: Called with each folder's result as soon as it is there, from another thread.
     """
     if not folders:
         return ()
     paths = [folder.path.resolve() for folder in folders]
+    began = time.monotonic()
+    why = ""
     if importlib.util.find_spec("mlflow") is None:
-        return tuple(failed(path, INSTALL) for path in paths)
-    request = _request(target, paths, vendors or {})
-    output, why = _run_child(request, target, budget_s)
-    results = _finished(output)
-    return tuple(results.get(str(path)) or failed(path, why) for path in paths)
+        why = INSTALL
+    why = why or target.mistake or unreachable(target, budget_s)
+    results: dict[str, SyncResult] = {}
+    if not why:
+        request = _request(target, paths, vendors or {}, patience_s)
+        left_s = budget_s - (time.monotonic() - began)
+        results, why = _run_child(request, target, left_s, tell)
+    for path in paths:
+        if str(path) not in results:
+            results[str(path)] = failed(path, why)
+            if tell is not None:
+                tell(results[str(path)])
+    return tuple(results[str(path)] for path in paths)
 
 
 def prepare(target: TrackingTarget, *, budget_s: float = 120.0) -> str:
     """Make the embedded database if there is none; empty, or why it could not be made."""
+    if target.mistake:
+        return target.mistake
     path = target.database_path
     if path is None or path.exists():
         return ""

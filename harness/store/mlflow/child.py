@@ -3,141 +3,205 @@
 Started by `bounded.py`, which stops it when its time is up; what it has printed by then counts.
 """
 
-import getpass
-import hashlib
+import contextlib
 import json
 import logging
 import os
 import sys
-import tempfile
 import time
-import urllib.error
-import urllib.request
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
-from filelock import FileLock
 from mlflow import MlflowClient
-from mlflow.exceptions import MlflowException
 
 from harness.codec import to_json
-from harness.errors import ChipscaleError
-from harness.store.folder import PROJECTION, RUN, SERVING, RunFolder
+from harness.store.folder import RunFolder
 from harness.store.mlflow.bounded import failed
 from harness.store.mlflow.database import create_database, lock_of
-from harness.store.mlflow.layout import run_content
-from harness.store.mlflow.outcome import SyncResult, SyncState
-from harness.store.mlflow.projection_layout import projection_content
-from harness.store.mlflow.serving_layout import serving_content
+from harness.store.mlflow.experiments import Experiments
+from harness.store.mlflow.kinds import kinds_of
+from harness.store.mlflow.ledger import Entry, folder_state, open_ledger
+from harness.store.mlflow.outcome import SyncedRun, SyncResult, SyncState
+from harness.store.mlflow.probe import unreachable
+from harness.store.mlflow.reasons import is_outage, reason
 from harness.store.mlflow.target import TrackingTarget
-from harness.store.mlflow.writer import Written, write_run
+from harness.store.mlflow.writer import write_run
 
-PROBE_TIMEOUT_S = 5.0
-"""A server that does not answer its health page in this time will not take a run either.
-
-A user who allows MLflow less with MLFLOW_HTTP_REQUEST_TIMEOUT waits less.
-"""
-
-
-def unreachable(target: TrackingTarget) -> str:
-    """Why the server cannot be reached, or an empty string; a database always can."""
-    if not target.is_server:
-        return ""
-    wait_s = min(PROBE_TIMEOUT_S, float(os.environ.get("MLFLOW_HTTP_REQUEST_TIMEOUT", "inf")))
-    try:
-        with urllib.request.urlopen(f"{target.uri.rstrip('/')}/health", timeout=wait_s):
-            return ""
-    except urllib.error.HTTPError as error:
-        # A proxy may hide the page or ask for a name; only its own failure is ours.
-        if error.code < 500:
-            return ""
-        return f"MLflow at {target.uri} answered {error.code} {error.reason}"
-    except TimeoutError:
-        return f"MLflow at {target.uri} did not answer within {wait_s:g} s"
-    except OSError as error:
-        reason = getattr(error, "reason", error)
-        if isinstance(reason, TimeoutError):
-            return f"MLflow at {target.uri} did not answer within {wait_s:g} s"
-        return f"MLflow at {target.uri} cannot be reached ({reason})"
+FIRST_WAIT_S = 0.5
+MAX_WAIT_S = 10.0
+"""Between two looks at a server that is away; each wait is twice the one before."""
+MAX_OUTAGES_OF_A_FOLDER = 5
+"""A server that is well again after each failure with one folder does not like that folder."""
 
 
-def writer_lock(target: TrackingTarget) -> FileLock:
-    """Held while writing: two syncs of one folder at once would each find it missing in MLflow."""
+_VERBS = {
+    SyncState.CREATED: "logged to",
+    SyncState.COMPLETED: "brought up to date in",
+    SyncState.UNCHANGED: "already in",
+}
+
+
+def _message(runs: Sequence[SyncedRun], state: SyncState, target: TrackingTarget) -> str:
+    names = " and its ".join(run.kind for run in runs)
+    if state is SyncState.DELETED:
+        return (
+            f"The {names} was deleted in MLflow at {target.shown} and is left so; "
+            f"`mlflow runs restore --run-id {runs[-1].run_id}` brings it back."
+        )
+    be = "is" if len(runs) == 1 else "are"
+    return f"The {names} {be} {_VERBS[state]} MLflow at {target.shown}."
+
+
+class Session:
+    """One client and what it knows of its target."""
+
+    def __init__(self, target: TrackingTarget, vendors: Mapping[str, str]) -> None:
+        self.target = target
+        self.vendors = vendors
+        self.client = MlflowClient(tracking_uri=target.uri, registry_uri=target.uri)
+        self._experiments = Experiments(self.client, target)
+        self._ledger = open_ledger(target)
+
+    def sync_folder(self, folder: RunFolder) -> SyncResult:
+        """All that the folder holds, each its own MLflow run. Raises whatever goes wrong."""
+        began = time.monotonic()
+        known = self._known(folder.path)
+        if known is not None:
+            return self._result(folder, SyncState.UNCHANGED, known.runs, began)
+        # Before reading: what is written to the folder since is seen by the next sync.
+        seen = folder_state(folder.path)
+        kinds = kinds_of(folder)
+        with self._writing():
+            written = [
+                write_run(self.client, self._experiments, kind.layout(folder, self.vendors))
+                for kind in kinds
+            ]
+        runs = tuple(
+            SyncedRun(kind=kind.name, experiment_id=one.experiment_id, run_id=one.run_id)
+            for kind, one in zip(kinds, written, strict=True)
+        )
+        self._ledger.note(
+            Entry(
+                folder=str(folder.path),
+                state=seen,
+                runs=runs,
+                experiments=tuple(
+                    (run.experiment_id, self._experiments.made_ms(run.experiment_id))
+                    for run in runs
+                ),
+            )
+        )
+        states = {one.state for one in written}
+        deleted = [
+            run for run, one in zip(runs, written, strict=True) if one.state is SyncState.DELETED
+        ]
+        if deleted:
+            return self._result(folder, SyncState.DELETED, deleted, began)
+        state = states.pop() if len(states) == 1 else SyncState.COMPLETED
+        return self._result(folder, state, runs, began)
+
+    def _known(self, folder: Path) -> Entry | None:
+        """What the ledger says of the folder, where MLflow is still the one that it tells of."""
+        entry = self._ledger.entry(folder)
+        if entry is None:
+            return None
+        is_same = all(
+            made_ms and self._experiments.made_ms(experiment_id) == made_ms
+            for experiment_id, made_ms in entry.experiments
+        )
+        return entry if is_same else None
+
+    def _writing(self) -> contextlib.AbstractContextManager[object]:
+        """Writers of a SQLite file come one after the other; servers see to that themselves."""
+        database = self.target.database_path
+        return contextlib.nullcontext() if database is None else lock_of(database)
+
+    def _result(
+        self, folder: RunFolder, state: SyncState, runs: Sequence[SyncedRun], began: float
+    ) -> SyncResult:
+        return SyncResult(
+            folder=str(folder.path),
+            state=state,
+            message=_message(runs, state, self.target),
+            runs=tuple(runs),
+            seconds=time.monotonic() - began,
+        )
+
+
+def open_session(target: TrackingTarget, vendors: Mapping[str, str]) -> Session:
+    """A session, with the embedded database made by one process where there is none."""
     database = target.database_path
     if database is not None:
         database.parent.mkdir(parents=True, exist_ok=True)
-        return lock_of(database)
-    name = hashlib.sha256(f"{getpass.getuser()} {target.uri}".encode()).hexdigest()[:16]
-    return FileLock(Path(tempfile.gettempdir()) / f"chipscale-{name}.lock")
+        with lock_of(database):
+            create_database(database)
+    return Session(target, vendors)
 
 
-def _message(folder: RunFolder, written: list[Written], state: SyncState, uri: str) -> str:
-    verb = {
-        SyncState.CREATED: "logged to",
-        SyncState.COMPLETED: "brought up to date in",
-        SyncState.UNCHANGED: "already in",
-    }[state]
-    what = "The run" if (folder.path / RUN).exists() else "The projection"
-    if len(written) == 2:
-        what = "The run and its projection"
-    be = "are" if len(written) == 2 else "is"
-    return f"{what} {be} {verb} MLflow at {uri}."
+class Outage(Exception):  # noqa: N818 - it is a state of MLflow's, told as one
+    """MLflow is away, or broken in a way that may pass; the text says how."""
 
 
-def sync_folder(
-    client: MlflowClient, target: TrackingTarget, folder: RunFolder, vendors: Mapping[str, str]
-) -> SyncResult:
-    """The folder's run and its projection, each its own MLflow run."""
-    began = time.monotonic()
-    run = projected = None
-    is_projection = any((folder.path / name).exists() for name in (PROJECTION, SERVING))
-    if (folder.path / RUN).exists() or not is_projection:
-        run = write_run(client, target, run_content(folder, vendors))
-    projection = folder.projection
-    if projection is not None:
-        projected = write_run(client, target, projection_content(folder, projection))
-    serving = folder.serving
-    if serving is not None:
-        projected = write_run(client, target, serving_content(folder, serving))
-    written = [one for one in (run, projected) if one is not None]
-    states = {one.state for one in written}
-    state = states.pop() if len(states) == 1 else SyncState.COMPLETED
-    return SyncResult(
-        folder=str(folder.path),
-        state=state,
-        message=_message(folder, written, state, target.uri),
-        experiment_id=run.experiment_id if run else "",
-        run_id=run.run_id if run else "",
-        projection_experiment_id=projected.experiment_id if projected else "",
-        projection_run_id=projected.run_id if projected else "",
-        seconds=time.monotonic() - began,
-    )
+def folder_result(session: Session, path: Path) -> SyncResult:
+    """One folder, with what is wrong with it, or is refused, as a result that says so.
 
-
-def _first_line(error: BaseException) -> str:
-    lines = str(error).strip().splitlines()
-    return (lines[0] if lines else type(error).__name__).rstrip(".")
-
-
-def folder_result(
-    client: MlflowClient, target: TrackingTarget, path: Path, vendors: Mapping[str, str]
-) -> SyncResult:
-    """The same, with whatever goes wrong as a result that says so."""
+    Raises:
+        Outage: when the same may go well later.
+    """
     try:
-        return sync_folder(client, target, RunFolder(path), vendors)
-    except ChipscaleError as error:
-        return failed(path, _first_line(error))
-    except MlflowException as error:
-        return failed(path, f"MLflow at {target.uri} refused the run ({_first_line(error)})")
+        return session.sync_folder(RunFolder(path))
     except Exception as error:  # noqa: BLE001,RUF100 - one folder must not cost the others
-        return failed(path, f"{type(error).__name__}: {_first_line(error)}")
+        why = reason(error, session.target)
+        if is_outage(error):
+            raise Outage(why) from error
+        return failed(path, why)
+
+
+def sync_all(
+    session: Session, paths: Sequence[Path], patience_s: float, tell: Callable[[SyncResult], None]
+) -> None:
+    """Each folder in turn; what MLflow's outages leave undone is told when patience ends."""
+    for index, path in enumerate(paths):
+        for outages in range(1, MAX_OUTAGES_OF_A_FOLDER + 1):
+            try:
+                tell(folder_result(session, path))
+                break
+            except Outage as outage:
+                why = str(outage)
+            still = wait_until_there(session.target, patience_s)
+            if still or outages == MAX_OUTAGES_OF_A_FOLDER or not patience_s:
+                # Whoever is broken for one folder is so for the next: nobody waits for each.
+                for left in paths[index:]:
+                    tell(failed(left, still or why))
+                return
+
+
+def wait_until_there(target: TrackingTarget, patience_s: float) -> str:
+    """Wait while the server is away; why it still is after that time, or an empty string."""
+    deadline = time.monotonic() + patience_s
+    wait_s = FIRST_WAIT_S
+    while True:
+        why = unreachable(target)
+        if not why and target.is_server:
+            return ""
+        left_s = deadline - time.monotonic()
+        if left_s <= 0:
+            return why
+        time.sleep(min(wait_s, left_s))
+        if not target.is_server:
+            return ""
+        wait_s = min(2 * wait_s, MAX_WAIT_S)
 
 
 def main() -> None:
     """Read the request, sync each folder, print each result as soon as it is there."""
     request = json.load(sys.stdin)
+    synced_file = request["synced_file"]
     target = TrackingTarget(
-        uri=request["uri"], artifact_root=request["artifact_root"], ui_url=request["ui_url"]
+        uri=request["uri"],
+        artifact_root=request["artifact_root"],
+        ui_url=request["ui_url"],
+        synced_file=Path(synced_file) if synced_file else None,
     )
     paths = [Path(path) for path in request["folders"]]
     # MLflow prints links and progress where it likes; results must stay alone.
@@ -149,18 +213,11 @@ def main() -> None:
         output.write(to_json(result) + "\n")
         output.flush()
 
-    why = unreachable(target)
-    if why:
-        for path in paths:
-            tell(failed(path, why))
-        return
-    database = target.database_path
-    with writer_lock(target):
-        if database is not None:
-            create_database(database)
-        client = MlflowClient(tracking_uri=target.uri, registry_uri=target.uri)
-        for path in paths:
-            tell(folder_result(client, target, path, request["vendors"]))
+    try:
+        session = open_session(target, request["vendors"])
+    except Exception as error:  # noqa: BLE001,RUF100 - told once, in one line
+        sys.exit(reason(error, target))
+    sync_all(session, paths, request["patience_s"], tell)
 
 
 if __name__ == "__main__":

@@ -15,6 +15,7 @@ import pandas as pd
 
 from harness.closure import Closure, closures_of, complete
 from harness.environment import Environment
+from harness.fingerprint import fingerprint
 from harness.record import Record, protocol_values
 from harness.results import (
     ResultRow,
@@ -82,6 +83,7 @@ COLUMNS = (
     "launch",
     "remarks",
     "reason",
+    "protocol_hash",
 )
 """MLflow's table comparison joins runs on the first column and shows the second."""
 
@@ -93,6 +95,8 @@ class Point:
     key: str
     value: float
     step: int = 0
+    time_ms: int | None = None
+    """When it was measured; None for what is of the whole run, and so of its end."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -186,12 +190,14 @@ def table_rows(rows: Sequence[ResultRow]) -> list[list[str | float | None]]:
                 row.launch,
                 ", ".join(row.remarks),
                 row.reason,
+                row.protocol_hash,
             ]
         )
     return table
 
 
-def _table_artifacts(rows: Sequence[ResultRow]) -> tuple[Artifact, ...]:
+def table_artifacts(rows: Sequence[ResultRow]) -> tuple[Artifact, ...]:
+    """results.json and results.csv."""
     frame = pd.DataFrame(table_rows(rows), columns=list(COLUMNS))
     return (
         # Columns and data apart is the form that MLflow's table view joins across runs.
@@ -209,14 +215,27 @@ def present_files(folder: RunFolder, names: Iterable[tuple[str, str]]) -> tuple[
     )
 
 
-def case_points(rows: Sequence[ResultRow]) -> tuple[Point, ...]:
-    """The stepped metrics: every number of every case that has a time."""
+def case_points(
+    rows: Sequence[ResultRow], started_at: Mapping[str, str] | None = None
+) -> tuple[Point, ...]:
+    """The stepped metrics: every number of every case that has a time.
+
+    Args:
+        rows: All cases of the run.
+        started_at: When each case was begun, by its id. A run that grows is synced many times,
+            and with times of their own its older cases are the same points each time.
+    """
     place_of = places(rows)
-    return tuple(
-        Point(place_of[row.case_id].key(measure), rounded(value, 6), place_of[row.case_id].step)
-        for row in rows
-        for measure, value in scaled(row).items()
-    )
+    times = started_at or {}
+    points = []
+    for row in rows:
+        place = place_of[row.case_id]
+        time_ms = milliseconds(times.get(row.case_id, "")) or None
+        points += [
+            Point(place.key(measure), rounded(value, 6), place.step, time_ms)
+            for measure, value in scaled(row).items()
+        ]
+    return tuple(points)
 
 
 def summary_points(rows: Sequence[ResultRow], roofs: Roofs) -> tuple[Point, ...]:
@@ -292,19 +311,6 @@ def _closure_name(closure: Closure) -> str:
     return f"closure_error_{closure.layer}.{place}"
 
 
-def fingerprint(environment: Environment) -> str:
-    """Equal for runs whose numbers may be compared: same device, driver, versions and host type."""
-    parts = (
-        environment.device.name,
-        environment.device.driver,
-        environment.device.runtime,
-        environment.processor,
-        environment.python,
-        *(f"{name}={version}" for name, version in environment.versions),
-    )
-    return hashlib.sha256("\n".join(parts).encode()).hexdigest()[:12]
-
-
 def _tags(info: RunInfo, environment: Environment, vendor: str) -> dict[str, str]:
     commit = environment.commit + ("-dirty" if environment.has_local_changes else "")
     tags = {
@@ -372,7 +378,7 @@ def _note(folder: RunFolder, otherwise: str) -> str:
 def run_content(folder: RunFolder, vendors: Mapping[str, str] | None = None) -> RunContent:
     """The suite's run. Raises RecordError when the folder cannot be read."""
     info, environment, records = folder.info, folder.environment, folder.records()
-    roofs = folder.roofs
+    roofs = folder.roofs_with(lambda: records)
     rows = result_rows(records, roofs)
     last_ms = max(
         (milliseconds(record.started_at) for record in records),
@@ -414,9 +420,9 @@ def run_content(folder: RunFolder, vendors: Mapping[str, str] | None = None) -> 
             *wall_time_points(records),
             *roof_points(roofs),
             *closure_points(closures_of(accepted(records, roofs))),
-            *case_points(rows),
+            *case_points(rows, {record.case.id: record.started_at for record in records}),
         ),
-        artifacts=(*_table_artifacts(rows), *present_files(folder, files)),
+        artifacts=(*table_artifacts(rows), *present_files(folder, files)),
         views=SUITE_VIEWS,
         about=f"Suite {info.suite}: one run per chip and invocation; Views has a leaderboard.",
     )

@@ -1,7 +1,9 @@
 """What MLflow shall hold of a projection: a run whose steps are numbers of chips."""
 
+from collections.abc import Mapping
 from math import isfinite
 
+from harness.errors import RecordError
 from harness.projection import Projection, ScalePoint, Source
 from harness.results import projection_headline
 from harness.store.folder import PROJECTION, REPORT_HTML, RunFolder
@@ -97,18 +99,22 @@ def _projection_points(projection: Projection) -> tuple[Point, ...]:
     return (*points, *parts)
 
 
-def projection_content(folder: RunFolder, projection: Projection) -> RunContent:
-    """The projection's own run.
+def projection_content(folder: RunFolder, vendors: Mapping[str, str] | None = None) -> RunContent:
+    """The projection's own run. Raises RecordError when the folder has none that can be read.
 
     Its uid is the content's hash: a projection made again with other assumptions is another
     run, since MLflow cannot take a metric back.
     """
+    projection = folder.projection
+    if projection is None:
+        raise RecordError(f"{folder.path}: no {PROJECTION} there.")
     source = folder.path / PROJECTION
     digest = Artifact(path=PROJECTION, source=source).sha256()[:24]
     written_ms = int(source.stat().st_mtime * 1000)
     plan = projection.headline.plan
     tags = {
         "chip": projection.chip,
+        "vendor": (vendors or {}).get(projection.chip, ""),
         "model": projection.model,
         "cluster": projection.cluster,
         "plan": plan.label,

@@ -1,5 +1,8 @@
 """What MLflow shall hold of a projection of serving: a run whose steps are tokens/s per user."""
 
+from collections.abc import Mapping
+
+from harness.errors import RecordError
 from harness.projection import Source
 from harness.serving_projection import ServingProjection, serving_headline
 from harness.store.folder import REPORT_HTML, SERVING, RunFolder
@@ -58,14 +61,21 @@ def _points(projection: ServingProjection) -> tuple[Point, ...]:
     return tuple({(point.key, point.step): point for point in points}.values())
 
 
-def serving_content(folder: RunFolder, projection: ServingProjection) -> RunContent:
-    """The projection's own run; its uid is the content's hash, as that of a training one."""
+def serving_content(folder: RunFolder, vendors: Mapping[str, str] | None = None) -> RunContent:
+    """The projection's own run; its uid is the content's hash, as that of a training one.
+
+    Raises RecordError when the folder has none that can be read.
+    """
+    projection = folder.serving
+    if projection is None:
+        raise RecordError(f"{folder.path}: no {SERVING} there.")
     source = folder.path / SERVING
     digest = Artifact(path=SERVING, source=source).sha256()[:24]
     written_ms = int(source.stat().st_mtime * 1000)
     plan = " + ".join(pool.plan.label for pool in projection.best.pools)
     tags = {
         "chip": projection.chip,
+        "vendor": (vendors or {}).get(projection.chip, ""),
         "model": projection.model,
         "cluster": projection.cluster,
         "mode": str(projection.best.mode),

@@ -3,7 +3,7 @@
 import hashlib
 import json
 import tempfile
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -11,22 +11,24 @@ from mlflow import MlflowClient
 from mlflow.entities import Metric, Param, Run, RunTag
 from mlflow.exceptions import MlflowException
 
-from harness.errors import ChipscaleError
+from harness.store.mlflow.experiments import Experiments
+from harness.store.mlflow.keeper import Kept, is_gone, kept_run
 from harness.store.mlflow.layout import (
     CONTENT_TAG,
     NOTE_TAG,
     SYNC_TAG,
     UID_TAG,
     Artifact,
-    Point,
     RunContent,
 )
 from harness.store.mlflow.outcome import SyncState
-from harness.store.mlflow.target import TrackingTarget
 
 ARTIFACTS_TAG = "chipscale.artifacts"
 NOTE_HASH_TAG = "chipscale.note_sha256"
-MAX_METRICS_OF_A_BATCH = 1000
+MAX_ENTITIES_OF_A_BATCH = 1000
+"""MLflow's own limit, on metrics, params and tags together."""
+MAX_ATTEMPTS = 5
+"""To find the run deleted as often while writing it, all of that many writers must have come."""
 MAX_TAGS_OF_A_BATCH = 100
 MAX_TAG = 7900
 MAX_PARAM = 5900
@@ -48,72 +50,32 @@ def _short_hash(text: str) -> str:
 def content_hash(content: RunContent, artifacts: Mapping[str, str]) -> str:
     """Equal for contents that would leave MLflow as it is."""
     parts = (content.tags, content.params, content.is_finished, content.end_ms, artifacts)
-    points = [(point.key, point.value, point.step) for point in content.points]
+    points = [(point.key, point.value, point.step, point.time_ms) for point in content.points]
     return _short_hash(json.dumps([parts, points], sort_keys=True))
 
 
-def _experiment_id(client: MlflowClient, target: TrackingTarget, name: str) -> str:
-    experiment = client.get_experiment_by_name(name)
-    if experiment is None:
-        location = None
-        if target.artifact_root is not None:
-            location = (Path(target.artifact_root) / name).as_uri()
-        try:
-            return client.create_experiment(name, artifact_location=location)
-        except MlflowException:
-            # Another process may have made it since; if not, there is a reason to tell.
-            experiment = client.get_experiment_by_name(name)
-            if experiment is None:
-                raise
-    if experiment.lifecycle_stage == "deleted":
-        raise ChipscaleError(
-            f"The experiment {name} was deleted in MLflow; "
-            f"`mlflow experiments restore -x {experiment.experiment_id}` brings it back"
-        )
-    return str(experiment.experiment_id)
-
-
-def _describe_experiment(client: MlflowClient, experiment_id: str, content: RunContent) -> None:
-    """Its note and saved views; best effort, since the format of views is not a public one."""
-    try:
-        held = client.get_experiment(experiment_id).tags
-        if NOTE_TAG not in held:
-            client.set_experiment_tag(experiment_id, NOTE_TAG, content.about)
-        for view in content.views:
-            if not view.is_held_by(held.get(view.tag, "")):
-                client.set_experiment_tag(experiment_id, view.tag, view.value(content.end_ms))
-    except MlflowException:
-        return
-
-
-def _find(client: MlflowClient, experiment_id: str, uid: str) -> Run | None:
-    quoted = uid.replace("'", "")  # Run ids hold none; a filter cannot escape one.
-    runs = client.search_runs(
-        [experiment_id], filter_string=f"tags.`{UID_TAG}` = '{quoted}'", max_results=1
-    )
-    return runs[0] if runs else None
-
-
-def _batches(points: tuple[Point, ...]) -> Iterator[tuple[Point, ...]]:
-    for start in range(0, len(points), MAX_METRICS_OF_A_BATCH):
-        yield points[start : start + MAX_METRICS_OF_A_BATCH]
-
-
 def _log_values(client: MlflowClient, run: Run, content: RunContent) -> None:
-    """Metrics and the params that are not there yet, since MLflow never changes a param.
+    """Metrics, and the params that are not there yet, since MLflow never changes a param.
 
-    All points carry the run's end as their time: sent again they are the same points, and a
-    resumed run's newer ones win.
+    A case's points carry the time it was measured at, all others the run's end: sent again they
+    are the same points, and a resumed run's newer ones win.
     """
     params = [
         Param(key, value[:MAX_PARAM]) for key, value in content.params if key not in run.data.params
     ]
-    client.log_batch(run.info.run_id, params=params)
-    for batch in _batches(content.points):
-        metrics = [
-            Metric(point.key, point.value, max(content.end_ms, 0), point.step) for point in batch
-        ]
-        client.log_batch(run.info.run_id, metrics=metrics)
+    end_ms = max(content.end_ms, 0)
+    metrics = [
+        Metric(
+            point.key, point.value, end_ms if point.time_ms is None else point.time_ms, point.step
+        )
+        for point in content.points
+    ]
+    partial = [RunTag(SYNC_TAG, "partial")]
+    first = MAX_ENTITIES_OF_A_BATCH - len(params) - len(partial)
+    client.log_batch(run.info.run_id, metrics=metrics[:first], params=params, tags=partial)
+    for start in range(first, len(metrics), MAX_ENTITIES_OF_A_BATCH):
+        batch = metrics[start : start + MAX_ENTITIES_OF_A_BATCH]
+        client.log_batch(run.info.run_id, metrics=batch)
 
 
 def _log_artifacts(
@@ -155,7 +117,7 @@ def _log_tags(client: MlflowClient, run_id: str, tags: Mapping[str, str]) -> Non
         client.log_batch(run_id, tags=items[start : start + MAX_TAGS_OF_A_BATCH])
 
 
-def write_run(client: MlflowClient, target: TrackingTarget, content: RunContent) -> Written:
+def write_run(client: MlflowClient, experiments: Experiments, content: RunContent) -> Written:
     """One run, with its experiment and views; its times are those of the measurement.
 
     The tag `chipscale.sync` is `partial` from the first call to the last, so that whatever
@@ -163,34 +125,57 @@ def write_run(client: MlflowClient, target: TrackingTarget, content: RunContent)
     """
     artifacts = {artifact.path: artifact for artifact in content.artifacts}
     hashes = {path: artifact.sha256()[:16] for path, artifact in artifacts.items()}
+    experiment_id = experiments.id_of(content)
+    for attempt in range(1, MAX_ATTEMPTS + 1):
+        kept = kept_run(client, experiment_id, content.uid)
+        is_new = kept.run is None
+        if kept.run is None:
+            client.create_run(
+                experiment_id,
+                start_time=content.start_ms,
+                tags={UID_TAG: content.uid, SYNC_TAG: "partial"},
+                run_name=content.name,
+            )
+            kept = kept_run(client, experiment_id, content.uid)
+        assert kept.run is not None
+        run_id = kept.run.info.run_id
+        try:
+            state = _bring_up_to_date(client, kept, content, artifacts, hashes)
+        except MlflowException:
+            # Another writer has made one that is kept instead, or a person deleted it just now.
+            if attempt == MAX_ATTEMPTS or not is_gone(client, run_id):
+                raise
+            continue
+        if is_new and state is SyncState.COMPLETED:
+            state = SyncState.CREATED
+        return Written(experiment_id=experiment_id, run_id=run_id, state=state)
+    raise AssertionError("the last attempt returns or raises")
+
+
+def _bring_up_to_date(
+    client: MlflowClient,
+    kept: Kept,
+    content: RunContent,
+    artifacts: Mapping[str, Artifact],
+    hashes: Mapping[str, str],
+) -> SyncState:
+    assert kept.run is not None
+    run, held = kept.run, kept.run.data.tags
     wanted = content_hash(content, hashes)
-    experiment_id = _experiment_id(client, target, content.experiment)
-    run = _find(client, experiment_id, content.uid)
-    held = run.data.tags if run is not None else {}
-    if run is not None and held.get(CONTENT_TAG) == wanted:
-        return Written(
-            experiment_id=experiment_id, run_id=run.info.run_id, state=SyncState.UNCHANGED
-        )
-    state = SyncState.CREATED if run is None else SyncState.COMPLETED
-    _describe_experiment(client, experiment_id, content)
-    if run is None:
-        run = client.create_run(
-            experiment_id,
-            start_time=content.start_ms,
-            tags={UID_TAG: content.uid, SYNC_TAG: "partial"},
-            run_name=content.name,
-        )
-    else:
-        client.set_tag(run.info.run_id, SYNC_TAG, "partial")
-    run_id = run.info.run_id
+    if kept.is_deleted:
+        return SyncState.DELETED
+    if held.get(CONTENT_TAG) == wanted:
+        return SyncState.UNCHANGED
     _log_values(client, run, content)
     _log_artifacts(client, run, artifacts, hashes)
     tags = _tags(content, held)
     tags[ARTIFACTS_TAG] = json.dumps(hashes)[:MAX_TAG]
-    _log_tags(client, run_id, tags)
+    _log_tags(client, run.info.run_id, tags)
     client.set_terminated(
-        run_id, "FINISHED" if content.is_finished else "KILLED", end_time=content.end_ms
+        run.info.run_id,
+        "FINISHED" if content.is_finished else "KILLED",
+        end_time=content.end_ms,
     )
     done = {SYNC_TAG: "complete" if content.is_finished else "partial", CONTENT_TAG: wanted}
-    _log_tags(client, run_id, done)
-    return Written(experiment_id=experiment_id, run_id=run_id, state=state)
+    _log_tags(client, run.info.run_id, done)
+    return SyncState.COMPLETED

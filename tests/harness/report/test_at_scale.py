@@ -173,10 +173,7 @@ def test_islands_stand_in_place_of_the_plan() -> None:
 def test_mlflow_has_power_and_cost_by_number_of_chips(tmp_path: object) -> None:
     projection = at_scale()
     folder: RunFolder = write_run(tmp_path, projection=projection)  # type: ignore[arg-type]
-    points = {
-        (point.key, point.step): point.value
-        for point in projection_content(folder, projection).points
-    }
+    points = {(point.key, point.step): point.value for point in projection_content(folder).points}
     names = {name for name, _ in points}
     for name in ("goodput", "useful_tokens_per_s", "site_mw", "cost_per_million_tokens"):
         assert name in names

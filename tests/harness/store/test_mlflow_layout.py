@@ -27,7 +27,7 @@ def test_tags_tell_chip_code_and_software_and_keep_the_users_own(tmp_path: Path)
     assert tags["git_sha"].endswith("-dirty")
     assert (tags["torch"], tags["triton"], tags["host"]) == ("2.13.0", "3.7.1", "node-7")
     assert tags["purpose"] == "test"
-    assert len(tags["fingerprint"]) == 12
+    assert tags["fingerprint"].startswith("imaginary")
 
 
 def test_params_tell_what_the_inputs_held(tmp_path: Path) -> None:
@@ -104,7 +104,7 @@ def test_a_run_without_records_has_a_layout(tmp_path: Path) -> None:
 def test_a_projection_has_the_number_of_chips_as_step(tmp_path: Path) -> None:
     projection = sample_projection()
     folder = write_run(tmp_path, projection=projection)
-    content = projection_content(folder, projection)
+    content = projection_content(folder)
     steps = [p.step for p in content.points if p.key == "by_number_of_chips/tokens_per_s"]
     assert steps == [8, 64, 512, 4096, 16384, 65536, 100_000]
     assert ("step_parts/pipeline_bubble_s", 1.2) in {(p.key, p.value) for p in content.points}
@@ -114,10 +114,10 @@ def test_a_projection_has_the_number_of_chips_as_step(tmp_path: Path) -> None:
 def test_a_projection_made_again_with_other_assumptions_is_another_run(tmp_path: Path) -> None:
     first = sample_projection()
     folder = write_run(tmp_path, projection=first)
-    uid = projection_content(folder, first).uid
+    uid = projection_content(folder).uid
     second = dataclasses.replace(first, mfu=0.3)
     folder.write("projection.json", second)
-    assert projection_content(folder, second).uid != uid
+    assert projection_content(folder).uid != uid
 
 
 def test_saved_views_fit_into_an_experiment_tag_and_name_metrics_that_exist(
@@ -127,7 +127,7 @@ def test_saved_views_fit_into_an_experiment_tag_and_name_metrics_that_exist(
     folder = write_run(tmp_path, projection=projection)
     contents = (
         (run_content(folder), SUITE_VIEWS),
-        (projection_content(folder, projection), PROJECTION_VIEWS),
+        (projection_content(folder), PROJECTION_VIEWS),
     )
     for content, views in contents:
         known = {f"metrics.`{point.key}`" for point in content.points}
