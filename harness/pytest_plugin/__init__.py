@@ -194,12 +194,8 @@ def pytest_terminal_summary(terminalreporter: Any, config: pytest.Config) -> Non
         from harness.pytest_plugin.summary import title_and_lines
 
         collected: frozenset[str] = config.stash.get(COLLECTED, frozenset())
-        title, lines = title_and_lines(
-            config.stash[SESSION],
-            collected,
-            config.rootpath,
-            config.stash.get(COMPARED_CHIPS, []),
-        )
+        chips: list[str] = config.stash.get(COMPARED_CHIPS, [])
+        title, lines = title_and_lines(config.stash[SESSION], collected, config.rootpath, chips)
         if lines:
             terminalreporter.section(title)
             for line in lines:

@@ -6,9 +6,12 @@ from pathlib import Path
 
 from harness.config.build import run_request
 from harness.config.compose import compose
+from harness.config.gate_request import FLOORS
 from harness.config.specs import match_chip
 from harness.config.tuning import load_tables
 from harness.device.request import DeviceRequest
+from harness.fingerprint import fingerprint
+from harness.gate.floors import Floors, FloorsFile, choose, read_floors
 from harness.measure.policy import MeasurePolicy
 from harness.pytest_plugin.baseline import Baseline, read_baseline
 from harness.pytest_plugin.engine import Engine
@@ -53,6 +56,8 @@ class ChipSession:
 
     options: Options
     baseline: Baseline | None
+    kept_floors: FloorsFile
+    """Of all machines that were calibrated."""
     is_check: bool = False
     """Benchmarks are disabled: tests are run and checked, and nothing is timed."""
     records: dict[str, Record] = field(default_factory=dict)
@@ -107,6 +112,12 @@ class ChipSession:
             self.known_roofs = found
         return self.known_roofs
 
+    @property
+    def floors(self) -> Floors | None:
+        """How far this machine differs from itself, where `chipscale gate calibrate` kept it."""
+        found, _ = choose(self.kept_floors, fingerprint(self.engine.environment))
+        return found
+
 
 @functools.cache
 def asked(device: str, overrides: tuple[str, ...]) -> tuple[DeviceRequest, MeasurePolicy]:
@@ -123,7 +134,8 @@ def open_session(options: Options) -> ChipSession:
     """A session with its baseline read, before anything is measured.
 
     Raises:
-        RecordError: when there is no such baseline, or it cannot be read.
+        RecordError: when there is no such baseline, or it or the floors cannot be read.
     """
     baseline = read_baseline(options.baseline, options.results_dir) if options.baseline else None
-    return ChipSession(options=options, baseline=baseline)
+    floors = read_floors(options.results_dir / FLOORS) if options.baseline else FloorsFile()
+    return ChipSession(options=options, baseline=baseline, kept_floors=floors)

@@ -63,6 +63,8 @@ def judge(
     if tolerance.value > max(asked, GatePolicy().max_floor):
         reason = f"not judged: so short a time could only be held to {tolerance_text(tolerance)}"
         return Verdict(fullname=name, state=State.NOISY, reason=reason)
+    if tolerance.noise:
+        return Verdict(fullname=name, state=State.NOISY, reason=f"not judged: {tolerance.noise}")
     base_s = entry.median_s
     change = change_of(base_s, [median_s])
     side = side_of(change, tolerance)
@@ -142,7 +144,9 @@ def _tolerance(
             )
         asked, basis = float(value), "chip_tolerance"
     resolution_s = measurement.timer_resolution_s
-    return asked_tolerance(item.nodeid, entry.median_s, asked, basis, resolution_s), asked
+    name = entry.case_id or item.nodeid
+    found = asked_tolerance(name, entry.median_s, asked, basis, resolution_s, session.floors)
+    return found, asked
 
 
 def _confirmed(

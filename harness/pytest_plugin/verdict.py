@@ -7,9 +7,10 @@ The statistics are those of the gate (`harness/gate/`, docs/gate.md).
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from harness.gate.estimate import Shift, log_ratios, shift_of
+from harness.gate.floors import Floors
 from harness.gate.policy import GatePolicy
 from harness.gate.tolerance import CaseTolerance, tolerance_of
 from harness.gate.words import percent, signed
@@ -41,9 +42,14 @@ class Verdict:
 
 
 def asked_tolerance(
-    name: str, base_s: float, asked: float, asked_by: str, timer_resolution_s: float
+    name: str,
+    base_s: float,
+    asked: float,
+    asked_by: str,
+    timer_resolution_s: float,
+    floors: Floors | None = None,
 ) -> CaseTolerance:
-    """What the user asked for, unless the timer cannot tell so little of so short a time.
+    """What the user asked for, unless the timer or the machine cannot tell so little.
 
     Args:
         name: of the case or the test.
@@ -51,10 +57,11 @@ def asked_tolerance(
         asked: as 0.05 for 5 %.
         asked_by: the option or the mark, for people.
         timer_resolution_s: of the timer.
+        floors: how far this machine differs from itself, where the gate was calibrated on it.
     """
     policy = GatePolicy(tolerance=asked, short_tolerance=asked)
-    found = tolerance_of(name, base_s, timer_resolution_s, policy)
-    return CaseTolerance(value=asked, basis=asked_by) if found.value == asked else found
+    found = tolerance_of(name, base_s, timer_resolution_s, policy, floors)
+    return replace(found, basis=asked_by) if found.value == asked else found
 
 
 def change_of(base_s: float, head_s: Sequence[float]) -> Shift:
