@@ -182,7 +182,8 @@ def pytest_terminal_summary(terminalreporter: Any, config: pytest.Config) -> Non
         report
         for reports in terminalreporter.stats.values()
         for report in reports
-        if ("chip_benchmark", "checked") in getattr(report, "user_properties", ())
+        if getattr(report, "when", "") == "call"
+        and (FIXTURE, "checked") in getattr(report, "user_properties", ())
     ]
     if parallel and getattr(config.option, "dist", "no") != "no":
         terminalreporter.section("chipscale")

@@ -4,7 +4,11 @@ import json
 
 import pytest
 
+from harness.codec import to_json
+from harness.store.folder import ENVIRONMENT, RECORDS, RUN, RunFolder
+from harness.store.pytest_benchmark import read_benchmark_file
 from tests.harness.pytest_plugin.conftest import Project
+from tests.harness.sample_run import RUN_ID, sample_info
 
 
 def test_a_confirmed_slow_down_fails_its_test(
@@ -129,6 +133,44 @@ def test_a_baseline_that_cannot_be_read_ends_the_session_at_once(
     result = project.run("--chip-baseline=bad.json")
     assert result.ret == pytest.ExitCode.USAGE_ERROR
     result.stderr.fnmatch_lines([f"ERROR: --chip-baseline: *{words}*"])
+
+
+def test_a_run_is_a_baseline_by_its_cases(
+    project: Project, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    file = read_benchmark_file(project.baseline())
+    folder = RunFolder(project.path / "results" / "runs" / RUN_ID)
+    folder.path.mkdir(parents=True)
+    folder.write(RUN, sample_info())
+    assert file.environment is not None
+    folder.write(ENVIRONMENT, file.environment)
+    (folder.path / RECORDS).write_text("".join(to_json(one) + "\n" for one in file.records))
+    monkeypatch.setenv("SLOWER", "0.8")
+    result = project.run(f"--chip-baseline={RUN_ID}")
+    result.assert_outcomes(passed=2)
+    result.stdout.fnmatch_lines([f"Against {RUN_ID}*: 1 improved, 1 unchanged."])
+
+
+def test_host_times_of_pytest_benchmark_are_not_held_against_times_of_the_chip(
+    project: Project,
+) -> None:
+    path = project.baseline()
+    data = json.loads(path.read_text())
+    del data["chipscale"]
+    for benchmark in data["benchmarks"]:
+        del benchmark["chipscale"]
+    path.write_text(json.dumps(data))
+    result = project.run("--chip-baseline=base.json")
+    result.assert_outcomes(passed=2)
+    result.stdout.fnmatch_lines(["INVALID *not judged: *timed it on the host with warm caches*"])
+
+
+def test_a_file_of_another_chip_is_named_where_pytest_benchmark_compares(project: Project) -> None:
+    path = project.baseline()
+    path.write_text(path.read_text().replace('"name": "chipscale fake chip"', '"name": "H200"'))
+    result = project.run(f"--benchmark-compare={path}")
+    result.assert_outcomes(passed=2)
+    result.stdout.fnmatch_lines(["--benchmark-compare: one of the files is of another chip, H200."])
 
 
 def test_an_unknown_run_ends_the_session_at_once(project: Project) -> None:
