@@ -15,7 +15,7 @@ from harness.environment import num_usable_cores, processor_name, read_environme
 from harness.judgement import proof_warnings
 from harness.measure.function import function_subject
 from harness.measure.loop import Entrant, measure
-from harness.measure.policy import Launch, MeasurePolicy
+from harness.measure.policy import MeasurePolicy
 from harness.measure.proof import prove
 from harness.measure.protocol import protocol_hash, rule_parts
 from harness.proof import Proof
@@ -148,12 +148,6 @@ class Engine:
         """Equal for functions that were measured by the same rules."""
         rules = replace(policy, num_input_sets=1)
         return protocol_hash(rule_parts(rules, self.device.timer.kind))
-
-    @property
-    def is_like_pytest_benchmark(self) -> bool:
-        """Times are of calls on the host with warm caches, as pytest-benchmark takes them."""
-        is_direct = self.policy.launch is Launch.DIRECT or not self.device.hold(0.0)
-        return self.device.info.torch_device_type == "cpu" and is_direct
 
     def _job(self, case: Case) -> Job:
         """One case as a worker is given it; nothing of it is written anywhere."""
