@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from harness.environment import Environment
 from harness.errors import RecordError
 from harness.measure.policy import MeasurePolicy
-from harness.record import Record
+from harness.record import SCHEMA_VERSION, Record
 from harness.roofline import Roofline
 from harness.roofs import completed, measured_roofs
 from harness.store.folder import CASES, RunFolder
@@ -34,7 +34,30 @@ def roofs_for(
     own = measured_roofs(records, sheet)
     if folder.info.suite in ROOF_SUITES:
         return own
-    identity = _identity(folder, records)
+    return completed(own, _latest(_identity(folder, records), others, sheet))
+
+
+def roofs_of_device(
+    environment: Environment,
+    policy: MeasurePolicy,
+    others: Sequence[RunFolder],
+    sheet: Roofline | None = None,
+) -> Roofline:
+    """The roofs of that device under these rules, for results that are no run of their own.
+
+    Args:
+        environment: of the device.
+        policy: the rules that the results are measured by.
+        others: runs to look among, oldest first.
+        sheet: the rates of the data sheet, where the chip has one.
+    """
+    return _latest((*_device_and_rules(environment, policy), SCHEMA_VERSION), others, sheet)
+
+
+def _latest(
+    identity: tuple[object, ...] | None, others: Sequence[RunFolder], sheet: Roofline | None
+) -> Roofline:
+    """Those of the latest finished run of a suite of roofs with that identity, or none."""
     for other in reversed(others):
         try:
             info = other.info
@@ -42,10 +65,10 @@ def roofs_for(
                 continue
             found = other.records()
             if identity is not None and _identity(other, found) == identity:
-                return completed(own, measured_roofs(found, sheet))
+                return measured_roofs(found, sheet)
         except RecordError:
             continue  # A run that cannot be read is told of where it is asked for by name.
-    return own
+    return measured_roofs((), sheet)
 
 
 def _identity(folder: RunFolder, records: Sequence[Record]) -> tuple[object, ...] | None:
@@ -54,11 +77,15 @@ def _identity(folder: RunFolder, records: Sequence[Record]) -> tuple[object, ...
         policy = read_job(folder.path / CASES).policy
     except RecordError:
         return None
+    newest = max((record.schema_version for record in records), default=0)
+    return (*_device_and_rules(folder.environment, policy), newest)
+
+
+def _device_and_rules(environment: Environment, policy: MeasurePolicy) -> tuple[str, ...]:
     return (
-        *_device(folder.environment),
-        *(folder.environment.version(name) for name in VERSIONS),
+        *_device(environment),
+        *(environment.version(name) for name in VERSIONS),
         *_rules(policy),
-        max((record.schema_version for record in records), default=0),
     )
 
 

@@ -22,6 +22,8 @@ from harness.store.mlflow import prepare, tracking_target
 
 CONTRACT = Path(__file__).parent / "contract"
 
+pytest_plugins = ["pytester"]
+
 # Tests measure on the processor side by side and their times mean nothing, so they do not wait for
 # one another, nor for a run of this host's user.
 _LOCK_DIR = tempfile.mkdtemp(prefix="chipscale-locks-")
@@ -39,6 +41,15 @@ def fresh_database(tmp_path_factory: pytest.TempPathFactory) -> Path:
     assert prepare(target) == ""
     assert target.database_path is not None
     return target.database_path
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_configure(config: pytest.Config) -> None:
+    """In these tests benchmarks only have to run, unless they are asked for.
+
+    Those of the kernels are in `benchmarks/`, where pytest times them as anywhere.
+    """
+    config.option.benchmark_disable = not config.option.benchmark_enable
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

@@ -30,6 +30,22 @@ def release_to_system() -> None:
         ctypes.CDLL(None).malloc_trim(0)
 
 
+_M_TRIM_THRESHOLD, _M_MMAP_MAX = -1, -4
+"""Source: malloc.h of glibc; mallopt(3)."""
+
+
+def keep_from_system() -> None:
+    """Have the C library keep what is freed, as the allocators of accelerators do.
+
+    What a worker's environment says from its start (`harness/worker/process.py`), for a process
+    that was started by others.
+    """
+    with contextlib.suppress(OSError, AttributeError):
+        mallopt = ctypes.CDLL(None).mallopt
+        mallopt(_M_MMAP_MAX, 0)
+        mallopt(_M_TRIM_THRESHOLD, 2**31 - 1)
+
+
 def _of_host() -> int | None:
     if _MEMINFO.exists():
         for line in _MEMINFO.read_text(encoding="ascii", errors="replace").splitlines():

@@ -47,6 +47,13 @@ def protocol_parts(
             f"{max((one.relative_error for one in bounds), default=0.0):.3g} "
             f"{_digest(to_json(bounds), str(ROW_FLOOR))}",
         ),
+        *rule_parts(policy, timer),
+    )
+
+
+def rule_parts(policy: MeasurePolicy, timer: str) -> tuple[tuple[str, str], ...]:
+    """The parts that are the rules alone, whatever is measured by them."""
+    return (
         ("cache", f"{policy.cache}, {num_wanted_sets(policy)} sets of inputs"),
         ("launch", policy.launch),
         (
