@@ -54,6 +54,14 @@ from harness.wall_time import wall_time_of
 EXPERIMENT = "chipscale"
 PROJECTIONS = f"{EXPERIMENT}/projection"
 SERVINGS = f"{EXPERIMENT}/serving"
+DERIVED = (
+    PROJECTIONS,
+    SERVINGS,
+    f"{EXPERIMENT}/gate",
+    f"{EXPERIMENT}/comparison",
+    f"{EXPERIMENT}/compare",
+)
+"""Experiments of what is made from runs; all others are suites."""
 UID_TAG = "chipscale.run_uid"
 SYNC_TAG = "chipscale.sync"
 CONTENT_TAG = "chipscale.content"
