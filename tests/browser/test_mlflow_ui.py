@@ -1,5 +1,6 @@
 """What a person finds in MLflow's UI who has read no documentation."""
 
+import re
 from collections.abc import Callable
 
 import pytest
@@ -23,6 +24,23 @@ def column(page: Page, name: str) -> list[str]:
     cells = page.locator(f".ag-cell[col-id='{name}']").all()
     shown = {cell.bounding_box()["y"]: cell.inner_text().strip() for cell in cells}  # type: ignore[index]
     return [text for _, text in sorted(shown.items())]
+
+
+def lines_of(page: Page, key: str, num_lines: int) -> list[tuple[list[float], list[float]]]:
+    """Steps and values of each line of a chart, once so many are drawn."""
+    card = page.locator("[data-testid='experiment-view-compare-runs-card']").filter(has_text=key)
+    plot = card.first.locator(".js-plotly-plot")
+    plot.locator(".main-svg").first.wait_for()
+    drawn = """plot => plot.data
+      .filter(line => line.mode && line.mode.includes('lines') && (line.x || []).length > 1)
+      .map(line => [Array.from(line.x), Array.from(line.y)])"""
+    for _ in range(100):
+        lines = plot.first.evaluate(drawn)
+        if len(lines) >= num_lines:
+            break
+        page.wait_for_timeout(200)
+    assert len(lines) == num_lines, lines
+    return lines
 
 
 def test_the_link_of_the_ui_lands_on_the_newest_suite(site: Site, show: Show) -> None:
@@ -54,6 +72,80 @@ def test_the_leaderboard_has_the_fastest_first_with_its_numbers(site: Site, show
 def test_by_chip_has_one_line_per_chip(site: Site, show: Show) -> None:
     page = show(site.runs_page("quick", "by-chip"), "Group: fake_beta")
     expect(page.get_by_text("Group: fake_alpha")).to_be_visible()
+    expect(page.get_by_text("Group: ")).to_have_count(2)
+
+
+def test_the_menu_of_views_leads_to_each(site: Site, show: Show) -> None:
+    page = show(site.runs_page("quick", "latest"), "3 matching runs")
+    page.get_by_role("button", name="Latest").click()
+    expect(page.get_by_text("By chip", exact=True)).to_be_visible()
+    page.get_by_text("Leaderboard", exact=True).click()
+    expect(page.get_by_role("button", name="Sort: geomean_us")).to_be_visible()
+
+
+def test_runs_are_found_by_their_chip(site: Site, show: Show) -> None:
+    page = show(site.runs_page("quick", "latest"), "3 matching runs")
+    search = page.get_by_placeholder("metrics.rmse")
+    search.fill("tags.chip = 'fake_beta'")
+    search.press("Enter")
+    expect(page.get_by_text("1 matching run")).to_be_visible()
+    expect(page.locator(".ag-cell[col-id='tags.`chip`']")).to_have_text(["fake_beta"])
+
+
+@pytest.mark.parametrize("measure", ["median_us", "tflops"])
+def test_a_measure_draws_itself_against_size_with_one_line_per_chip(
+    site: Site, show: Show, measure: str
+) -> None:
+    key = f"gemm.bf16.forward/{measure}.N1024.K1024.torch"
+    page = show(site.runs_page("quick", "by-chip", "CHART"), key)
+    lines = lines_of(page, key, 2)
+    assert all(steps == [64, 128, 256, 512] for steps, _ in lines)
+    fast, slow = (values[-1] for _, values in sorted(lines, key=lambda line: line[1][-1]))
+    assert slow > 1.1 * fast
+    expect(page.get_by_text(f"fake_beta ({key})")).to_be_visible()
+
+
+def test_throughput_is_drawn_against_the_number_of_chips(site: Site, show: Show) -> None:
+    key = "by_number_of_chips/tokens_per_s"
+    page = show(site.runs_page("projection", "latest", "CHART"), key)
+    for steps, values in lines_of(page, key, 2):
+        assert steps[-1] == 100_000
+        assert values == sorted(values)
+    expect(page.get_by_text("by_number_of_chips/mfu").first).to_be_visible()
+
+
+def test_a_projections_leaderboard_has_the_highest_throughput_first(site: Site, show: Show) -> None:
+    page = show(site.runs_page("projection", "leaderboard"), "2 matching runs")
+    assert column(page, "tags.`chip`") == ["fake_alpha", "fake_beta"]
+    assert heads(page)[2:6] == ["chip", "model", "chips", "tokens_per_s"]
+
+
+def test_serving_draws_throughput_against_what_a_user_gets(site: Site, show: Show) -> None:
+    key = "by_tokens_per_s_per_user/tokens_per_s_per_chip"
+    page = show(site.runs_page("serving", "latest", "CHART"), key)
+    ((_, values),) = lines_of(page, key, 1)
+    assert values == sorted(values, reverse=True)
+
+
+def test_two_runs_that_are_selected_are_compared(site: Site, show: Show) -> None:
+    page = show(site.runs_page("quick", "leaderboard"), "3 matching runs")
+    boxes = page.locator(".ag-center-cols-container, .ag-pinned-left-cols-container")
+    for row in (0, 2):
+        boxes.locator(f".ag-row[row-index='{row}'] input[type=checkbox]").first.click(force=True)
+    page.get_by_role("button", name="Compare").click()
+    page.get_by_text("Comparing 2 Runs").wait_for()
+    shown = page.inner_text("main")
+    assert "fake_alpha" in shown
+    assert "fake_beta" in shown
+
+
+def test_the_description_of_a_run_begins_with_the_verdict(site: Site, show: Show) -> None:
+    page = show(site.run_page("quick", "fake_alpha"), "quick on fake_alpha:")
+    assert re.search(
+        r"quick on fake_alpha: \d+ of \d+ cases measured at .+ of the measured roof",
+        page.inner_text("main"),
+    )
+    expect(page.get_by_text("llama3_8b on 100,000 x fake_alpha")).to_be_visible()
 
 
 def test_the_table_joins_the_cases_of_all_chips(site: Site, show: Show) -> None:

@@ -46,8 +46,9 @@ from harness.store.folder import (
     RunFolder,
     RunInfo,
 )
-from harness.store.mlflow.keys import MAX_SECTION, clean, places
-from harness.store.mlflow.views import SUITE_VIEWS, View
+from harness.store.mlflow.charts import suite_sections
+from harness.store.mlflow.keys import MAX_NAME, clean, places
+from harness.store.mlflow.views import SUITE_VIEWS, View, with_charts
 from harness.units import GIGA, TERA
 from harness.wall_time import wall_time_of
 
@@ -288,7 +289,7 @@ def closure_points(closures: Sequence[Closure]) -> tuple[Point, ...]:
     `closure/closure_error_dense_layer.bf16.gated_B_1_..._.training.fastest.cold`.
     """
     return tuple(
-        Point(f"closure/{clean(_closure_name(one), MAX_SECTION)}", rounded(one.error.value))
+        Point(f"closure/{clean(_closure_name(one), MAX_NAME)}", rounded(one.error.value))
         for one in complete(closures)
         if one.error is not None
     )
@@ -382,6 +383,11 @@ def run_content(folder: RunFolder, vendors: Mapping[str, str] | None = None) -> 
     info, environment, records = folder.info, folder.environment, folder.records()
     roofs = folder.roofs
     rows = result_rows(records, roofs)
+    points = (
+        *roof_points(roofs),
+        *closure_points(closures_of(accepted(records, roofs))),
+        *case_points(rows),
+    )
     last_ms = max(
         (milliseconds(record.started_at) for record in records),
         default=milliseconds(info.started_at),
@@ -420,11 +426,10 @@ def run_content(folder: RunFolder, vendors: Mapping[str, str] | None = None) -> 
             *summary_points(rows, roofs),
             *fleet_points(folder.spread, info.run_id),
             *wall_time_points(records),
-            *roof_points(roofs),
-            *closure_points(closures_of(accepted(records, roofs))),
-            *case_points(rows),
+            *points,
         ),
         artifacts=(*_table_artifacts(rows), *present_files(folder, files)),
-        views=SUITE_VIEWS,
-        about=f"Suite {info.suite}: one run per chip and invocation; Views has a leaderboard.",
+        views=with_charts(SUITE_VIEWS, suite_sections((one.key, one.step) for one in points)),
+        about=f"Suite {info.suite}: one run per chip and invocation. Charts, and a table of all "
+        "chips, are the second and third icon above the runs; Views has a leaderboard.",
     )
