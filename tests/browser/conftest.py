@@ -1,73 +1,18 @@
 """One server over results of real runs and one browser for all tests of the folder."""
 
-import json
 import os
-import urllib.request
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
 from playwright.sync_api import Page, expect
 
-from harness.store.interface import landing_link, running_server
-from harness.store.mlflow import TrackingTarget
+from harness.store.interface import running_server
 from tests.browser.chromium import EXECUTABLE, WAIT_MS, chromium, shoot
 from tests.browser.filled import fill
+from tests.browser.site import Site, site_of
 
 SCREENSHOTS = Path(os.environ.get("CHIPSCALE_SCREENSHOTS", "build/screenshots"))
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Site:
-    """The UI that is served, and where things are in it."""
-
-    target: TrackingTarget
-    landing: str
-    """What `chipscale ui` prints."""
-    experiments: dict[str, str]
-    """Id by the name without `chipscale/`."""
-    runs: dict[str, list[str]]
-    """Ids by experiment and chip, `quick fake_alpha`; the oldest first."""
-
-    def runs_page(self, experiment: str, view: str, mode: str = "") -> str:
-        """Link to the runs of an experiment: a list, or in mode CHART or ARTIFACT."""
-        chosen = f"&compareRunsMode={mode}" if mode else ""
-        return (
-            f"{self.target.ui_url}/#/experiments/{self.experiments[experiment]}/runs"
-            f"?workflowType=machine_learning&viewStateShareKey={view}{chosen}"
-        )
-
-    def run_page(self, experiment: str, chip: str, tab: str = "") -> str:
-        """Link to the oldest run of a chip."""
-        run = self.runs[f"{experiment} {chip}"][0]
-        place = f"experiments/{self.experiments[experiment]}/runs/{run}{tab}"
-        return f"{self.target.ui_url}/#/{place}?workflowType=machine_learning"
-
-
-def _post(url: str, body: dict[str, object]) -> dict[str, list[dict[str, dict[str, object]]]]:
-    request = urllib.request.Request(
-        url, data=json.dumps(body).encode(), headers={"Content-Type": "application/json"}
-    )
-    with urllib.request.urlopen(request, timeout=60) as answer:
-        return json.load(answer)
-
-
-def site_of(target: TrackingTarget) -> Site:
-    """What the served database holds."""
-    api = f"{target.ui_url}/api/2.0/mlflow"
-    found = _post(f"{api}/experiments/search", {"max_results": 100})["experiments"]
-    experiments = {
-        str(one["name"]).removeprefix("chipscale/"): str(one["experiment_id"]) for one in found
-    }
-    runs: dict[str, list[str]] = {}
-    for name, experiment_id in experiments.items():
-        order = ["attributes.start_time ASC"]
-        wanted = {"experiment_ids": [experiment_id], "order_by": order}
-        for run in _post(f"{api}/runs/search", wanted).get("runs", []):
-            tags = {tag["key"]: tag["value"] for tag in run["data"]["tags"]}
-            runs.setdefault(f"{name} {tags['chip']}", []).append(run["info"]["run_id"])
-    return Site(target=target, landing=landing_link(target), experiments=experiments, runs=runs)
 
 
 @pytest.fixture(scope="session")
