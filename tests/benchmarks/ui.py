@@ -47,7 +47,7 @@ class Opened:
     first_s: float
     """To the text that shows that the page is the right one."""
     drawn_s: float
-    """To the table, the charts or the report."""
+    """To the table or the first chart."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -69,10 +69,6 @@ def _row(page: Page) -> None:
 
 def _plot(page: Page) -> None:
     page.locator(".js-plotly-plot .main-svg").first.wait_for()
-
-
-def _report(page: Page) -> None:
-    page.frame_locator("iframe").locator(".js-plotly-plot .main-svg").first.wait_for()
 
 
 def _case(page: Page) -> None:
@@ -122,13 +118,11 @@ def _run_of_cases(
     what = f"of a run of {num_cases} cases"
     runs = experiment_link(target, experiment)
     overview = run_link(target, experiment, run)
-    report = overview.replace("?", "/artifacts/report.html?")
     return [
         _open(page, f"list {what}", runs, "matching runs", _row),
         _open(page, f"charts {what}", f"{runs}&compareRunsMode=CHART", "matching runs", _plot),
         _open(page, f"table {what}", f"{runs}&compareRunsMode=ARTIFACT", "matching runs", _case),
         _open(page, f"page {what}", overview, "Description", lambda page: None),
-        _open(page, f"report {what}", report, "report.html", _report),
     ]
 
 
