@@ -6,7 +6,7 @@ BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 ARGS ?=
 
-.PHONY: bench bench-extrapolate bench-gate bench-mlflow bench-self docs gpu-check gpu-check-plan kernel-resources test setup lint clean
+.PHONY: bench bench-extrapolate bench-gate bench-mlflow bench-self bench-ui docs gpu-check gpu-check-plan kernel-resources screenshots test setup lint clean
 
 # The virtual environment is made anew only when the pins or the dependencies change.
 $(STAMP): pyproject.toml constraints.txt
@@ -46,9 +46,18 @@ bench-extrapolate: $(STAMP)
 bench-gate: $(STAMP)
 	@OMP_NUM_THREADS=1 OPENBLAS_NUM_THREADS=1 MKL_NUM_THREADS=1 \
 	  $(BIN)/python -m tests.benchmarks.gate $(ARGS)
+
 # How fast runs get into MLflow, and whether all do when its server is killed: some minutes.
 bench-mlflow: $(STAMP)
 	@$(BIN)/python -m tests.benchmarks.mlflow $(ARGS)
+
+# How long MLflow's UI takes to open an experiment of 2,000 runs and a run of 10,000 cases; minutes.
+# It and the pictures of the README need Debian's Chromium.
+bench-ui: $(STAMP)
+	@$(BIN)/python -m tests.benchmarks.ui $(ARGS)
+
+screenshots: $(STAMP)
+	@$(BIN)/python -m tests.browser.screenshots $(ARGS)
 
 # What only a GPU can show, in under 9 minutes: every op right, the chip's best rates, every op timed
 # against its alternatives, whole layers against the sum of their ops, and kernels tuned. Needs python,

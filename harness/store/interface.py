@@ -21,7 +21,7 @@ from typing import IO
 
 from harness.errors import ChipscaleError
 from harness.store.mlflow.bounded import QUIET, prepare
-from harness.store.mlflow.layout import COMPARISONS, EXPERIMENT, PROJECTIONS
+from harness.store.mlflow.layout import DERIVED, EXPERIMENT
 from harness.store.mlflow.target import DEFAULT_PORT, TrackingTarget, experiment_link
 
 HOST = "127.0.0.1"
@@ -62,7 +62,8 @@ def _items(data: object, key: str) -> list[dict[str, object]]:
 def newest_experiment(url: str) -> str:
     """The id of our experiment with the newest run; empty when there is none.
 
-    Projections and comparisons count only when there is nothing else, since they follow runs.
+    What is made from runs counts only when there is nothing else, since it follows nearly every
+    run.
     """
     api = f"{url}/api/2.0/mlflow"
     experiments = _post(
@@ -70,7 +71,7 @@ def newest_experiment(url: str) -> str:
         {"max_results": 1000, "filter": f"name LIKE '{EXPERIMENT}/%'"},
     )
     found = _items(experiments, "experiments")
-    suites = [item for item in found if item["name"] not in (PROJECTIONS, COMPARISONS)]
+    suites = [item for item in found if item["name"] not in DERIVED]
     ids = [str(item["experiment_id"]) for item in suites or found]
     if not ids:
         return ""

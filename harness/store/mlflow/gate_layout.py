@@ -26,6 +26,7 @@ from harness.store.gate_folder import (
 )
 from harness.store.mlflow.layout import (
     EXPERIMENT,
+    GATE_EXPERIMENT,
     MAX_NOTE,
     NOTE_TAG,
     TABLE,
@@ -42,7 +43,6 @@ from harness.store.mlflow.layout import (
 )
 from harness.store.mlflow.views import NEWEST, SUITE_VIEWS, View
 
-GATE_EXPERIMENT = f"{EXPERIMENT}/gate"
 LOGGED_TABLE = json.dumps([{"path": TABLE, "type": "table"}])
 _COLUMNS = (
     "tags.`verdict`",

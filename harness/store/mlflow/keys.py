@@ -1,10 +1,14 @@
 """Metric keys: which chart a case is drawn in, and where on its axis.
 
-    gemm.bf16.forward.N4096.K14336/median_us.triton   at step M
-    `-------- section ------------'`-- measure --' `impl'
+    gemm.bf16.forward/median_us.N4096.K14336.triton      at step M
+    `---- section --'`- measure '`-- line --' `impl'
 
-MLflow makes a section of everything before the last slash and a chart of each key in it, so the
-implementations of one problem stand side by side, and each chart has one line per run.
+    adamw.bf16.forward/median_us.N33554432.torch         at step 0
+
+MLflow makes a section of everything before the last slash and a chart of each key in it, so all
+sizes and implementations of an op stand in one section, and each chart has one line per run. A size
+that stands alone is in the key, at step 0, of which MLflow draws a bar per run: a line of one point
+says nothing.
 """
 
 import re
@@ -14,11 +18,16 @@ from dataclasses import dataclass
 
 from harness.results import ResultRow
 
-MAX_SECTION = 180
+MAX_NAME = 180
+"""Of the only part of a key after its section."""
+MAX_SECTION = 90
+MAX_LINE = 80
 MAX_IMPL = 40
 """With the longest measure and a mark of uniqueness a key stays below MLflow's 250 characters."""
 _NOT_ALLOWED = re.compile(r"[^A-Za-z0-9_.:-]")
 """MLflow also takes spaces and slashes; a slash would begin another section."""
+MEASURES = ("median_us", "tflops", "gbps", "pct_roof", "joules", "sustained_us")
+"""What there may be of a case, in the order in which people ask for it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -26,12 +35,15 @@ class Place:
     """Where the numbers of one case go."""
 
     section: str
+    line: str
+    """The sizes that are the same along the axis and differ between charts; may be empty."""
     impl: str
     step: int
 
     def key(self, measure: str) -> str:
         """The metric key of one of the case's numbers."""
-        return f"{self.section}/{measure}.{self.impl}"
+        name = ".".join(part for part in (measure, self.line, self.impl) if part)
+        return f"{self.section}/{name}"
 
 
 def clean(text: str, max_length: int) -> str:
@@ -69,6 +81,11 @@ def _constant(shapes: Sequence[tuple[tuple[str, int], ...]]) -> frozenset[tuple[
     return first.intersection(*others)
 
 
+def _line(axes: Iterable[tuple[str, int]]) -> str:
+    text = ".".join(f"{name}{size}" for name, size in axes)
+    return clean(text, MAX_LINE) if text else ""
+
+
 def places(rows: Sequence[ResultRow]) -> dict[str, Place]:
     """The place of every case by its id; no two cases share a key and a step."""
     shapes_of_group: dict[str, list[tuple[tuple[str, int], ...]]] = {}
@@ -77,22 +94,28 @@ def places(rows: Sequence[ResultRow]) -> dict[str, Place]:
     sweeps = {
         group: (swept_axis(shapes), _constant(shapes)) for group, shapes in shapes_of_group.items()
     }
+    # How many sizes there are along the axis when all others are held.
+    steps: dict[tuple[str, frozenset[tuple[str, int]]], set[int]] = {}
+    for row in rows:
+        axis, _ = sweeps[row.group]
+        held = frozenset(_without(row.axes, axis))
+        steps.setdefault((row.group, held), set()).add(dict(row.axes).get(axis, 0))
     found: dict[str, Place] = {}
     taken: set[Place] = set()
     for row in rows:
         axis, constant = sweeps[row.group]
-        lines = [
-            f"{name}{size}"
-            for name, size in row.axes
-            if name != axis and (name, size) not in constant
-        ]
-        section = clean(".".join([row.group, *lines]), MAX_SECTION)
-        impl, step = clean(row.impl, MAX_IMPL), dict(row.axes).get(axis, 0)
-        place, number = Place(section, impl, step), 1
+        others = _without(row.axes, axis)
+        if len(steps[row.group, frozenset(others)]) == 1:
+            line, step = _line(row.axes), 0
+        else:
+            line = _line(one for one in others if one not in constant)
+            step = dict(row.axes).get(axis, 0)
+        section, impl = clean(row.group, MAX_SECTION), clean(row.impl, MAX_IMPL)
+        place, number = Place(section, line, impl, step), 1
         while place in taken:
             # Two names that differ only in letters MLflow does not take.
             number += 1
-            place = Place(section, f"{impl}.{number}", step)
+            place = Place(section, line, f"{impl}.{number}", step)
         taken.add(place)
         found[row.case_id] = place
     return found

@@ -47,8 +47,9 @@ from harness.store.folder import (
     RunFolder,
     RunInfo,
 )
-from harness.store.mlflow.keys import MAX_SECTION, clean, places
-from harness.store.mlflow.views import SUITE_VIEWS, View
+from harness.store.mlflow.charts import suite_sections
+from harness.store.mlflow.keys import MAX_NAME, clean, places
+from harness.store.mlflow.views import SUITE_VIEWS, View, with_charts
 from harness.units import GIGA, TERA
 from harness.wall_time import wall_time_of
 
@@ -56,6 +57,9 @@ EXPERIMENT = "chipscale"
 PROJECTIONS = f"{EXPERIMENT}/projection"
 SERVINGS = f"{EXPERIMENT}/serving"
 COMPARISONS = f"{EXPERIMENT}/comparison"
+GATE_EXPERIMENT = f"{EXPERIMENT}/gate"
+DERIVED = (PROJECTIONS, SERVINGS, COMPARISONS, GATE_EXPERIMENT)
+"""Experiments of what is made from runs; all others are suites."""
 UID_TAG = "chipscale.run_uid"
 SYNC_TAG = "chipscale.sync"
 CONTENT_TAG = "chipscale.content"
@@ -66,7 +70,7 @@ TABLE = "results.json"
 SUMMARY_DIGITS = 4
 """The UI shows all digits it is given, and cuts a column off at about twelve characters."""
 COLUMNS = (
-    "case_id",
+    "case",
     "median_us",
     "low_us",
     "high_us",
@@ -85,6 +89,7 @@ COLUMNS = (
     "remarks",
     "reason",
     "protocol_hash",
+    "case_id",
 )
 """MLflow's table comparison joins runs on the first column and shows the second."""
 
@@ -166,6 +171,15 @@ def scaled(row: ResultRow) -> dict[str, float]:
     return {name: value for name, value in values.items() if value is not None}
 
 
+def case_name(row: ResultRow) -> str:
+    """`gemm torch M4096 N4096 K4096 bf16.forward`: the case, with what tells cases apart first.
+
+    MLflow shows some twenty characters of it.
+    """
+    sizes = " ".join(f"{name}{size}" for name, size in row.axes)
+    return f"{row.op} {row.impl} {sizes} {row.group.removeprefix(f'{row.op}.')}"
+
+
 def table_rows(rows: Sequence[ResultRow]) -> list[list[str | float | None]]:
     """The rows of `results.json` and `results.csv`, in the order of COLUMNS."""
     table: list[list[str | float | None]] = []
@@ -173,7 +187,7 @@ def table_rows(rows: Sequence[ResultRow]) -> list[list[str | float | None]]:
         numbers = {name: rounded(value, 6) for name, value in scaled(row).items()}
         table.append(
             [
-                row.case_id,
+                case_name(row),
                 numbers.get("median_us"),
                 None if row.low_s is None else rounded(row.low_s * 1e6, 6),
                 None if row.high_s is None else rounded(row.high_s * 1e6, 6),
@@ -192,6 +206,7 @@ def table_rows(rows: Sequence[ResultRow]) -> list[list[str | float | None]]:
                 ", ".join(row.remarks),
                 row.reason,
                 row.protocol_hash,
+                row.case_id,
             ]
         )
     return table
@@ -300,7 +315,7 @@ def closure_points(closures: Sequence[Closure]) -> tuple[Point, ...]:
     `closure/closure_error_dense_layer.bf16.gated_B_1_..._.training.fastest.cold`.
     """
     return tuple(
-        Point(f"closure/{clean(_closure_name(one), MAX_SECTION)}", rounded(one.error.value))
+        Point(f"closure/{clean(_closure_name(one), MAX_NAME)}", rounded(one.error.value))
         for one in complete(closures)
         if one.error is not None
     )
@@ -312,7 +327,7 @@ def _closure_name(closure: Closure) -> str:
     return f"closure_error_{closure.layer}.{place}"
 
 
-def _tags(info: RunInfo, environment: Environment, vendor: str) -> dict[str, str]:
+def _tags(info: RunInfo, environment: Environment, vendor: str, config: Path) -> dict[str, str]:
     commit = environment.commit + ("-dirty" if environment.has_local_changes else "")
     tags = {
         **dict(info.tags),
@@ -331,6 +346,10 @@ def _tags(info: RunInfo, environment: Environment, vendor: str) -> dict[str, str
         "torch": environment.version("torch"),
         "triton": environment.version("triton"),
         "fingerprint": fingerprint(environment),
+        # No param: MLflow would draw a hash as the first thing in which two runs differ.
+        "config_sha256": (
+            hashlib.sha256(config.read_bytes()).hexdigest()[:12] if config.is_file() else ""
+        ),
         "mlflow.source.name": info.command,
         "mlflow.source.type": "LOCAL",
         "mlflow.source.git.commit": environment.commit,
@@ -340,7 +359,7 @@ def _tags(info: RunInfo, environment: Environment, vendor: str) -> dict[str, str
 
 
 def _params(
-    info: RunInfo, environment: Environment, records: Sequence[Record], config: Path
+    info: RunInfo, environment: Environment, records: Sequence[Record]
 ) -> tuple[tuple[str, str], ...]:
     timed = [record.measurement for record in records if record.measurement is not None]
 
@@ -360,9 +379,6 @@ def _params(
         "runtime": environment.device.runtime,
         "torch": environment.version("torch"),
         "triton": environment.version("triton"),
-        "config_sha256": (
-            hashlib.sha256(config.read_bytes()).hexdigest()[:12] if config.is_file() else ""
-        ),
     }
     return tuple((key, value) for key, value in params.items() if value)
 
@@ -381,12 +397,18 @@ def run_content(folder: RunFolder, vendors: Mapping[str, str] | None = None) -> 
     info, environment, records = folder.info, folder.environment, folder.records()
     roofs = folder.roofs_with(lambda: records)
     rows = result_rows(records, roofs)
+    points = (
+        *roof_points(roofs),
+        *closure_points(closures_of(accepted(records, roofs))),
+        *case_points(rows, {record.case.id: record.started_at for record in records}),
+    )
     last_ms = max(
         (milliseconds(record.started_at) for record in records),
         default=milliseconds(info.started_at),
     )
     commit = f" {environment.commit[:7]}" if environment.commit else ""
-    tags = _tags(info, environment, (vendors or {}).get(info.chip, ""))
+    config = folder.path / CONFIG
+    tags = _tags(info, environment, (vendors or {}).get(info.chip, ""), config)
     tags[NOTE_TAG] = _note(
         folder,
         f"{headline(info.suite, info.chip, rows)}\n\n"
@@ -414,16 +436,15 @@ def run_content(folder: RunFolder, vendors: Mapping[str, str] | None = None) -> 
         end_ms=milliseconds(info.ended_at, last_ms) if info.ended_at else last_ms,
         is_finished=bool(info.ended_at),
         tags=tuple(tags.items()),
-        params=_params(info, environment, records, folder.path / CONFIG),
+        params=_params(info, environment, records),
         points=(
             *summary_points(rows, roofs),
             *fleet_points(folder.spread, info.run_id),
             *wall_time_points(records),
-            *roof_points(roofs),
-            *closure_points(closures_of(accepted(records, roofs))),
-            *case_points(rows, {record.case.id: record.started_at for record in records}),
+            *points,
         ),
         artifacts=(*table_artifacts(rows), *present_files(folder, files)),
-        views=SUITE_VIEWS,
-        about=f"Suite {info.suite}: one run per chip and invocation; Views has a leaderboard.",
+        views=with_charts(SUITE_VIEWS, suite_sections((one.key, one.step) for one in points)),
+        about=f"Suite {info.suite}: one run per chip and invocation. Charts, and a table of all "
+        "chips, are the second and third icon above the runs; Views has a leaderboard.",
     )

@@ -26,6 +26,7 @@ def row_of(one: Problem, impl: str) -> ResultRow:
     return dataclasses.replace(
         ROW,
         case_id=case.id,
+        group=one.group,
         op=one.op,
         dtype=one.dtype,
         mode=str(one.mode),
@@ -90,5 +91,19 @@ def test_implementation_and_other_varying_axes_are_in_the_key_and_constant_ones_
         for impl in ("torch", "triton")
     ]
     place = places(rows)[rows[-1].case_id]
-    assert place.key("tflops") == "gemm.bf16.forward.N64/tflops.triton"
+    assert place.key("tflops") == "gemm.bf16.forward/tflops.N64.triton"
     assert place.step == 512
+
+
+def test_a_size_that_stands_alone_is_in_the_key_at_step_0_so_that_bars_are_drawn() -> None:
+    swept = [row_of(problem("gemm", "bf16", M=m, N=32, K=64), "torch") for m in (128, 256)]
+    alone = [
+        row_of(problem("gemm", "bf16", M=512, N=96, K=64), "torch"),
+        row_of(problem("adamw", "bf16", N=4096), "torch"),
+    ]
+    found = places([*swept, *alone])
+    assert [(found[row.case_id].key("gbps"), found[row.case_id].step) for row in alone] == [
+        ("gemm.bf16.forward/gbps.M512.N96.K64.torch", 0),
+        ("adamw.bf16.forward/gbps.N4096.torch", 0),
+    ]
+    assert {found[row.case_id].key("gbps") for row in swept} == {"gemm.bf16.forward/gbps.N32.torch"}
