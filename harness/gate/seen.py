@@ -31,6 +31,11 @@ class Seen:
         """Its times may be judged, on a machine that can judge them."""
         return self.shift is not None and self.tolerance is not None and not self.tolerance.noise
 
+    def num_on(self, side: int) -> int:
+        """Rounds whose head is slower than its base (side 1), or faster (side -1)."""
+        logs = log_ratios(self.pairs.base_s, self.pairs.head_s)
+        return sum(bool(side * one > 0) for one in logs)
+
     @property
     def stage(self) -> Stage | None:
         """As the result tells it."""

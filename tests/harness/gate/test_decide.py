@@ -110,6 +110,22 @@ def test_what_only_the_first_look_was_beyond_is_not_called_unchanged_beyond_the_
     assert case.reason.endswith("over all rounds, beyond 3 %, which the fresh ones do not confirm.")
 
 
+def dissenting(*changes: float) -> list[Round]:
+    base_s = [1e-3] * len(changes)
+    return rounds(base_s, [1e-3 * (1 + change) for change in changes])
+
+
+def test_a_burst_in_most_of_the_fresh_rounds_is_the_machine_and_no_regression() -> None:
+    case = only(slower(0.2), dissenting(-0.02, -0.001, 0.13, 0.27, 0.17))
+    assert case.state is State.INCONCLUSIVE
+    assert "only 3 of 5 are slower: the machine moved" in case.reason
+
+
+def test_one_wild_process_does_not_hide_a_regression() -> None:
+    case = only(slower(0.2), dissenting(0.2, 0.19, -0.3, 0.21, 0.2))
+    assert case.state is State.REGRESSED
+
+
 def test_a_small_change_is_unchanged_and_is_not_measured_again() -> None:
     first = slower(0.01)
     assert screen(first, POLICY) == ()
