@@ -12,7 +12,7 @@ from harness.arms.hold import held, probe
 from harness.arms.plan import Plan, make_plan
 from harness.arms.selection import selected
 from harness.arms.side import ProcessSide, Side, StoredSide
-from harness.arms.source import Revision, Source, StoredRun, Tree, Wheel
+from harness.arms.source import Revision, Source, StoredHistory, StoredRun, Tree, Wheel
 from harness.arms.tree import ArmTree, digest_of, opened
 from harness.arms.turns import GateWatcher, Turns
 from harness.codec import to_json
@@ -70,7 +70,7 @@ class GateOrder:
     @property
     def is_interleaved(self) -> bool:
         """Both sides take turns in this job."""
-        return not isinstance(self.base, StoredRun)
+        return not isinstance(self.base, StoredRun | StoredHistory)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -78,7 +78,7 @@ class OpenGate:
     """A gate with its arms in place."""
 
     order: GateOrder
-    base: ArmTree | StoredRun
+    base: ArmTree | StoredRun | StoredHistory
     head: ArmTree
     lock_folder: Path
 
@@ -109,8 +109,8 @@ def opened_gate(order: GateOrder) -> Iterator[OpenGate]:
     """
     with contextlib.ExitStack() as stack:
         locks = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="chipscale-gate-")))
-        base: ArmTree | StoredRun
-        if isinstance(order.base, StoredRun):
+        base: ArmTree | StoredRun | StoredHistory
+        if isinstance(order.base, StoredRun | StoredHistory):
             base = order.base
         else:
             base = stack.enter_context(opened("base", order.base, order.tree, locks))
@@ -131,6 +131,7 @@ def measure_gate(gate: OpenGate, watcher: GateWatcher) -> GateResult:
         KeyboardInterrupt: by Ctrl-C; what was measured is kept.
     """
     order = gate.order
+    assert not isinstance(gate.base, StoredHistory), "that has a measure of its own"
     known_floors = read_floors(order.floors_file)
     exemptions = read_exemptions(order.exemptions_file).exemptions
     notices: list[str] = []
@@ -147,7 +148,7 @@ def measure_gate(gate: OpenGate, watcher: GateWatcher) -> GateResult:
     turns = Turns(base=ready.base, head=ready.head, watcher=watcher)
     with held(ready.environment, order.job.device.index, order.gate_id, note):
         first = tuple(turns.rounds(range(1, policy.rounds + 1), ready.case_ids))
-        _refuse_nothing(first, order)
+        refuse_nothing(first, order)
         flagged = screen(first, policy, floors)
         numbers = range(policy.rounds + 1, 2 * policy.rounds + 1)
         fresh = tuple(turns.rounds(numbers, flagged)) if flagged else ()
@@ -160,7 +161,7 @@ def measure_gate(gate: OpenGate, watcher: GateWatcher) -> GateResult:
         today=datetime.now(UTC).date(),
         is_interleaved=order.is_interleaved,
     )
-    folders = {name: _folders(order, name) for name in ("base", "head")}
+    folders = {name: round_folders(order, name) for name in ("base", "head")}
     if isinstance(gate.base, StoredRun):
         folders["base"] = [gate.base.folder]
     return GateResult(
@@ -169,8 +170,8 @@ def measure_gate(gate: OpenGate, watcher: GateWatcher) -> GateResult:
         model=order.job.run.model,
         chip=order.chip_name(ready.environment),
         fingerprint=ready.fingerprint,
-        base=_arm(gate.base, folders["base"]),
-        head=_arm(gate.head, folders["head"]),
+        base=arm_of(gate.base, folders["base"]),
+        head=arm_of(gate.head, folders["head"]),
         cases=tuple(replace(case, reproduce=order.reproduce(case.case_id)) for case in cases),
         num_rounds=len(first),
         num_confirm_rounds=len(fresh),
@@ -181,7 +182,7 @@ def measure_gate(gate: OpenGate, watcher: GateWatcher) -> GateResult:
         warnings=(
             *dict.fromkeys(notices),
             *([warning] if warning else []),
-            *_warnings(folders, first + fresh),
+            *round_warnings(folders, first + fresh),
         ),
         environment_changes=_changes(folders),
         started_at=order.started_at,
@@ -201,7 +202,8 @@ def prepared(gate: OpenGate, note: Callable[[str], None]) -> Ready:
     """
     order = gate.order
     base, head = _side(gate, gate.base, note), _side(gate, gate.head, note)
-    if not set(base.case_ids) & set(head.case_ids):
+    is_history = isinstance(gate.base, StoredHistory)
+    if not is_history and not set(base.case_ids) & set(head.case_ids):
         raise NothingMeasured(
             f"Base and head have no case in common, so there is no baseline: the base has "
             f"{_example(base.case_ids)}, the head {_example(head.case_ids)}."
@@ -226,9 +228,13 @@ def prepared(gate: OpenGate, note: Callable[[str], None]) -> Ready:
     )
 
 
-def _side(gate: OpenGate, arm: ArmTree | StoredRun, note: Callable[[str], None]) -> Side:
+def _side(
+    gate: OpenGate, arm: ArmTree | StoredRun | StoredHistory, note: Callable[[str], None]
+) -> Side:
     if isinstance(arm, StoredRun):
         return StoredSide(name="base", records=arm.folder.records())
+    if isinstance(arm, StoredHistory):
+        return StoredSide(name="base", records=())
     order = gate.order
     path = order.folder / f"{arm.name}.json"
     if arm.overlay is None and arm.digest == digest_of(order.tree):
@@ -254,13 +260,12 @@ def _for_stored(policy: GatePolicy) -> GatePolicy:
     )
 
 
-def _refuse_nothing(rounds: Sequence[Round], order: GateOrder) -> None:
-    """Raises NothingMeasured where there is no time to be judged."""
-    sides = (
-        [record for one in rounds for record in one.base],
-        [record for one in rounds for record in one.head],
-    )
-    for name, records in zip(("base", "head"), sides, strict=True):
+def refuse_nothing(
+    rounds: Sequence[Round], order: GateOrder, names: Sequence[str] = ("base", "head")
+) -> None:
+    """Raises NothingMeasured where one of those sides has no time to be judged."""
+    for name in names:
+        records = [record for one in rounds for record in getattr(one, name)]
         if not any(record.status is Status.OK for record in records):
             raise NothingMeasured(
                 f"The {name} has no time of any case{_first_reason(records)}. {order.folder} has "
@@ -276,7 +281,7 @@ def _first_reason(records: Sequence[Record]) -> str:
     return next((f"; the first says: {one.status}, {one.reason}" for one in records), "")
 
 
-def _folders(order: GateOrder, name: str) -> list[RunFolder]:
+def round_folders(order: GateOrder, name: str) -> list[RunFolder]:
     """The run folders of that side's rounds, in their order, each with the name of its chip."""
     numbers = range(1, 2 * order.policy.rounds + 1)
     paths = [order.folder / f"{name}-{number}" for number in numbers]
@@ -287,7 +292,8 @@ def _folders(order: GateOrder, name: str) -> list[RunFolder]:
     return folders
 
 
-def _arm(arm: ArmTree | StoredRun, folders: Sequence[RunFolder]) -> Arm:
+def arm_of(arm: ArmTree | StoredRun, folders: Sequence[RunFolder]) -> Arm:
+    """The side as the result tells it, from the run folders that it was measured into."""
     environment = _environment(folders)
     versions: tuple[tuple[str, str], ...] = ()
     if environment is not None:
@@ -322,7 +328,7 @@ def _changes(folders: dict[str, list[RunFolder]]) -> tuple[str, ...]:
     return () if base is None or head is None else environment_changes(base, head)
 
 
-def _warnings(folders: dict[str, list[RunFolder]], rounds: Sequence[Round]) -> tuple[str, ...]:
+def round_warnings(folders: dict[str, list[RunFolder]], rounds: Sequence[Round]) -> tuple[str, ...]:
     """What a reader should know of the rounds, a sentence each."""
     busy = [
         folder.path.name

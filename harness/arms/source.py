@@ -1,4 +1,4 @@
-"""What `base=` and `head=` name: a revision, a wheel, a checkout or a stored run.
+"""What `base=` and `head=` name: a revision, a wheel, a checkout, a stored run or a history.
 
 A new kind is a class here, a line in `parse_source`, and a branch in `tree.py` or `stored.py`.
 """
@@ -10,6 +10,7 @@ import harness
 from harness.arms import git
 from harness.arms.wheel import WheelName, read_wheel
 from harness.errors import ConfigError, RecordError
+from harness.history.choosing import HistoryQuery, query_of
 from harness.run import RUNS, find_run
 from harness.store.folder import RUN, RunFolder, run_folders
 
@@ -51,7 +52,17 @@ class StoredRun:
     folder: RunFolder
 
 
-Source = Revision | Wheel | Tree | StoredRun
+@dataclass(frozen=True, slots=True, kw_only=True)
+class StoredHistory:
+    """The runs of a branch, of many nights; a weaker witness, for the same reason."""
+
+    label: str
+    store: str
+    """`history` for the run folders here, `mlflow` for those that MLflow has."""
+    query: HistoryQuery
+
+
+Source = Revision | Wheel | Tree | StoredRun | StoredHistory
 
 
 def running_tree() -> Path:
@@ -64,7 +75,8 @@ def parse_source(key: str, text: str, results_dir: Path, tree: Path) -> Source:
 
     `tree` (or `.`) is the running code. Else a file that ends in `.whl`, a folder with a checkout
     or a run, a revision of the repository, or a run's id are tried, in that order; `git:`,
-    `wheel:`, `tree:` and `run:` before it say which is meant.
+    `wheel:`, `tree:` and `run:` before it say which is meant. `history:branch=main` and
+    `mlflow:branch=main` are the stored runs of a branch.
 
     Args:
         key: `base` or `head`, for errors.
@@ -82,6 +94,9 @@ def parse_source(key: str, text: str, results_dir: Path, tree: Path) -> Source:
         raise ConfigError(
             f"{key}: it is empty. Name a git revision as {key}=main, a wheel, a folder or a run."
         )
+    if kind in ("history", "mlflow"):
+        words = [word for word in rest.split(",") if word]
+        return StoredHistory(label=text, store=kind, query=query_of(words, f"{key}={kind}:"))
     if kind == "git":
         return _revision(key, text, rest, tree, results_dir)
     if kind == "wheel":

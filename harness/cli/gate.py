@@ -10,8 +10,10 @@ from pathlib import Path
 from omegaconf import OmegaConf
 from rich.console import Console
 
+from harness.arms.history_gate import measure_against_history
 from harness.arms.job import GateJob, find_gate, make_folder, read_job, write_job
 from harness.arms.measuring import OpenGate, measure_gate, opened_gate
+from harness.arms.source import StoredHistory
 from harness.arms.tree import ArmTree
 from harness.cli.gate_accept import accept
 from harness.cli.gate_calibrate import calibrate
@@ -89,7 +91,9 @@ def run_gate(
     try:
         with GateProgress(console, order.policy.rounds) as progress, opened_gate(order) as gate:
             _keep_job(gate, overrides, earlier)
-            result = replace(measure_gate(gate, progress), pull_request=pull_request())
+            is_history = isinstance(order.base, StoredHistory)
+            measure = measure_against_history if is_history else measure_gate
+            result = replace(measure(gate, progress), pull_request=pull_request())
     except KeyboardInterrupt:
         is_default = request.results_dir == Path("results").resolve()
         where = "" if is_default else f" results_dir={request.results_dir}"

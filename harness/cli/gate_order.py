@@ -3,15 +3,23 @@
 import shlex
 import sys
 from collections.abc import Sequence
+from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
 
 from omegaconf import DictConfig
 
+from harness.arms.history_gate import HEAD_PROCESSES
 from harness.arms.job import GateJob, new_gate_id
 from harness.arms.measuring import GateOrder
-from harness.arms.source import StoredRun, parse_source, running_tree
-from harness.config.gate_request import GateRequest, compose_gate, gate_request, of_stored
+from harness.arms.source import StoredHistory, StoredRun, parse_source, running_tree
+from harness.config.gate_request import (
+    GateRequest,
+    compose_gate,
+    gate_request,
+    of_history,
+    of_stored,
+)
 from harness.config.this_chip import chip_name
 from harness.config.tuning import load_tables
 from harness.errors import ConfigError
@@ -40,7 +48,7 @@ def gate_order(
         )
     base = parse_source("base", str(config.base), results_dir, tree)
     head = parse_source("head", str(config.head), results_dir, tree)
-    if isinstance(head, StoredRun):
+    if isinstance(head, StoredRun | StoredHistory):
         raise ConfigError(
             f"head: {head.label} is a stored run, and the head is measured. Two stored runs are "
             "compared by `chipscale compare`."
@@ -49,7 +57,13 @@ def gate_order(
     if isinstance(base, StoredRun):
         measured_as = of_stored(base.folder, overrides)
         config = compose_gate(measured_as, config_dirs)
+    if isinstance(base, StoredHistory):
+        measured_as = of_history(overrides)
+        config = compose_gate(measured_as, config_dirs)
     request = gate_request(config, measured_as, config_dirs)
+    policy = request.policy
+    if isinstance(base, StoredHistory):
+        policy = replace(policy, rounds=HEAD_PROCESSES)
     suite, model = request.run.suite, request.run.model.name
     gate_id = new_gate_id(suite, model) if earlier is None else earlier.gate_id
     now = datetime.now(UTC).isoformat(timespec="seconds")
@@ -72,7 +86,7 @@ def gate_order(
         arm_overrides=request.arm_overrides,
         config_dirs=tuple(config_dirs),
         only=tuple(only),
-        policy=request.policy,
+        policy=policy,
         floors_file=request.floors_file,
         exemptions_file=request.exemptions_file,
         is_advisory=request.is_advisory,

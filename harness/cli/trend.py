@@ -1,16 +1,14 @@
 """`chipscale trend [KEY=VALUE ...]`: where the history of a suite changed; a report, no verdict."""
 
 import argparse
-from collections.abc import Sequence
-from dataclasses import fields
 from pathlib import Path
 
 from rich.console import Console
 
 from harness.codec import to_json
-from harness.errors import ConfigError, did_you_mean
+from harness.errors import ConfigError
 from harness.fingerprint import fingerprint
-from harness.history.choosing import HistoryQuery, choose_runs
+from harness.history.choosing import HistoryQuery, choose_runs, query_of
 from harness.history.trend_of import trend_of
 from harness.report import trend_page
 from harness.report.trend_table import trend_markdown, trend_view
@@ -44,27 +42,6 @@ def main(options: argparse.Namespace) -> int:
     if options.out is not None:
         _write(trend, options.out, console)
     return 0
-
-
-def query_of(words: Sequence[str]) -> HistoryQuery:
-    """`suite=quick chip=h200_sxm branch=main last=50` as a query.
-
-    Raises:
-        ConfigError: for a key that there is not, or a number that is none.
-    """
-    keys = [field.name for field in fields(HistoryQuery)]
-    values: dict[str, str | int] = {}
-    for word in words:
-        key, equals, value = word.partition("=")
-        if not equals or key not in keys:
-            raise ConfigError(
-                f"{word}: no such key of a history. {did_you_mean(key, keys)}"
-                f"KEY=VALUE with {', '.join(keys)} is allowed."
-            )
-        if key == "last" and not (value.isdigit() and int(value) > 0):
-            raise ConfigError(f"{word}: a number of runs from 1 on is allowed.")
-        values[key] = int(value) if key == "last" else value
-    return HistoryQuery(**values)  # type: ignore[arg-type]
 
 
 def _history(

@@ -151,6 +151,15 @@ def _policy(gate: Mapping[str, Any]) -> GatePolicy:
     )
 
 
+def of_history(overrides: Sequence[str]) -> list[str]:
+    """The overrides with the rules that `chipscale run` measures by, unless they name others.
+
+    The runs of a history were measured so, and unequal rules are unequal work.
+    """
+    said = {_key(one) for one in overrides}
+    return [*([] if "measure" in said else ["measure=quick"]), *overrides]
+
+
 def of_stored(folder: RunFolder, overrides: Sequence[str]) -> list[str]:
     """The overrides with what a stored run was measured by, except what they say themselves.
 

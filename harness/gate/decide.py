@@ -83,7 +83,7 @@ def judge(
         judgement = Judgement(
             first=one, fresh=fresh.get(case_id), centre=centre, fresh_centre=fresh_centre
         )
-        judged.append(_with_exemption(judgement.gate_case(), exemptions, today))
+        judged.append(with_exemption(judgement.gate_case(), exemptions, today))
     return tuple(sorted(judged, key=_badness)), shift
 
 
@@ -111,7 +111,8 @@ def _centre(
     return 0.0
 
 
-def _with_exemption(case: GateCase, exemptions: Sequence[Exemption], today: date) -> GateCase:
+def with_exemption(case: GateCase, exemptions: Sequence[Exemption], today: date) -> GateCase:
+    """The case, with the exemption that lets its regression pass, or what an expired one was."""
     if case.state is not State.REGRESSED or case.change is None:
         return case
     found, told = exemption_of(case.case_id, case.change.value, exemptions, today)

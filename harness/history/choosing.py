@@ -1,9 +1,9 @@
 """Which runs of the past belong together: one suite and model, one machine, one branch."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 
-from harness.errors import NothingMeasured, RecordError, did_you_mean
+from harness.errors import ConfigError, NothingMeasured, RecordError, did_you_mean
 from harness.trend import HistoryRun
 
 MAX_NAMED = 5
@@ -21,6 +21,31 @@ class HistoryQuery:
     fingerprint: str = ""
     last: int = 0
     """As many of the newest runs; 0 is all."""
+
+
+def query_of(words: Sequence[str], where: str = "") -> HistoryQuery:
+    """`suite=quick chip=h200_sxm branch=main last=50` as a query.
+
+    Args:
+        words: Each KEY=VALUE.
+        where: What to name before a word that is wrong.
+
+    Raises:
+        ConfigError: for a key that there is not, or a number that is none.
+    """
+    keys = [field.name for field in fields(HistoryQuery)]
+    values: dict[str, str | int] = {}
+    for word in words:
+        key, equals, value = word.partition("=")
+        if not equals or key not in keys:
+            raise ConfigError(
+                f"{where}{word}: no such key of a history. {did_you_mean(key, keys)}"
+                f"KEY=VALUE with {', '.join(keys)} is allowed."
+            )
+        if key == "last" and not (value.isdigit() and int(value) > 0):
+            raise ConfigError(f"{where}{word}: a number of runs from 1 on is allowed.")
+        values[key] = int(value) if key == "last" else value
+    return HistoryQuery(**values)  # type: ignore[arg-type]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -17,7 +17,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from harness.gate_result import GateCase, State
+from harness.gate_result import CommonShift, GateCase, State
 from harness.projection import Interval
 from harness.stats import NORMAL_CONSISTENCY
 from harness.trend import HistoryRun
@@ -43,6 +43,8 @@ class AgainstHistory:
     cases: tuple[GateCase, ...]
     common: float
     """Median change of all cases, as 0.04 for 4 % slower; 0 with too few of them."""
+    shift: CommonShift | None
+    """Where that is more than the tolerance: more than days of one machine differ by."""
 
 
 _CASE_ID = re.compile(r"([^.]+)\.([^.]+)\.([^[]*)\[([^]]*)\]/(.+)")
@@ -90,7 +92,15 @@ def judge_against(
     common = statistics.median(shifts) if len(shifts) >= MIN_COMMON_CASES else 0.0
     allowed = max(tolerance, MIN_TOLERANCE)
     cases = (_judged(one, common, allowed) for one in series)
-    return AgainstHistory(cases=tuple(sorted(cases, key=badness)), common=math.expm1(common))
+    shift = None
+    if abs(common) > math.log1p(allowed):
+        bound = math.log1p(allowed) / 2
+        same = sum(one * common > 0 and abs(one) > bound for one in shifts)
+        share = same / len(shifts)
+        shift = CommonShift(share=share, shift=math.expm1(common), is_confirmed=False)
+    return AgainstHistory(
+        cases=tuple(sorted(cases, key=badness)), common=math.expm1(common), shift=shift
+    )
 
 
 def badness(case: GateCase) -> tuple[int, float]:
