@@ -26,7 +26,8 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from harness.codec import from_json, to_json
+from harness.cases import Case
+from harness.codec import from_data, from_json, to_json
 from harness.comparison import COMPARISON_SCHEMA_VERSION, ChipComparison
 from harness.environment import Environment
 from harness.errors import NewerRecordError, RecordError
@@ -101,6 +102,16 @@ class RunFolder:
     def environment(self) -> Environment:
         """What ran. Raises RecordError when it was never written."""
         return from_json(Environment, self._read(ENVIRONMENT), str(self.path / ENVIRONMENT))
+
+    @property
+    def planned_cases(self) -> tuple[Case, ...]:
+        """The cases that the run was to measure; empty where that is not known any more."""
+        try:
+            job = json.loads((self.path / CASES).read_text(encoding="utf-8"))
+            cases: tuple[Case, ...] = from_data(tuple[Case, ...], job["cases"], CASES)
+        except (OSError, ValueError, TypeError, KeyError, RecordError):
+            return ()
+        return cases
 
     @property
     def proof(self) -> Proof | None:

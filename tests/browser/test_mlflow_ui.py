@@ -120,7 +120,7 @@ def test_throughput_is_drawn_against_the_number_of_chips(site: Site, show: Show)
 def test_a_projections_leaderboard_has_the_highest_throughput_first(site: Site, show: Show) -> None:
     page = show(site.runs_page("projection", "leaderboard"), "2 matching runs")
     assert column(page, "tags.`chip`", 2) == ["fake_alpha", "fake_beta"]
-    assert heads(page)[2:6] == ["chip", "model", "chips", "tokens_per_s"]
+    assert heads(page)[2:6] == ["chip", "model", "chips", "million_tokens_per_s"]
 
 
 def test_serving_draws_throughput_against_what_a_user_gets(site: Site, show: Show) -> None:

@@ -2,6 +2,8 @@ import dataclasses
 import json
 from pathlib import Path
 
+import pytest
+
 from harness.store.mlflow.layout import (
     COLUMNS,
     MAX_NOTE,
@@ -109,6 +111,16 @@ def test_a_projection_has_the_number_of_chips_as_step(tmp_path: Path) -> None:
     assert steps == [8, 64, 512, 4096, 16384, 65536, 100_000]
     assert ("step_parts/pipeline_bubble_s", 1.2) in {(p.key, p.value) for p in content.points}
     assert dict(content.tags)["source_runs"] == projection.run_ids[0]
+
+
+def test_counts_in_the_columns_are_whole(tmp_path: Path) -> None:
+    projection = sample_projection()
+    at = dataclasses.replace(projection.headline, num_chips=16384)
+    folder = write_run(tmp_path, projection=dataclasses.replace(projection, headline=at))
+    values = {point.key: point.value for point in projection_content(folder).points}
+    assert values["chips"] == 16384
+    in_millions = at.tokens_per_second.value / 1e6
+    assert values["million_tokens_per_s"] == pytest.approx(in_millions, rel=1e-3)
 
 
 def test_a_projection_made_again_with_other_assumptions_is_another_run(tmp_path: Path) -> None:
