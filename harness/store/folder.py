@@ -125,7 +125,13 @@ class RunFolder:
         """The projection made from the run, if one was."""
         if not (self.path / PROJECTION).exists():
             return None
-        return from_json(Projection, self._read(PROJECTION), str(self.path / PROJECTION))
+        try:
+            return from_json(Projection, self._read(PROJECTION), str(self.path / PROJECTION))
+        except RecordError as error:
+            raise RecordError(
+                f"{error} The records do not depend on it: move the file away to go on without, "
+                f"and `chipscale project 'runs=[{self.path.name}]'` projects anew."
+            ) from None
 
     @property
     def serving(self) -> ServingProjection | None:
