@@ -164,4 +164,6 @@ def test_the_report_is_drawn_in_the_artifact_view(site: Site, show: Show) -> Non
     page = show(site.run_page("quick", "fake_alpha", "/artifacts/report.html"), "report.html")
     report = page.frame_locator("iframe")
     expect(report.get_by_text("cases measured at").first).to_be_visible()
+    # Plots are drawn once they are in sight, and the first is below the frame's edge.
+    report.locator("figure[data-plot]").first.scroll_into_view_if_needed()
     expect(report.locator(".js-plotly-plot .main-svg").first).to_be_visible()
