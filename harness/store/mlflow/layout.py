@@ -236,6 +236,8 @@ def case_points(
     rows: Sequence[ResultRow],
     started_at: Mapping[str, str] | None = None,
     planned: Sequence[Case] = (),
+    *,
+    has_final_roofs: bool = True,
 ) -> tuple[Point, ...]:
     """The stepped metrics: every number of every case that has a time.
 
@@ -245,6 +247,8 @@ def case_points(
             and with times of their own its older cases are the same points each time.
         planned: All cases that the run is to have, so that none moves as it grows: MLflow cannot
             take a point back.
+        has_final_roofs: No better roof can be found; until then a share of one may still fall, and
+            of two values at one time and step MLflow takes the larger for the newest.
     """
     known: dict[str, Placeable] = {case.id: PlannedCase.of(case) for case in planned}
     place_of = places(list((known | {row.case_id: row for row in rows}).values()))
@@ -256,6 +260,7 @@ def case_points(
         points += [
             Point(place.key(measure), rounded(value, 6), place.step, time_ms)
             for measure, value in scaled(row).items()
+            if has_final_roofs or measure != "pct_roof"
         ]
     return tuple(points)
 
@@ -411,6 +416,7 @@ def run_content(folder: RunFolder, vendors: Mapping[str, str] | None = None) -> 
             rows,
             {record.case.id: record.started_at for record in records},
             folder.planned_cases,
+            has_final_roofs=bool(info.ended_at) or (folder.path / ROOFS).is_file(),
         ),
     )
     last_ms = max(

@@ -93,6 +93,15 @@ def test_a_run_that_did_not_end_is_not_finished(tmp_path: Path) -> None:
     assert content.end_ms == milliseconds("2026-01-02T03:05:10+00:00")
 
 
+def test_the_share_of_a_roof_that_may_still_rise_is_no_point(tmp_path: Path) -> None:
+    growing = run_content(write_run(tmp_path / "a", info=sample_info(ended_at="")))
+    ended = run_content(write_run(tmp_path / "b"))
+    keys = [{point.key for point in content.points} for content in (growing, ended)]
+    missing = keys[1] - keys[0]
+    assert missing
+    assert all("/pct_roof" in key for key in missing)
+
+
 def test_a_run_without_records_has_a_layout(tmp_path: Path) -> None:
     content = run_content(write_run(tmp_path, records=()))
     assert {point.key: point.value for point in content.points} == {
