@@ -37,6 +37,11 @@ class Case:
         tried = "".join(f"@{kernel}({config})" for kernel, config in self.forced)
         return f"{self.problem.id}/{self.impl}{cache}{tried}"
 
+    @property
+    def group(self) -> str:
+        """The problem without its sizes: `gemm.bf16.forward`, or `copy.bf16.forward@hot`."""
+        return f"{self.problem.group}@{self.cache}" if self.cache else self.problem.group
+
 
 def distinct(cases: Iterable[Case]) -> tuple[Case, ...]:
     """Each problem and implementation once, in first-seen order, the roles of repeats joined.

@@ -204,7 +204,7 @@ def result_row(record: Record, roofs: Roofs) -> ResultRow:
         case_id=record.case.id,
         problem_id=f"{problem.id}{cache}",
         title=f"{problem.title} {record.case.cache}".rstrip(),
-        group=f"{problem.group}{cache}",
+        group=record.case.group,
         op=problem.op,
         impl=record.case.impl,
         dtype=problem.dtype,

@@ -89,7 +89,7 @@ def main(options: argparse.Namespace) -> int:
         is_forced=options.force,
         projections=projected_runs(runs),
         created_at=datetime.now(UTC).isoformat(timespec="seconds"),
-        command=shlex.join(["chipscale", "compare", *options.runs]),
+        command=shlex.join(_command(options)),
     )
     if out is not None:
         _write(comparison, out, wanted)
@@ -101,6 +101,14 @@ def main(options: argparse.Namespace) -> int:
     for path in [] if out is None else [out]:
         tell.print(f"Written: {path}", markup=False, soft_wrap=True)
     return _tracked(folder, results_dir, options.track, tell)
+
+
+def _command(options: argparse.Namespace) -> list[str]:
+    """The words that make this comparison, whatever was printed of it."""
+    words = ["chipscale", "compare", *options.runs]
+    if options.tolerance is not None:
+        words += ["--tolerance", f"{options.tolerance:g}"]
+    return [*words, "--force"] if options.force else words
 
 
 def _home(folder: RunFolder, otherwise: Path) -> Path:

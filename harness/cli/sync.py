@@ -1,6 +1,7 @@
 """`chipscale sync [FOLDER...]`: bring result folders home and fill MLflow from them."""
 
 import argparse
+from collections import Counter
 from pathlib import Path
 
 from rich.console import Console
@@ -8,7 +9,7 @@ from rich.console import Console
 from harness.cli.finish import vendors_of
 from harness.cli.sync_folders import at_home, make_ready, meant_folders, results_dir_of, warn
 from harness.cli.sync_watch import watch
-from harness.errors import ChipscaleError, NothingMeasured, RecordError
+from harness.errors import ChipscaleError, ConfigError, NothingMeasured, RecordError
 from harness.run import RUNS
 from harness.store.folder import RunFolder
 from harness.store.mlflow import SyncResult, SyncState, sync, tracking_target
@@ -23,9 +24,16 @@ FAILED_EXIT_CODE = 1
 
 
 def main(options: argparse.Namespace) -> int:
-    """Sync the folders named, or all of the results folder; with --watch go on doing so."""
+    """Sync the folders named, or all of the results folder; with --watch go on doing so.
+
+    Raises:
+        ConfigError: for an address of MLflow that cannot be.
+        RecordError: when no result is in a folder that was named.
+    """
     results_dir = results_dir_of(options.results_dir, options.folders)
     target = tracking_target(results_dir)
+    if target.mistake:
+        raise ConfigError(f"{target.mistake}.")
     if options.again and target.synced_file is not None:
         target.synced_file.unlink(missing_ok=True)
     console = Console(highlight=False)
@@ -44,11 +52,18 @@ def main(options: argparse.Namespace) -> int:
     ledger = open_ledger(target)
     folders, num_refused = _brought_home(paths, results_dir, options, ledger, console)
     unchanged: list[SyncResult] = []
+    failures: Counter[str] = Counter()
 
     def tell(result: SyncResult) -> None:
         if result.state is SyncState.UNCHANGED and len(paths) > MAX_UNCHANGED_SHOWN:
             unchanged.append(result)
             return
+        if not result.is_done:
+            # What MLflow is refused for is mostly the same for all: it is told once.
+            why = result.message.replace(result.folder, "")
+            failures[why] += 1
+            if failures[why] > 1:
+                return
         console.print(f"{Path(result.folder).name}: {result.message}", markup=False, soft_wrap=True)
 
     results = sync(
@@ -62,6 +77,13 @@ def main(options: argparse.Namespace) -> int:
     if unchanged:
         console.print(
             f"{len(unchanged):,} folders were already in MLflow at {target.shown}.",
+            markup=False,
+            soft_wrap=True,
+        )
+    num_more = failures.total() - len(failures)
+    if num_more:
+        console.print(
+            f"{num_more:,} more folders failed in the same way; `chipscale sync` logs them later.",
             markup=False,
             soft_wrap=True,
         )

@@ -177,12 +177,10 @@ def watch(
     """Follow the folders until Ctrl-C or SIGTERM, which both end it quietly.
 
     Raises:
-        ConfigError: for an interval or an address of MLflow that cannot be.
+        ConfigError: for an interval that cannot be.
     """
     if interval_s <= 0:
         raise ConfigError(f"--interval: {interval_s:g} is no number of seconds above 0.")
-    if target.mistake:
-        raise ConfigError(f"{target.mistake}.")
     watcher = Watcher(roots, results_dir, config_dirs, interval_s, target, console)
 
     def interrupt(*_: object) -> None:

@@ -141,8 +141,11 @@ def _pieces(items: Sequence[WorkItem], first: Side, second: Side) -> tuple[list[
         name = item.problem.id
         rows = [found.get(name) for found in best]
         known = next((row for row in rows if row is not None), None)
-        if known is None or known.flops is None or known.num_bytes is None:
+        if known is None:
             left_out.append(f"{item.role} ({name}): no time on either chip")
+            continue
+        if known.flops is None or known.num_bytes is None:
+            left_out.append(f"{item.role} ({name}): its records do not tell its work")
             continue
         cost = Cost(flops=known.flops, bytes_read=known.num_bytes, bytes_written=0)
         rates = _both(rates_of(side.roofs, item.problem.dtype) for side in sides)

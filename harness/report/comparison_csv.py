@@ -1,4 +1,4 @@
-"""A comparison of chips as a table for a spreadsheet: a line for each case and each op group."""
+"""A comparison of chips as a table for a spreadsheet: a line for each case, op group and bar."""
 
 import csv
 import io
@@ -24,7 +24,8 @@ HEADS = (
     "joules_ratio",
     "remarks",
 )
-"""`row` is mean, group, case or bar; of a bar, `run_s` is the seconds that it adds."""
+"""`row` is mean, group, case, step or bar. The bars of a step lead from its `reference_s` to its
+`run_s`; the `run_s` of a bar is the seconds that it adds."""
 
 
 def render(comparison: ChipComparison) -> str:
@@ -79,6 +80,15 @@ def _lines(pair: RunPair) -> Iterator[tuple[str, tuple[object, ...]]]:
             ),
         )
     for waterfall in pair.waterfalls:
+        times = (waterfall.first_s, waterfall.second_s)
+        yield (
+            "step",
+            (
+                *(waterfall.phase, waterfall.title, waterfall.num_ops, *times),
+                *(times[0] / times[1], None, None, "", None, None, None),
+                "; ".join(waterfall.notes),
+            ),
+        )
         for bar in waterfall.bars:
             yield (
                 "bar",

@@ -1,7 +1,6 @@
 """The page of a comparison of chips, and its sections for other pages; it loads nothing."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 from html import escape
 
 from harness.comparison import ChipComparison, RunPair, Verdict, Waterfall
@@ -32,7 +31,16 @@ from harness.report.comparison_rows import (
     warning_sentences,
     waterfall_notes,
 )
-from harness.report.elements import bullets, figures_list, frame, plain_table, plot, section
+from harness.report.elements import (
+    Part,
+    bullets,
+    figures_list,
+    frame,
+    part,
+    plain_table,
+    plot,
+    section,
+)
 from harness.units import duration
 
 VERDICT_CLASS = {Verdict.FASTER: "ok", Verdict.SLOWER: "bad"}
@@ -46,16 +54,6 @@ WATERFALL_NOTE = (
     "From the reference's time to the other's. The bars add up to the whole difference, in no "
     "order: each op's share is found by the logarithmic mean. Green is time saved."
 )
-
-
-@dataclass(frozen=True, slots=True)
-class Section:
-    """A part of a page."""
-
-    name: str
-    """Of its anchor."""
-    title: str
-    html: str
 
 
 def render(comparison: ChipComparison) -> str:
@@ -74,9 +72,9 @@ def render(comparison: ChipComparison) -> str:
     )
 
 
-def sections(comparison: ChipComparison) -> tuple[Section, ...]:
+def sections(comparison: ChipComparison) -> tuple[Part, ...]:
     """All sections in reading order: each other run, the projections, the runs themselves."""
-    found: list[Section] = []
+    found: list[Part] = []
     for pair in comparison.pairs:
         found += [
             *waterfall_sections(comparison, pair),
@@ -102,7 +100,7 @@ def _figures(comparison: ChipComparison) -> list[tuple[str, str]]:
     return figures
 
 
-def waterfall_sections(comparison: ChipComparison, pair: RunPair) -> tuple[Section, ...]:
+def waterfall_sections(comparison: ChipComparison, pair: RunPair) -> tuple[Part, ...]:
     """The steps taken apart; one section for all, empty where there is none and no reason."""
     if not pair.waterfalls and not pair.no_waterfall and not pair.closures:
         return ()
@@ -120,7 +118,7 @@ def waterfall_sections(comparison: ChipComparison, pair: RunPair) -> tuple[Secti
     body += f'<div class="reason">{bullets(told)}</div>' if told else ""
     name = f"waterfall-{pair.label}"
     title = f"Why {pair.label} differs" if len(comparison.pairs) > 1 else "Why they differ"
-    return (Section(name, title, section(name, title, WATERFALL_NOTE, body)),)
+    return (part(name, title, WATERFALL_NOTE, body),)
 
 
 def _bars_table(waterfall: Waterfall) -> str:
@@ -144,7 +142,7 @@ def _bars_table(waterfall: Waterfall) -> str:
     )
 
 
-def groups_section(comparison: ChipComparison, pair: RunPair) -> Section:
+def groups_section(comparison: ChipComparison, pair: RunPair) -> Part:
     """A forest plot for each phase, and the sortable table of all groups."""
     body = "".join(f"<p><b>{escape(text)}</b></p>" for text in (forced_sentence(pair),) if text)
     for phase, groups in phases_of(pair).items():
@@ -188,10 +186,10 @@ def groups_section(comparison: ChipComparison, pair: RunPair) -> Section:
     name = f"groups-{pair.label}"
     body += sortable_table(name, heads, rows, classes)
     title = f"Op groups, {pair.label} over A" if len(comparison.pairs) > 1 else "Op groups"
-    return Section(name, title, section(name, title, GROUPS_NOTE, body))
+    return part(name, title, GROUPS_NOTE, body)
 
 
-def cases_section(comparison: ChipComparison, pair: RunPair) -> Section:
+def cases_section(comparison: ChipComparison, pair: RunPair) -> Part:
     """Every case with a time on both, sortable and filtered by words."""
     heads = [
         ("case", ""),
@@ -220,10 +218,10 @@ def cases_section(comparison: ChipComparison, pair: RunPair) -> Section:
     name = f"cases-{pair.label}"
     body = (f"<p>{escape(told)}</p>" if told else "") + sortable_table(name, heads, rows, classes)
     title = f"Cases, {pair.label} against A" if len(comparison.pairs) > 1 else "Cases"
-    return Section(name, title, section(name, title, CASES_NOTE, body))
+    return part(name, title, CASES_NOTE, body)
 
 
-def missing_sections(comparison: ChipComparison, pair: RunPair) -> tuple[Section, ...]:
+def missing_sections(comparison: ChipComparison, pair: RunPair) -> tuple[Part, ...]:
     """What one side alone has a time for; empty where nothing is missing."""
     sentences = missing_sentences(comparison, pair)
     if not sentences:
@@ -232,10 +230,10 @@ def missing_sections(comparison: ChipComparison, pair: RunPair) -> tuple[Section
     note = "Cases that one of the two has a time for and the other has not, by reason."
     # The names of cases are longer than a phone is wide, and this class breaks them.
     body = f'<div class="reason">{bullets(sentences)}</div>'
-    return (Section(name, title, section(name, title, note, body)),)
+    return (part(name, title, note, body),)
 
 
-def projection_sections(comparison: ChipComparison) -> tuple[Section, ...]:
+def projection_sections(comparison: ChipComparison) -> tuple[Part, ...]:
     """The clusters that the runs were projected to; empty where none was."""
     if not comparison.projections:
         return ()
@@ -247,15 +245,17 @@ def projection_sections(comparison: ChipComparison) -> tuple[Section, ...]:
         "expectation, not a measurement. The ratio draws what both share once."
     )
     title = projection_title(comparison)
-    return (Section("projected", "Projected", section("projected", title, note, body)),)
+    return (
+        Part(name="projected", title="Projected", html=section("projected", title, note, body)),
+    )
 
 
-def runs_section(comparison: ChipComparison) -> Section:
+def runs_section(comparison: ChipComparison) -> Part:
     """Where the numbers come from."""
     facts = plain_table(RUN_HEADS, run_rows(comparison), num_texts=len(RUN_HEADS))
     command = f"<p><code>{escape(comparison.command)}</code></p>" if comparison.command else ""
-    note = "The first is the reference. comparison.json beside this file has every number."
-    return Section("runs", "Runs", section("runs", "Runs", note, facts + command))
+    note = "The first is the reference. `chipscale compare` keeps every number in comparison.json."
+    return part("runs", "Runs", note, facts + command)
 
 
 def sortable_table(

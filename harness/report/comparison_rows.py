@@ -174,6 +174,8 @@ def difference_sentence(pair: RunPair, waterfall: Waterfall) -> str:
     times = f"{duration(waterfall.first_s)} on A, {duration(waterfall.second_s)} on {pair.label}"
     share = waterfall.difference_s / waterfall.first_s
     said = f"{title}: {times} ({signed_percent(share)} time)"
+    if waterfall.left_out:
+        said += f", {plural(len(waterfall.left_out), 'piece')} of its work left out"
     bars = sorted(waterfall.bars, key=lambda bar: -abs(bar.seconds))
     largest = [bar for bar in bars if bar.seconds][:MAX_NAMED]
     if not largest:
@@ -192,15 +194,19 @@ BAR_HEADS = ("cause", "difference", "of A's step", "most of it")
 
 
 def bar_rows(waterfall: Waterfall) -> tuple[tuple[str, ...], ...]:
-    """Cause, seconds, share of the first step, and the ops that make most of it."""
-    return tuple(
-        (
-            str(bar.cause),
-            signed(bar.seconds),
-            signed_percent(bar.seconds / waterfall.first_s),
-            bar_ops(bar),
-        )
-        for bar in waterfall.bars
+    """Cause, seconds, share of the first step, and the ops that make most of it; last the sum."""
+    total_s = waterfall.difference_s
+    return (
+        *(
+            (
+                str(bar.cause),
+                signed(bar.seconds),
+                signed_percent(bar.seconds / waterfall.first_s),
+                bar_ops(bar),
+            )
+            for bar in waterfall.bars
+        ),
+        ("together", signed(total_s), signed_percent(total_s / waterfall.first_s), ""),
     )
 
 

@@ -18,8 +18,5 @@ def comparison_parts(comparison: ChipComparison) -> tuple[Part, ...]:
     title = f"Against {comparison.reference.title}"
     return (
         part("comparison", title, NOTE, body),
-        *(
-            Part(name=one.name, title=one.title, html=one.html)
-            for one in comparison_page.sections(comparison)
-        ),
+        *comparison_page.sections(comparison),
     )

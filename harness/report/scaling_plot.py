@@ -1,4 +1,6 @@
-"""Throughput against the number of chips, and what is left per chip of the smallest cluster's."""
+"""Throughput against the number of chips, and per chip of what it is where a chip gives most."""
+
+from collections.abc import Sequence
 
 import plotly.graph_objects as go
 from plotly.subplots import make_subplots
@@ -11,21 +13,36 @@ HEIGHT = 620
 BAND = "rgba(0,114,178,0.2)"
 
 
-def _points(projection: Projection) -> tuple[ScalePoint, ...]:
+def scaling_points(projection: Projection) -> tuple[ScalePoint, ...]:
+    """Every number of chips that was projected, the headline's among them."""
     points = {point.num_chips: point for point in projection.scaling}
     points.setdefault(projection.headline.num_chips, projection.headline)
     return tuple(points[number] for number in sorted(points))
 
 
+def per_chip(point: ScalePoint) -> float:
+    """Tokens per second of one of its chips."""
+    return point.tokens_per_second.value / point.num_chips
+
+
+def linear_from(points: Sequence[ScalePoint]) -> ScalePoint:
+    """The point that linear scaling is drawn through: where a chip gives most.
+
+    That need not be the smallest one, whose chips may have to recompute for want of memory; with it
+    more than 100 % of linear would be shown.
+    """
+    return max(points, key=per_chip)
+
+
 def figure(projection: Projection) -> go.Figure:
-    """Above: tokens/s on logarithmic axes. Below: tokens/s per chip relative to the first point.
+    """Above: tokens/s on logarithmic axes. Below: tokens/s per chip relative to the best point.
 
     Four decades hide any loss, so the lower half shows it on a plain axis.
     """
-    points = _points(projection)
+    points = scaling_points(projection)
     chips = [point.num_chips for point in points]
-    first = points[0].tokens_per_second.value / points[0].num_chips
-    ideal = [first * number for number in chips]
+    best = linear_from(points)
+    ideal = [per_chip(best) * number for number in chips]
     band = f"{100 * projection.interval_confidence:g} % interval"
     hover = [
         [
@@ -61,7 +78,7 @@ def figure(projection: Projection) -> go.Figure:
             y=[one * factor for one, factor in zip(ideal, scale, strict=True)],
             mode="lines",
             line={"color": GREY, "dash": "dash"},
-            name=f"linear from {chips[0]:,} chips",
+            name=f"linear from {best.num_chips:,} chips",
             showlegend=row == 1,
             hoverinfo="skip",
             row=row,

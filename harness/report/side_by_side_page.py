@@ -6,6 +6,7 @@ from html import escape
 from harness.projection import Projection
 from harness.report.elements import bullets, definitions, frame, plain_table, plot, section
 from harness.report.rows import percent_text
+from harness.report.scaling_plot import linear_from, per_chip, scaling_points
 from harness.report.side_by_side_plots import bill_figure, colors, scaling_figure, useful_figure
 from harness.report.side_by_side_rows import (
     AGAINST_HEADS,
@@ -147,11 +148,8 @@ def _model(
 
 
 def _of_linear(projection: Projection) -> float:
-    """Tokens per second per chip over those of the smallest size."""
-    first, last = projection.scaling[0], projection.headline
-    return (last.tokens_per_second.value / last.num_chips) / (
-        first.tokens_per_second.value / first.num_chips
-    )
+    """Tokens per second per chip of the whole cluster over those where a chip gives most."""
+    return per_chip(projection.headline) / per_chip(linear_from(scaling_points(projection)))
 
 
 def _each(

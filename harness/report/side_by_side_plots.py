@@ -5,8 +5,9 @@ from collections.abc import Callable, Sequence
 import plotly.graph_objects as go
 from plotly.subplots import make_subplots
 
-from harness.projection import Projection, ScalePoint
+from harness.projection import Projection
 from harness.report.rows import chips_text, percent_text, seconds_interval_text
+from harness.report.scaling_plot import linear_from, per_chip, scaling_points
 from harness.report.theme import GREY, PALETTE, SYMBOLS, by_name, label, styled
 from harness.side_by_side import Outcome, SideBySide
 from harness.units import MEGA
@@ -72,36 +73,27 @@ def _height(counts: Sequence[int]) -> int:
     return sum(ROOM_FOR_AXIS + ROW_HEIGHT * count for count in counts)
 
 
-def _points(projection: Projection) -> tuple[ScalePoint, ...]:
-    points = {point.num_chips: point for point in projection.scaling}
-    points.setdefault(projection.headline.num_chips, projection.headline)
-    return tuple(points[number] for number in sorted(points))
-
-
 def scaling_figure(projections: Sequence[Projection], color: dict[str, str]) -> go.Figure:
-    """Above: tokens/s of each cluster, both axes logarithmic. Below: % of linear from its first."""
+    """Above: tokens/s of each cluster, both axes logarithmic. Below: per chip, of its best."""
     plot = make_subplots(
         rows=2, cols=1, shared_xaxes=True, row_heights=[0.58, 0.42], vertical_spacing=0.06
     )
     symbols = by_name([projection.cluster for projection in projections], SYMBOLS)
     for projection in projections:
-        points = _points(projection)
-        first = points[0].tokens_per_second.value / points[0].num_chips
+        points = scaling_points(projection)
+        best = linear_from(points)
         hover = [
             [
                 chips_text(point),
                 point.plan.label,
                 seconds_interval_text(point.step_time_s),
                 percent_text(point.mfu),
-                f"{points[0].num_chips:,}",
+                f"{best.num_chips:,}",
             ]
             for point in points
         ]
         tokens = [point.tokens_per_second.value for point in points]
-        linear = [
-            100 * value / (first * point.num_chips)
-            for value, point in zip(tokens, points, strict=True)
-        ]
+        linear = [100 * per_chip(point) / per_chip(best) for point in points]
         for row, values, unit in ((1, tokens, "tokens/s"), (2, linear, "% of linear")):
             since = " from %{customdata[4]} chips" if row == 2 else ""
             plot.add_scatter(

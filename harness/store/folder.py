@@ -26,7 +26,8 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from harness.codec import from_json, to_json
+from harness.cases import Case
+from harness.codec import from_data, from_json, to_json
 from harness.comparison import COMPARISON_SCHEMA_VERSION, ChipComparison
 from harness.environment import Environment
 from harness.errors import NewerRecordError, RecordError
@@ -103,6 +104,16 @@ class RunFolder:
         return from_json(Environment, self._read(ENVIRONMENT), str(self.path / ENVIRONMENT))
 
     @property
+    def planned_cases(self) -> tuple[Case, ...]:
+        """The cases that the run was to measure; empty where that is not known any more."""
+        try:
+            job = json.loads((self.path / CASES).read_text(encoding="utf-8"))
+            cases: tuple[Case, ...] = from_data(tuple[Case, ...], job["cases"], CASES)
+        except (OSError, ValueError, TypeError, KeyError, RecordError):
+            return ()
+        return cases
+
+    @property
     def proof(self) -> Proof | None:
         """What timer, launch and flush are worth; None in runs of older versions."""
         if not (self.path / PROOF).exists():
@@ -114,7 +125,13 @@ class RunFolder:
         """The projection made from the run, if one was."""
         if not (self.path / PROJECTION).exists():
             return None
-        return from_json(Projection, self._read(PROJECTION), str(self.path / PROJECTION))
+        try:
+            return from_json(Projection, self._read(PROJECTION), str(self.path / PROJECTION))
+        except RecordError as error:
+            raise RecordError(
+                f"{error} The records do not depend on it: move the file away to go on without, "
+                f"and `chipscale project 'runs=[{self.path.name}]'` projects anew."
+            ) from None
 
     @property
     def serving(self) -> ServingProjection | None:

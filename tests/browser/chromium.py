@@ -6,17 +6,18 @@ MLflow's pages keep asking the server for more, so they are never idle: wait for
 
 import contextlib
 import shutil
-import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
-from playwright.sync_api import BrowserContext, Page, Route, sync_playwright
+from playwright.sync_api import Browser, BrowserContext, Page, Route, ViewportSize, sync_playwright
 
 EXECUTABLE = shutil.which("chromium")
-SIZE = {"width": 1600, "height": 900}
+SIZE: ViewportSize = {"width": 1600, "height": 900}
 FLAGS = (
     "--no-sandbox",
     "--disable-gpu",
+    # Containers give /dev/shm 64 MB, and pages of thousands of cases need more.
+    "--disable-dev-shm-usage",
     "--disable-quic",
     "--no-first-run",
     "--disable-background-networking",
@@ -40,20 +41,28 @@ def _only_this_machine(route: Route) -> None:
 
 
 @contextlib.contextmanager
-def chromium(*, is_first_visit: bool = False) -> Iterator[BrowserContext]:
-    """A fresh profile; by default one that has visited MLflow before."""
-    with sync_playwright() as playwright, tempfile.TemporaryDirectory() as profile:
-        context = playwright.chromium.launch_persistent_context(
-            profile, executable_path=EXECUTABLE, headless=True, viewport=SIZE, args=list(FLAGS)
-        )
-        context.set_default_timeout(WAIT_MS)
-        context.route("**/*", _only_this_machine)
-        if not is_first_visit:
-            context.add_init_script(RETURNING)
-        try:
-            yield context
-        finally:
-            context.close()
+def launched() -> Iterator[Browser]:
+    """A browser; a process can have one at a time, since each holds a loop of its own."""
+    with sync_playwright() as playwright:
+        browser = playwright.chromium.launch(executable_path=EXECUTABLE, args=list(FLAGS))
+        yield browser
+        browser.close()
+
+
+def visitor(browser: Browser) -> BrowserContext:
+    """Somebody who has visited MLflow before and reaches this machine alone."""
+    context = browser.new_context(viewport=SIZE)
+    context.set_default_timeout(WAIT_MS)
+    context.route("**/*", _only_this_machine)
+    context.add_init_script(RETURNING)
+    return context
+
+
+@contextlib.contextmanager
+def chromium() -> Iterator[BrowserContext]:
+    """A visitor with a browser of its own."""
+    with launched() as browser:
+        yield visitor(browser)
 
 
 def shoot(page: Page, folder: Path, name: str) -> Path:

@@ -1,14 +1,14 @@
-"""One server over results of real runs and one browser for all tests of the folder."""
+"""One server over results of real runs for all tests of the folder, and a browser for each file."""
 
 import os
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
-from playwright.sync_api import Page, expect
+from playwright.sync_api import Browser, Page, expect
 
 from harness.store.interface import running_server
-from tests.browser.chromium import EXECUTABLE, WAIT_MS, chromium, shoot
+from tests.browser.chromium import EXECUTABLE, WAIT_MS, launched, shoot, visitor
 from tests.browser.filled import fill
 from tests.browser.site import Site, site_of
 
@@ -27,12 +27,24 @@ def site(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Site]:
         yield site_of(served)
 
 
-@pytest.fixture(scope="session")
-def page(site: Site) -> Iterator[Page]:
+@pytest.fixture(scope="module")
+def browser() -> Iterator[Browser]:
+    """One browser for all tests of a file.
+
+    Not for the whole session: Playwright's loop runs as long as it is open, and neither a second
+    one nor `asyncio.run` in another file's test would start beside it.
+    """
+    if EXECUTABLE is None:
+        pytest.skip("no `chromium` on the path")
+    with launched() as browser:
+        yield browser
+
+
+@pytest.fixture(scope="module")
+def page(site: Site, browser: Browser) -> Page:
     del site  # No browser where there is nothing to show.
     expect.set_options(timeout=WAIT_MS)
-    with chromium() as context:
-        yield context.new_page()
+    return visitor(browser).new_page()
 
 
 @pytest.fixture

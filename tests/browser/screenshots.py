@@ -9,7 +9,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from PIL import Image
-from playwright.sync_api import Page
+from playwright.sync_api import Page, ViewportSize
 
 from harness.store.interface import running_server
 from tests.browser.chromium import chromium, shoot
@@ -17,7 +17,7 @@ from tests.browser.filled import fill
 from tests.browser.site import Site, site_of
 
 FOLDER = Path("docs/images")
-SIZE = {"width": 1280, "height": 760}
+SIZE: ViewportSize = {"width": 1280, "height": 760}
 NUM_COLOURS = 128
 """Plain pages need no more, and a picture stays below 100 kB."""
 
@@ -31,7 +31,10 @@ def _plots(page: Page) -> None:
 
 
 def _report(page: Page) -> None:
-    page.frame_locator("iframe").locator(".js-plotly-plot .main-svg").first.wait_for()
+    report = page.frame_locator("iframe")
+    # Plots are drawn once they are in sight, and the first is below the frame's edge.
+    report.locator("figure[data-plot]").first.scroll_into_view_if_needed()
+    report.locator(".js-plotly-plot .main-svg").first.wait_for()
 
 
 def pictures(site: Site) -> dict[str, tuple[str, Callable[[Page], None]]]:

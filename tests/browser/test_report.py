@@ -2,7 +2,6 @@
 
 import dataclasses
 import re
-import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -26,24 +25,6 @@ DESKTOP = {"width": 1280, "height": 900}
 PHONE = {"width": 390, "height": 844}
 SLOWER = 3
 """A busy host of CI may take so many times the seconds that a page may take."""
-
-
-@pytest.fixture(scope="module")
-def browser() -> Iterator[Any]:
-    """One browser for all tests of this file.
-
-    Not for the whole session: Playwright's loop runs as long as it is open, and neither a second
-    one nor `asyncio.run` in another file's test would start beside it.
-    """
-    executable = shutil.which("chromium")
-    if executable is None:
-        pytest.skip("no `chromium` on the path")
-    sync_api = pytest.importorskip("playwright.sync_api")
-    arguments = ["--no-sandbox", "--disable-gpu", "--disable-dev-shm-usage"]
-    with sync_api.sync_playwright() as playwright:
-        launched = playwright.chromium.launch(executable_path=executable, args=arguments)
-        yield launched
-        launched.close()
 
 
 def written(path: Path, **parts: Any) -> str:

@@ -8,11 +8,11 @@ from harness.store.folder import COMPARISON, COMPARISON_CSV, REPORT_HTML, REPORT
 from harness.store.mlflow.keys import clean
 from harness.store.mlflow.layout import (
     COMPARISONS,
-    MAX_NOTE,
     NOTE_TAG,
     Point,
     RunContent,
     milliseconds,
+    note_of,
     present_files,
     rounded,
 )
@@ -25,8 +25,8 @@ COMPARISON_COLUMNS = (
     "metrics.`speedup`",
     "metrics.`speedup_low`",
     "metrics.`speedup_high`",
-    "metrics.`training_step_ratio`",
-    "metrics.`decode_step_ratio`",
+    "metrics.`training_step_speedup`",
+    "metrics.`decode_step_speedup`",
     "tags.`suite`",
     "tags.`model`",
 )
@@ -67,7 +67,9 @@ def comparison_content(folder: RunFolder, vendors: Mapping[str, str] | None = No
         "model": comparison.reference.model,
         "source_runs": " ".join(run.run_id for run in comparison.runs),
         "forced": "true" if comparison.is_forced else "",
-        NOTE_TAG: _note(folder, comparison),
+        NOTE_TAG: note_of(
+            folder, f"{len(comparison.runs)} runs compared: {comparison.comparison_id}"
+        ),
     }
     params = {
         "reference": comparison.reference.run_id,
@@ -94,18 +96,6 @@ def comparison_content(folder: RunFolder, vendors: Mapping[str, str] | None = No
 _REPORTS = (REPORT_HTML, REPORT_MARKDOWN)
 
 
-def _note(folder: RunFolder, comparison: ChipComparison) -> str:
-    """The Markdown report, whose first line is the verdict, as far as MLflow keeps it."""
-    path = folder.path / REPORT_MARKDOWN
-    if not path.is_file():
-        return f"{len(comparison.runs)} runs compared: {comparison.comparison_id}"
-    text = path.read_text(encoding="utf-8")
-    if len(text) <= MAX_NOTE:
-        return text
-    cut = text[:MAX_NOTE].rpartition("\n")[0]
-    return f"{cut}\n\nThe rest is in the artifact {REPORT_MARKDOWN}."
-
-
 def _points(comparison: ChipComparison) -> tuple[Point, ...]:
     """Of one other run under plain names; of several, each after the first below its label."""
     points: list[Point] = []
@@ -128,7 +118,8 @@ def _values(pair: RunPair) -> list[tuple[str, float]]:
     for waterfall in pair.waterfalls:
         of_phase.setdefault(waterfall.phase, waterfall)
     for phase, waterfall in of_phase.items():
-        found.append((f"{phase}_step_ratio", waterfall.second_s / waterfall.first_s))
+        # Above 1 the other chip is faster, as in every column beside it.
+        found.append((f"{phase}_step_speedup", waterfall.first_s / waterfall.second_s))
         found += [(f"{phase}_step/{_key_of(bar.cause)}_s", bar.seconds) for bar in waterfall.bars]
     found += [
         (f"speedup_{group.phase}/{clean(group.group, MAX_KEY_PART)}", group.speedup.value)

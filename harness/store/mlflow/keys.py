@@ -15,8 +15,9 @@ import re
 import zlib
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from typing import Protocol
 
-from harness.results import ResultRow
+from harness.cases import Case
 
 MAX_NAME = 180
 """Of the only part of a key after its section."""
@@ -28,6 +29,41 @@ _NOT_ALLOWED = re.compile(r"[^A-Za-z0-9_.:-]")
 """MLflow also takes spaces and slashes; a slash would begin another section."""
 MEASURES = ("median_us", "tflops", "gbps", "pct_roof", "joules", "sustained_us")
 """What there may be of a case, in the order in which people ask for it."""
+
+
+class Placeable(Protocol):
+    """What a place follows from: a row of results has it, and a case that is only planned."""
+
+    @property
+    def case_id(self) -> str:
+        """Unique."""
+
+    @property
+    def group(self) -> str:
+        """The op with its type and mode."""
+
+    @property
+    def axes(self) -> tuple[tuple[str, int], ...]:
+        """Its sizes."""
+
+    @property
+    def impl(self) -> str:
+        """The implementation."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PlannedCase:
+    """A case that may have no result yet."""
+
+    case_id: str
+    group: str
+    axes: tuple[tuple[str, int], ...]
+    impl: str
+
+    @classmethod
+    def of(cls, case: Case) -> "PlannedCase":
+        """What its place follows from."""
+        return cls(case_id=case.id, group=case.group, axes=case.problem.axes, impl=case.impl)
 
 
 @dataclass(frozen=True, slots=True)
@@ -86,8 +122,11 @@ def _line(axes: Iterable[tuple[str, int]]) -> str:
     return clean(text, MAX_LINE) if text else ""
 
 
-def places(rows: Sequence[ResultRow]) -> dict[str, Place]:
-    """The place of every case by its id; no two cases share a key and a step."""
+def places(rows: Sequence[Placeable]) -> dict[str, Place]:
+    """The place of every case by its id; no two cases share a key and a step.
+
+    It depends on which cases there are, so of a run that grows they are all that it will have.
+    """
     shapes_of_group: dict[str, list[tuple[tuple[str, int], ...]]] = {}
     for row in rows:
         shapes_of_group.setdefault(row.group, []).append(row.axes)

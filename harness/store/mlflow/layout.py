@@ -13,6 +13,7 @@ from pathlib import Path
 
 import pandas as pd
 
+from harness.cases import Case
 from harness.closure import Closure, closures_of, complete
 from harness.environment import Environment
 from harness.fingerprint import fingerprint
@@ -48,7 +49,7 @@ from harness.store.folder import (
     RunInfo,
 )
 from harness.store.mlflow.charts import suite_sections
-from harness.store.mlflow.keys import MAX_NAME, clean, places
+from harness.store.mlflow.keys import MAX_NAME, Placeable, PlannedCase, clean, places
 from harness.store.mlflow.views import SUITE_VIEWS, View, with_charts
 from harness.units import GIGA, TERA
 from harness.wall_time import wall_time_of
@@ -154,8 +155,8 @@ def milliseconds(time: str, otherwise: int = 0) -> int:
 
 
 def rounded(value: float, digits: int = SUMMARY_DIGITS) -> float:
-    """That many significant digits."""
-    return float(f"{value:.{digits}g}")
+    """That many significant digits; a count is whole."""
+    return float(value) if isinstance(value, int) else float(f"{value:.{digits}g}")
 
 
 def scaled(row: ResultRow) -> dict[str, float]:
@@ -232,7 +233,11 @@ def present_files(folder: RunFolder, names: Iterable[tuple[str, str]]) -> tuple[
 
 
 def case_points(
-    rows: Sequence[ResultRow], started_at: Mapping[str, str] | None = None
+    rows: Sequence[ResultRow],
+    started_at: Mapping[str, str] | None = None,
+    planned: Sequence[Case] = (),
+    *,
+    has_final_roofs: bool = True,
 ) -> tuple[Point, ...]:
     """The stepped metrics: every number of every case that has a time.
 
@@ -240,8 +245,13 @@ def case_points(
         rows: All cases of the run.
         started_at: When each case was begun, by its id. A run that grows is synced many times,
             and with times of their own its older cases are the same points each time.
+        planned: All cases that the run is to have, so that none moves as it grows: MLflow cannot
+            take a point back.
+        has_final_roofs: No better roof can be found; until then a share of one may still fall, and
+            of two values at one time and step MLflow takes the larger for the newest.
     """
-    place_of = places(rows)
+    known: dict[str, Placeable] = {case.id: PlannedCase.of(case) for case in planned}
+    place_of = places(list((known | {row.case_id: row for row in rows}).values()))
     times = started_at or {}
     points = []
     for row in rows:
@@ -250,6 +260,7 @@ def case_points(
         points += [
             Point(place.key(measure), rounded(value, 6), place.step, time_ms)
             for measure, value in scaled(row).items()
+            if has_final_roofs or measure != "pct_roof"
         ]
     return tuple(points)
 
@@ -383,7 +394,8 @@ def _params(
     return tuple((key, value) for key, value in params.items() if value)
 
 
-def _note(folder: RunFolder, otherwise: str) -> str:
+def note_of(folder: RunFolder, otherwise: str) -> str:
+    """The Markdown report, whose first line is the verdict, as far as MLflow keeps it."""
     report = folder.path / REPORT_MARKDOWN
     text = report.read_text(encoding="utf-8") if report.is_file() else otherwise
     if len(text) <= MAX_NOTE:
@@ -400,7 +412,12 @@ def run_content(folder: RunFolder, vendors: Mapping[str, str] | None = None) -> 
     points = (
         *roof_points(roofs),
         *closure_points(closures_of(accepted(records, roofs))),
-        *case_points(rows, {record.case.id: record.started_at for record in records}),
+        *case_points(
+            rows,
+            {record.case.id: record.started_at for record in records},
+            folder.planned_cases,
+            has_final_roofs=bool(info.ended_at) or (folder.path / ROOFS).is_file(),
+        ),
     )
     last_ms = max(
         (milliseconds(record.started_at) for record in records),
@@ -409,7 +426,7 @@ def run_content(folder: RunFolder, vendors: Mapping[str, str] | None = None) -> 
     commit = f" {environment.commit[:7]}" if environment.commit else ""
     config = folder.path / CONFIG
     tags = _tags(info, environment, (vendors or {}).get(info.chip, ""), config)
-    tags[NOTE_TAG] = _note(
+    tags[NOTE_TAG] = note_of(
         folder,
         f"{headline(info.suite, info.chip, rows)}\n\n"
         f"- Cases: {status_counts(rows)}\n- Measured roofs: {roofs_text(roofs)}\n",

@@ -65,6 +65,7 @@ def _projection_points(projection: Projection) -> tuple[Point, ...]:
     summary = {
         "chips": head.num_chips,
         "tokens_per_s": head.tokens_per_second.value,
+        "million_tokens_per_s": head.tokens_per_second.value / MEGA,
         "step_s": head.step_time_s.value,
         "mfu": projection.mfu,
         "measured_share": dict(projection.source_share).get(Source.MEASURED, 0.0),

@@ -18,6 +18,7 @@ from harness.store.mlflow.layout import (
     rounded,
 )
 from harness.store.mlflow.views import SERVING_VIEWS
+from harness.units import MEGA
 
 
 def _points(projection: ServingProjection) -> tuple[Point, ...]:
@@ -26,6 +27,7 @@ def _points(projection: ServingProjection) -> tuple[Point, ...]:
     summary = {
         "chips": projection.num_chips,
         "tokens_per_s": best.tokens_per_s.value,
+        "million_tokens_per_s": best.tokens_per_s.value / MEGA,
         "tokens_per_s_low": best.tokens_per_s.low,
         "tokens_per_s_high": best.tokens_per_s.high,
         "tokens_per_s_per_chip": best.tokens_per_s_per_chip.value,

@@ -30,7 +30,7 @@ WIDTHS = {
     "metrics.`noisy`": 80,
     "metrics.`roof_tflops`": 115,
     "metrics.`roof_gbps`": 105,
-    "metrics.`tokens_per_s`": 130,
+    "metrics.`million_tokens_per_s`": 180,
     "metrics.`tokens_per_s_per_chip`": 190,
     "metrics.`tokens_per_joule`": 150,
 }
@@ -132,7 +132,7 @@ _PROJECTION = (
     "tags.`chip`",
     "tags.`model`",
     "metrics.`chips`",
-    "metrics.`tokens_per_s`",
+    "metrics.`million_tokens_per_s`",
     "metrics.`mfu`",
     "metrics.`step_s`",
     "metrics.`goodput`",
@@ -143,7 +143,7 @@ _SERVING = (
     "tags.`chip`",
     "tags.`model`",
     "metrics.`tokens_per_s_per_chip`",
-    "metrics.`tokens_per_s`",
+    "metrics.`million_tokens_per_s`",
     "metrics.`ttft_s`",
     "metrics.`tpot_s`",
     "metrics.`tokens_per_joule`",
@@ -175,7 +175,7 @@ def _views(
 
 SUITE_VIEWS = _views(_SUITE, "metrics.`geomean_us`", is_least=True)
 PROJECTION_VIEWS = _views(
-    _PROJECTION, "metrics.`tokens_per_s`", is_least=False, sections=PROJECTION_SECTIONS
+    _PROJECTION, "metrics.`million_tokens_per_s`", is_least=False, sections=PROJECTION_SECTIONS
 )
 SERVING_VIEWS = _views(
     _SERVING, "metrics.`tokens_per_s_per_chip`", is_least=False, sections=SERVING_SECTIONS

@@ -48,3 +48,14 @@ def test_against_a_run_that_is_not_there_is_one_line(
     under = ["--results-dir", str(tmp_path)]
     assert main(["report", "after", "--against", "nowhere", *under]) == 2
     assert "nowhere" in capsys.readouterr().err
+
+
+def test_a_damaged_projection_is_named_with_the_way_to_go_on(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    folder = write_run(tmp_path / "runs", info=sample_info(run_id="after"))
+    (folder.path / "projection.json").write_text("{", encoding="utf-8")
+    assert main(["report", "after", "--results-dir", str(tmp_path)]) == 2
+    (line,) = capsys.readouterr().err.splitlines()
+    assert "projection.json: not JSON" in line
+    assert "move the file away to go on without" in line

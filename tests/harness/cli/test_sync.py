@@ -91,6 +91,22 @@ def test_another_projection_of_the_same_name_does_not_replace_the_one_at_home(
         at_home(away.path, tmp_path / "results", ())
 
 
+def test_what_fails_for_every_folder_is_told_once(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for name in ("a", "b", "c"):
+        a_run(tmp_path / "runs", name)
+    under = ["--results-dir", str(tmp_path)]
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", "htp://host")
+    assert main(["sync", *under]) == 2
+    assert capsys.readouterr().err.count("begins with no scheme of MLflow's") == 1
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", "http://127.0.0.1:9")
+    assert main(["sync", *under]) == 1
+    out = capsys.readouterr().out
+    assert out.count("cannot be reached") == 1
+    assert "2 more folders failed in the same way" in out
+
+
 def test_an_interval_that_cannot_be_is_refused(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -3,8 +3,10 @@ import json
 import re
 from html.parser import HTMLParser
 
+import pytest
+
 from harness.projection import StepPart
-from harness.report import html
+from harness.report import html, scaling_plot
 from harness.results import Roofs
 from tests.harness.sample_run import (
     CHIP,
@@ -184,3 +186,22 @@ def test_roofs_that_were_not_measured_are_not_drawn() -> None:
 
     names = [trace.name for trace in figure(result_rows(sample_records(), Roofs()), Roofs()).data]
     assert not any("roof" in name for name in names)
+
+
+def test_no_point_of_the_scaling_plot_is_above_linear() -> None:
+    projection = sample_projection()
+    first, *others = projection.scaling
+    slow = dataclasses.replace(
+        first,
+        tokens_per_second=dataclasses.replace(
+            first.tokens_per_second, value=first.tokens_per_second.value / 2
+        ),
+    )
+    figure = scaling_plot.figure(dataclasses.replace(projection, scaling=(slow, *others)))
+    (lower,) = (
+        trace
+        for trace in figure.data
+        if trace.name == "best plan at each number" and not trace.showlegend
+    )
+    assert max(lower.y) == pytest.approx(100)
+    assert f"linear from {others[0].num_chips:,} chips" in {trace.name for trace in figure.data}

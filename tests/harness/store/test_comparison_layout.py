@@ -55,11 +55,20 @@ def test_the_metrics_are_the_mean_each_group_and_each_bar(
     assert sum(bars) == pytest.approx(waterfall.difference_s, rel=1e-2)
 
 
+def test_a_step_that_is_shorter_on_the_other_chip_is_above_1_like_the_other_columns(
+    folder: RunFolder, compared: ChipComparison
+) -> None:
+    points = {point.key: point.value for point in comparison_content(folder).points}
+    waterfall = compared.pairs[0].waterfalls[0]
+    expected = waterfall.first_s / waterfall.second_s
+    assert points["training_step_speedup"] == pytest.approx(expected, rel=1e-3)
+
+
 def test_the_columns_of_the_views_are_logged(folder: RunFolder) -> None:
     content = comparison_content(folder)
     names = {f"metrics.`{point.key}`" for point in content.points}
     names |= {f"tags.`{key}`" for key, _ in content.tags}
-    assert set(COMPARISON_COLUMNS) - names == {"metrics.`decode_step_ratio`"}
+    assert set(COMPARISON_COLUMNS) - names == {"metrics.`decode_step_speedup`"}
     assert content.experiment == "chipscale/comparison"
 
 

@@ -7,7 +7,8 @@ from hypothesis import strategies as st
 
 from harness.cases import Case
 from harness.results import ResultRow, Roofs, result_row
-from harness.store.mlflow.keys import clean, places, swept_axis
+from harness.store.mlflow.keys import PlannedCase, clean, places, swept_axis
+from harness.store.mlflow.layout import case_points
 from kernels.op import Mode, Problem, problem
 from tests.harness.sample_run import ok_record
 
@@ -107,3 +108,23 @@ def test_a_size_that_stands_alone_is_in_the_key_at_step_0_so_that_bars_are_drawn
         ("adamw.bf16.forward/gbps.N4096.torch", 0),
     ]
     assert {found[row.case_id].key("gbps") for row in swept} == {"gemm.bf16.forward/gbps.N32.torch"}
+
+
+def test_no_point_moves_while_a_run_grows_to_what_was_planned() -> None:
+    cases = [
+        Case(problem=problem("gemm", "bf16", M=m, N=n, K=64), impl=impl)
+        for m, n in ((64, 64), (128, 64), (256, 64), (256, 128))
+        for impl in ("torch", "triton")
+    ]
+    rows = [result_row(ok_record(case), Roofs()) for case in cases]
+    whole = {point.key: point for point in case_points(rows)}
+    assert whole == {point.key: point for point in case_points(rows, planned=cases)}
+    for number in range(1, len(rows)):
+        grown = case_points(rows[:number], planned=cases)
+        assert set(grown) <= set(case_points(rows))
+
+
+def test_a_planned_case_has_the_place_of_its_result() -> None:
+    case = Case(problem=problem("copy", "bf16", N=4096), impl="torch", cache="hot")
+    row = result_row(ok_record(case), Roofs())
+    assert places([PlannedCase.of(case)]) == places([row])

@@ -2,6 +2,8 @@ import dataclasses
 import json
 from pathlib import Path
 
+import pytest
+
 from harness.store.mlflow.layout import (
     COLUMNS,
     MAX_NOTE,
@@ -91,6 +93,15 @@ def test_a_run_that_did_not_end_is_not_finished(tmp_path: Path) -> None:
     assert content.end_ms == milliseconds("2026-01-02T03:05:10+00:00")
 
 
+def test_the_share_of_a_roof_that_may_still_rise_is_no_point(tmp_path: Path) -> None:
+    growing = run_content(write_run(tmp_path / "a", info=sample_info(ended_at="")))
+    ended = run_content(write_run(tmp_path / "b"))
+    keys = [{point.key for point in content.points} for content in (growing, ended)]
+    missing = keys[1] - keys[0]
+    assert missing
+    assert all("/pct_roof" in key for key in missing)
+
+
 def test_a_run_without_records_has_a_layout(tmp_path: Path) -> None:
     content = run_content(write_run(tmp_path, records=()))
     assert {point.key: point.value for point in content.points} == {
@@ -109,6 +120,16 @@ def test_a_projection_has_the_number_of_chips_as_step(tmp_path: Path) -> None:
     assert steps == [8, 64, 512, 4096, 16384, 65536, 100_000]
     assert ("step_parts/pipeline_bubble_s", 1.2) in {(p.key, p.value) for p in content.points}
     assert dict(content.tags)["source_runs"] == projection.run_ids[0]
+
+
+def test_counts_in_the_columns_are_whole(tmp_path: Path) -> None:
+    projection = sample_projection()
+    at = dataclasses.replace(projection.headline, num_chips=16384)
+    folder = write_run(tmp_path, projection=dataclasses.replace(projection, headline=at))
+    values = {point.key: point.value for point in projection_content(folder).points}
+    assert values["chips"] == 16384
+    in_millions = at.tokens_per_second.value / 1e6
+    assert values["million_tokens_per_s"] == pytest.approx(in_millions, rel=1e-3)
 
 
 def test_a_projection_made_again_with_other_assumptions_is_another_run(tmp_path: Path) -> None:
