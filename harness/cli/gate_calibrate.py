@@ -58,7 +58,7 @@ def calibrate(words: Sequence[str], options: argparse.Namespace) -> int:
             soft_wrap=True,
         )
         return INTERRUPTED_EXIT_CODE
-    found, _ = choose(known, floors.fingerprint)
+    found, _ = choose(known, floors.fingerprint, floors.num_rounds)
     assert found is not None, "they were just written"
     console.print(_table(found))
     _say(found, request.floors_file, console)
