@@ -1,6 +1,7 @@
 """`chipscale gate`: base and head in turns on one device; has anything become slower?"""
 
 import argparse
+import shutil
 import signal
 import threading
 from collections.abc import Sequence
@@ -32,6 +33,7 @@ from harness.errors import (
 from harness.gate_result import GateResult, State
 from harness.report.gate_outputs import write_files, write_outputs
 from harness.report.gate_table import gate_view
+from harness.store.folder import RUN
 from harness.store.gate_folder import GATE_HTML
 
 SUBCOMMANDS = ("accept", "calibrate", "list", "show")
@@ -90,7 +92,13 @@ def run_gate(
         with GateProgress(console, order.policy.rounds) as progress, opened_gate(order) as gate:
             _keep_job(gate, overrides, earlier)
             result = replace(measure_gate(gate, progress), pull_request=pull_request())
+    except ConfigError:
+        _remove_unmeasured(order.folder, earlier)
+        raise
     except KeyboardInterrupt:
+        if _remove_unmeasured(order.folder, earlier):
+            console.print("Stopped before anything was measured.")
+            return INTERRUPTED_EXIT_CODE
         is_default = request.results_dir == Path("results").resolve()
         where = "" if is_default else f" results_dir={request.results_dir}"
         console.print(
@@ -106,6 +114,14 @@ def run_gate(
     console.print(gate_view(result))
     console.print(f"\n{order.folder / GATE_HTML} has all of it.", markup=False, soft_wrap=True)
     return exit_code(result) or (0 if is_tracked else TRACKING_REQUIRED_EXIT_CODE)
+
+
+def _remove_unmeasured(folder: Path, earlier: GateJob | None) -> bool:
+    """Remove the folder of a gate that came to no round, as for a mistake; False where one is."""
+    if earlier is not None or any(folder.glob(f"*-1/{RUN}")):
+        return False
+    shutil.rmtree(folder, ignore_errors=True)
+    return True
 
 
 def exit_code(result: GateResult) -> int:
