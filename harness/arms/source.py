@@ -8,6 +8,7 @@ from pathlib import Path
 
 import harness
 from harness.arms import git
+from harness.arms.benchmark_file import overrides_of, run_of_file
 from harness.arms.wheel import WheelName, read_wheel
 from harness.errors import ConfigError, RecordError
 from harness.run import RUNS, find_run
@@ -49,6 +50,8 @@ class StoredRun:
 
     label: str
     folder: RunFolder
+    overrides: tuple[str, ...] = ()
+    """What makes its cases, where no suite does: of a file of pytest-benchmark."""
 
 
 Source = Revision | Wheel | Tree | StoredRun
@@ -62,8 +65,8 @@ def running_tree() -> Path:
 def parse_source(key: str, text: str, results_dir: Path, tree: Path) -> Source:
     """What the text names.
 
-    `tree` (or `.`) is the running code. Else a file that ends in `.whl`, a folder with a checkout
-    or a run, a revision of the repository, or a run's id are tried, in that order; `git:`,
+    `tree` (or `.`) is the running code. Else a file that ends in `.whl` or `.json`, a folder with a
+    checkout or a run, a revision of the repository, or a run's id are tried, in that order; `git:`,
     `wheel:`, `tree:` and `run:` before it say which is meant.
 
     Args:
@@ -95,6 +98,9 @@ def parse_source(key: str, text: str, results_dir: Path, tree: Path) -> Source:
     path = Path(text)
     if path.suffix == ".whl":
         return _wheel(text, path)
+    if path.suffix == ".json":
+        folder = run_of_file(path, results_dir)
+        return StoredRun(label=folder.path.name, folder=folder, overrides=overrides_of(folder))
     if (path / RUN).is_file():
         return StoredRun(label=path.name, folder=_checked(key, RunFolder(path)))
     if path.is_dir() and (path.is_absolute() or "/" in text):

@@ -47,7 +47,7 @@ def gate_order(
         )
     measured_as = list(overrides)
     if isinstance(base, StoredRun):
-        measured_as = of_stored(base.folder, overrides)
+        measured_as = of_stored(base.folder, [*base.overrides, *overrides])
         config = compose_gate(measured_as, config_dirs)
     request = gate_request(config, measured_as, config_dirs)
     suite, model = request.run.suite, request.run.model.name
