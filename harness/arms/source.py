@@ -65,13 +65,13 @@ def running_tree() -> Path:
 def parse_source(key: str, text: str, results_dir: Path, tree: Path) -> Source:
     """What the text names.
 
-    `tree` (or `.`) is the running code. Else a file that ends in `.whl` or `.json`, a folder with a
-    checkout or a run, a revision of the repository, or a run's id are tried, in that order; `git:`,
+    `tree` (or `.`) is the running code. Else a file that ends in `.whl`, a folder with a checkout
+    or a run, a revision of the repository, or a run's id are tried, in that order; `git:`,
     `wheel:`, `tree:` and `run:` before it say which is meant.
 
     Args:
         key: `base` or `head`, for errors.
-        text: as the user wrote it.
+        text: as the user wrote it; a name that ends in `.json` is a file of pytest-benchmark.
         results_dir: where runs are.
         tree: the folder of the running code, whose repository has the revisions.
 

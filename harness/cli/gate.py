@@ -92,9 +92,6 @@ def run_gate(
         with GateProgress(console, order.policy.rounds) as progress, opened_gate(order) as gate:
             _keep_job(gate, overrides, earlier)
             result = replace(measure_gate(gate, progress), pull_request=pull_request())
-    except ConfigError:
-        _remove_unmeasured(order.folder, earlier)
-        raise
     except KeyboardInterrupt:
         if _remove_unmeasured(order.folder, earlier):
             console.print("Stopped before anything was measured.")
@@ -108,6 +105,9 @@ def run_gate(
             soft_wrap=True,
         )
         return INTERRUPTED_EXIT_CODE
+    except ConfigError:
+        _remove_unmeasured(order.folder, earlier)
+        raise
     write_files(result, order.folder)  # It is on disk before anybody waits for MLflow.
     result, is_tracked = track_gate(result, order.folder, request, console, config_dirs)
     write_outputs(result, order.folder)
