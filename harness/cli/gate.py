@@ -11,6 +11,7 @@ from pathlib import Path
 from omegaconf import OmegaConf
 from rich.console import Console
 
+from harness.arms.hold import LOG
 from harness.arms.job import GateJob, find_gate, make_folder, read_job, write_job
 from harness.arms.measuring import OpenGate, measure_gate, opened_gate
 from harness.arms.tree import ArmTree
@@ -105,8 +106,9 @@ def run_gate(
             soft_wrap=True,
         )
         return INTERRUPTED_EXIT_CODE
-    except ConfigError:
-        _remove_unmeasured(order.folder, earlier)
+    except (ConfigError, RecordError) as error:
+        if isinstance(error, ConfigError) or not (order.folder / LOG).exists():
+            _remove_unmeasured(order.folder, earlier)
         raise
     write_files(result, order.folder)  # It is on disk before anybody waits for MLflow.
     result, is_tracked = track_gate(result, order.folder, request, console, config_dirs)
