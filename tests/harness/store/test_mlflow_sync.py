@@ -130,7 +130,7 @@ def test_a_run_and_its_projection_can_be_read_back(
     assert run.data.tags["chipscale.sync"] == "complete"
     assert run.data.params["timer"] == "virtual_clock"
     history = client.get_metric_history(
-        result.run_id, "gemm.bf16.forward.N6144.K4096/median_us.triton"
+        result.run_id, "gemm.bf16.forward/median_us.N6144.K4096.triton"
     )
     assert [point.step for point in history] == [1024, 4096]
     paths = {file.path for file in client.list_artifacts(result.run_id)}
@@ -189,7 +189,7 @@ def test_a_sync_that_was_stopped_half_way_is_completed(
     assert run.data.tags["chipscale.sync"] == "complete"
     assert len(client.search_runs([result.experiment_id])) == 1
     history = client.get_metric_history(
-        result.run_id, "gemm.bf16.forward.N6144.K4096/median_us.triton"
+        result.run_id, "gemm.bf16.forward/median_us.N6144.K4096.triton"
     )
     assert len(history) == 2
 
