@@ -155,7 +155,8 @@ class GateResult:
     """It tells, and does not fail."""
     common_shift: CommonShift | None = None
     expected_false_alarms: float | None = None
-    """Cases times the false-alarm rate measured by `make bench-gate`; None where it is unknown."""
+    """At most: cases times the upper end of the rate that `make bench-gate` found; None where it is
+    unknown."""
     warnings: tuple[str, ...] = ()
     environment_changes: tuple[str, ...] = ()
     """What of driver, runtime and versions differs between the arms, a sentence each."""
@@ -200,7 +201,8 @@ class GateResult:
         ]
         advice = " (advisory)" if self.is_advisory else ""
         if not words:
-            return f"No regression in {len(self.cases):,} cases on {self.chip}{advice}"
+            plural = "s" if len(self.cases) != 1 else ""
+            return f"No regression in {len(self.cases):,} case{plural} on {self.chip}{advice}"
         if not failing:
             words.insert(0, "No regression")
         return f"{', '.join(words)} of {len(self.cases):,} on {self.chip}{advice}"

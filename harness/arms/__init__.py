@@ -2,6 +2,7 @@
 
 source.py     what `base=` and `head=` name: a revision, a wheel, a checkout, a stored run
 git.py        the repository that the running code belongs to
+benchmark_file.py   a file of pytest-benchmark, kept as a stored run
 wheel.py      a wheel, unpacked beside what is installed
 tree.py       the code that an arm's processes import, and the proof that they do
 plan.py       the cases of an arm, made by its own command line

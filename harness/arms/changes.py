@@ -35,11 +35,8 @@ def refuse_another_chip(base: Environment, head: Environment, label: str) -> Non
     Raises:
         ConfigError: when the two are of different ones.
     """
-    ours, theirs = (
-        (one.device.name, one.device.torch_device_type, one.device.memory_bytes)
-        for one in (base, head)
-    )
-    if ours[:2] != theirs[:2]:
+    theirs, ours = ((one.device.name, one.device.torch_device_type) for one in (base, head))
+    if ours != theirs:
         raise ConfigError(
             f"base: {label} was measured on {base.device.name}, and the device here is "
             f"{head.device.name}. A gate is of one chip; `chipscale compare` compares two."

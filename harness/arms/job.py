@@ -18,7 +18,7 @@ from harness.codec import from_json, to_json
 from harness.errors import ConfigError, RecordError, did_you_mean
 from harness.store.disk import storing, write_atomically
 from harness.store.folder import run_suffix
-from harness.store.gate_folder import GATES
+from harness.store.gate_folder import GATES, GateFolder
 
 JOB = "job.json"
 LATEST = "latest"
@@ -89,8 +89,13 @@ def gate_folders(results_dir: Path) -> list[Path]:
     return sorted(one.parent for one in root.glob(f"*/{JOB}"))
 
 
-def find_gate(name: str, results_dir: Path) -> Path:
+def find_gate(name: str, results_dir: Path, *, is_whole: bool = False) -> Path:
     """A gate's folder by its id or a part of it that only one has, or `latest`.
+
+    Args:
+        name: as the user wrote it.
+        results_dir: where gates are.
+        is_whole: `latest` is the last that came to its end, where one did.
 
     Raises:
         RecordError: when none is meant, or several.
@@ -102,7 +107,8 @@ def find_gate(name: str, results_dir: Path) -> Path:
             "first."
         )
     if name == LATEST:
-        return folders[-1]
+        whole = [one for one in folders if GateFolder(one).is_whole] if is_whole else []
+        return (whole or folders)[-1]
     found = [folder for folder in folders if name and name in folder.name]
     exact = [folder for folder in found if folder.name == name]
     if len(exact or found) == 1:

@@ -141,7 +141,7 @@ def measure_gate(gate: OpenGate, watcher: GateWatcher) -> GateResult:
         watcher.on_notice(sentence)
 
     ready = prepared(gate, note)
-    floors, warning = choose(known_floors, ready.fingerprint)
+    floors, warning = choose(known_floors, ready.fingerprint, order.policy.rounds)
     if gate.is_same_code:
         notices.append(SAME_CODE)
     policy = order.policy if order.is_interleaved else _for_stored(order.policy)
@@ -151,7 +151,7 @@ def measure_gate(gate: OpenGate, watcher: GateWatcher) -> GateResult:
         refuse_nothing(first, order)
         flagged = screen(first, policy, floors)
         numbers = range(policy.rounds + 1, 2 * policy.rounds + 1)
-        fresh = tuple(turns.rounds(numbers, flagged)) if flagged else ()
+        fresh = tuple(turns.afresh().rounds(numbers, flagged)) if flagged else ()
     cases, shift = judge(
         first,
         fresh,
@@ -178,7 +178,9 @@ def measure_gate(gate: OpenGate, watcher: GateWatcher) -> GateResult:
         is_interleaved=order.is_interleaved,
         is_advisory=order.is_advisory or (not order.is_interleaved and not order.is_strict_stored),
         common_shift=shift,
-        expected_false_alarms=expected_false_alarms(cases, floors),
+        expected_false_alarms=expected_false_alarms(
+            cases, floors, policy, is_interleaved=order.is_interleaved
+        ),
         warnings=(
             *dict.fromkeys(notices),
             *([warning] if warning else []),

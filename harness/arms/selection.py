@@ -1,14 +1,9 @@
 """Some cases of many, by id or by a pattern with `*`."""
 
-import re
 from collections.abc import Sequence
 
+from harness.case_pattern import matches
 from harness.errors import ConfigError, did_you_mean
-
-
-def matches(pattern: str, case_id: str) -> bool:
-    """`*` stands for any text, and all else for itself: ids have brackets, as shell patterns do."""
-    return re.fullmatch(".*".join(map(re.escape, pattern.split("*"))), case_id) is not None
 
 
 def selected(case_ids: Sequence[str], only: Sequence[str]) -> tuple[str, ...]:

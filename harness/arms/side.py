@@ -24,6 +24,11 @@ class Side(Protocol):
         ...
 
     @property
+    def is_measured(self) -> bool:
+        """Its turns measure; else another try gives what the first gave."""
+        ...
+
+    @property
     def case_ids(self) -> tuple[str, ...]:
         """What it has, in its own order."""
         ...
@@ -56,6 +61,11 @@ class ProcessSide:
     def name(self) -> str:
         """`base` or `head`."""
         return self.arm.name
+
+    @property
+    def is_measured(self) -> bool:
+        """It is."""
+        return True
 
     @property
     def case_ids(self) -> tuple[str, ...]:
@@ -140,6 +150,11 @@ class StoredSide:
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "_by_id", {one.case.id: one for one in self.records})
+
+    @property
+    def is_measured(self) -> bool:
+        """It was, once."""
+        return False
 
     @property
     def case_ids(self) -> tuple[str, ...]:

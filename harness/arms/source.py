@@ -8,6 +8,7 @@ from pathlib import Path
 
 import harness
 from harness.arms import git
+from harness.arms.benchmark_file import overrides_of, run_of_file
 from harness.arms.wheel import WheelName, read_wheel
 from harness.errors import ConfigError, RecordError
 from harness.history.choosing import HistoryQuery, query_of
@@ -50,6 +51,8 @@ class StoredRun:
 
     label: str
     folder: RunFolder
+    overrides: tuple[str, ...] = ()
+    """What makes its cases, where no suite does: of a file of pytest-benchmark."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -80,7 +83,7 @@ def parse_source(key: str, text: str, results_dir: Path, tree: Path) -> Source:
 
     Args:
         key: `base` or `head`, for errors.
-        text: as the user wrote it.
+        text: as the user wrote it; a name that ends in `.json` is a file of pytest-benchmark.
         results_dir: where runs are.
         tree: the folder of the running code, whose repository has the revisions.
 
@@ -110,6 +113,9 @@ def parse_source(key: str, text: str, results_dir: Path, tree: Path) -> Source:
     path = Path(text)
     if path.suffix == ".whl":
         return _wheel(text, path)
+    if path.suffix == ".json":
+        folder = run_of_file(path, results_dir)
+        return StoredRun(label=folder.path.name, folder=folder, overrides=overrides_of(folder))
     if (path / RUN).is_file():
         return StoredRun(label=path.name, folder=_checked(key, RunFolder(path)))
     if path.is_dir() and (path.is_absolute() or "/" in text):

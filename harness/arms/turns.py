@@ -46,6 +46,15 @@ class Turns:
                 return
             yield self._round(number, case_ids)
 
+    def afresh(self) -> "Turns":
+        """The same sides for rounds that confirm: what was given up has one more try there.
+
+        It may have failed for a reason of the moment, as memory that another program held.
+        """
+        return Turns(
+            base=self.base, head=self.head, watcher=self.watcher, _retried=set(self._retried)
+        )
+
     def _is_over(self, side: Side, case_ids: Collection[str]) -> bool:
         given_up = self._given_up.get(side.name, {})
         due = [case_id for case_id in side.case_ids if case_id in case_ids]
@@ -54,7 +63,8 @@ class Turns:
     def _round(self, number: int, wanted: Collection[str]) -> Round:
         base_first = number % 2 == 1
         base, head = self._pair(number, str(number), wanted, base_first)
-        failed = (_failed(base) | _failed(head)) - self._retried
+        failed = self._failed(self.base, base) | self._failed(self.head, head)
+        failed -= self._retried
         if failed:
             is_one = len(failed) == 1
             self.watcher.on_notice(
@@ -63,7 +73,8 @@ class Turns:
             )
             again = self._pair(number, f"{number}{RETRY}", failed, base_first)
             base, head = _replaced(base, again[0]), _replaced(head, again[1])
-            self._retried |= (_failed(base) | _failed(head)) & failed
+            failing = self._failed(self.base, base) | self._failed(self.head, head)
+            self._retried |= failing & failed
         for side, records in ((self.base, base), (self.head, head)):
             given_up = self._given_up.setdefault(side.name, {})
             given_up.update(
@@ -102,19 +113,21 @@ class Turns:
             case_id for case_id in side.case_ids if case_id in wanted and case_id not in given_up
         ]
 
+    @staticmethod
+    def _failed(side: Side, records: Sequence[Record]) -> set[str]:
+        """What another try might measure: it failed, or the chip was throttled all the while."""
+        if not side.is_measured:
+            return set()
+        return {
+            record.case.id
+            for record in records
+            if record.status in FAILURES
+            or (record.measurement is not None and record.measurement.is_throttled)
+        }
+
     def _given_up_of(self, side: Side, wanted: Collection[str]) -> tuple[Record, ...]:
         given_up = self._given_up.get(side.name, {})
         return tuple(record for case_id, record in given_up.items() if case_id in wanted)
-
-
-def _failed(records: Sequence[Record]) -> set[str]:
-    """What might be measured in another try: it failed, or the chip was throttled all the while."""
-    return {
-        record.case.id
-        for record in records
-        if record.status in FAILURES
-        or (record.measurement is not None and record.measurement.is_throttled)
-    }
 
 
 def _replaced(records: Sequence[Record], later: Sequence[Record]) -> tuple[Record, ...]:

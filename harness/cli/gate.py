@@ -1,6 +1,7 @@
 """`chipscale gate`: base and head in turns on one device; has anything become slower?"""
 
 import argparse
+import shutil
 import signal
 import threading
 from collections.abc import Sequence
@@ -11,6 +12,7 @@ from omegaconf import OmegaConf
 from rich.console import Console
 
 from harness.arms.history_gate import measure_against_history
+from harness.arms.hold import LOG
 from harness.arms.job import GateJob, find_gate, make_folder, read_job, write_job
 from harness.arms.measuring import OpenGate, measure_gate, opened_gate
 from harness.arms.source import StoredHistory
@@ -34,6 +36,7 @@ from harness.errors import (
 from harness.gate_result import GateResult, State
 from harness.report.gate_outputs import write_files, write_outputs
 from harness.report.gate_table import gate_view
+from harness.store.folder import RUN
 from harness.store.gate_folder import GATE_HTML
 
 SUBCOMMANDS = ("accept", "calibrate", "list", "show")
@@ -95,6 +98,9 @@ def run_gate(
             measure = measure_against_history if is_history else measure_gate
             result = replace(measure(gate, progress), pull_request=pull_request())
     except KeyboardInterrupt:
+        if _remove_unmeasured(order.folder, earlier):
+            console.print("Stopped before anything was measured.")
+            return INTERRUPTED_EXIT_CODE
         is_default = request.results_dir == Path("results").resolve()
         where = "" if is_default else f" results_dir={request.results_dir}"
         console.print(
@@ -104,12 +110,24 @@ def run_gate(
             soft_wrap=True,
         )
         return INTERRUPTED_EXIT_CODE
+    except (ConfigError, RecordError) as error:
+        if isinstance(error, ConfigError) or not (order.folder / LOG).exists():
+            _remove_unmeasured(order.folder, earlier)
+        raise
     write_files(result, order.folder)  # It is on disk before anybody waits for MLflow.
     result, is_tracked = track_gate(result, order.folder, request, console, config_dirs)
     write_outputs(result, order.folder)
     console.print(gate_view(result))
     console.print(f"\n{order.folder / GATE_HTML} has all of it.", markup=False, soft_wrap=True)
     return exit_code(result) or (0 if is_tracked else TRACKING_REQUIRED_EXIT_CODE)
+
+
+def _remove_unmeasured(folder: Path, earlier: GateJob | None) -> bool:
+    """Remove the folder of a gate that came to no round, as for a mistake; False where one is."""
+    if earlier is not None or any(folder.glob(f"*-1/{RUN}")):
+        return False
+    shutil.rmtree(folder, ignore_errors=True)
+    return True
 
 
 def exit_code(result: GateResult) -> int:

@@ -13,8 +13,8 @@ from rich.console import Console
 
 from harness.arms import git
 from harness.arms.job import gate_folders
-from harness.arms.selection import matches
 from harness.arms.source import running_tree
+from harness.case_pattern import matches
 from harness.cli.gate_list import results_dir_of
 from harness.config.compose import compose
 from harness.errors import ConfigError, did_you_mean

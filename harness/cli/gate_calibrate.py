@@ -58,7 +58,7 @@ def calibrate(words: Sequence[str], options: argparse.Namespace) -> int:
             soft_wrap=True,
         )
         return INTERRUPTED_EXIT_CODE
-    found, _ = choose(known, floors.fingerprint)
+    found, _ = choose(known, floors.fingerprint, floors.num_rounds)
     assert found is not None, "they were just written"
     console.print(_table(found))
     _say(found, request.floors_file, console)
@@ -78,7 +78,8 @@ def _table(floors: Floors) -> Table:
 
 def _say(floors: Floors, path: Path, console: Console) -> None:
     num_few = sum(not one.is_enough for one in floors.cases)
-    more = f" {num_few} cases need more A/A gates to be used: repeat this." if num_few else ""
+    few = "1 case needs" if num_few == 1 else f"{num_few} cases need"
+    more = f" {few} more A/A gates to be used: repeat this." if num_few else ""
     console.print(
         f"Floors of {floors.fingerprint} are in {path}.{more}", markup=False, soft_wrap=True
     )

@@ -6,7 +6,7 @@ from pathlib import Path
 from rich.console import Console
 from rich.table import Table
 
-from harness.arms.job import find_gate, gate_folders, read_job
+from harness.arms.job import LATEST, find_gate, gate_folders, read_job
 from harness.errors import ConfigError, NothingMeasured, RecordError
 from harness.report.gate_table import gate_view
 from harness.store.gate_folder import GateFolder
@@ -50,7 +50,7 @@ def show_gate(words: Sequence[str]) -> int:
     results_dir, rest = results_dir_of(words)
     if len(rest) > 1:
         raise ConfigError(f"{rest[1]}: `chipscale gate show GATE` shows one gate.")
-    folder = find_gate(rest[0] if rest else "latest", results_dir)
+    folder = find_gate(rest[0] if rest else LATEST, results_dir, is_whole=True)
     Console(highlight=False).print(gate_view(GateFolder(folder).result))
     return 0
 

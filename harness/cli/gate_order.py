@@ -55,7 +55,7 @@ def gate_order(
         )
     measured_as = list(overrides)
     if isinstance(base, StoredRun):
-        measured_as = of_stored(base.folder, overrides)
+        measured_as = of_stored(base.folder, [*base.overrides, *overrides])
         config = compose_gate(measured_as, config_dirs)
     if isinstance(base, StoredHistory):
         measured_as = of_history(overrides)

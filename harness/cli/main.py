@@ -74,6 +74,7 @@ examples:
   chipscale gate base=triton-3.6.whl                    what is installed against another triton
   chipscale gate base=RUN                               a stored run: advice, unless
                                                         gate.strict_stored=true
+  chipscale gate base=base.json                         a file of --benchmark-json: advice
   chipscale gate base=main --case 'gemm.*'              those cases alone
   chipscale gate resume=GATE                            go on with a gate that was stopped
   chipscale gate calibrate                              the machine's own noise, by case

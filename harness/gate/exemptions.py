@@ -1,11 +1,11 @@
 """Exemptions: regressions that somebody accepted until a day, for a reason, up to a limit."""
 
-import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import date
 from pathlib import Path
 
+from harness.case_pattern import matches
 from harness.codec import to_json
 from harness.errors import ConfigError, RecordError
 from harness.gate.kept_file import read_versioned
@@ -54,15 +54,6 @@ def checked(exemption: Exemption, key: str = "exemption") -> Exemption:
     return exemption
 
 
-def matches(exemption: Exemption, case_id: str) -> bool:
-    """The exemption names the case; `*` stands for any text, and all else for itself.
-
-    Brackets too, which shell patterns read otherwise: case ids have them.
-    """
-    pattern = ".*".join(re.escape(part) for part in exemption.case_id.split("*"))
-    return re.fullmatch(pattern, case_id) is not None
-
-
 def has_expired(exemption: Exemption, today: date) -> bool:
     """Its last day is over."""
     return date.fromisoformat(exemption.until) < today
@@ -79,7 +70,7 @@ def exemption_of(
         exemptions: all there are.
         today: the day that expiry is asked of.
     """
-    naming = [one for one in exemptions if matches(one, case_id)]
+    naming = [one for one in exemptions if matches(one.case_id, case_id)]
     holding = [one for one in naming if not has_expired(one, today)]
     wide = [one for one in holding if change <= one.limit]
     if wide:

@@ -65,14 +65,13 @@ class Floors:
         """The floor of that case, or None where it was not calibrated."""
         return next((one for one in self.cases if one.case_id == case_id), None)
 
-    def joined(self, newer: "Floors") -> "Floors":
-        """With further estimates of the same machine.
+    def is_of_a_kind(self, other: "Floors") -> bool:
+        """Of the same machine, and of as many rounds: of fewer, an estimate deviates by more."""
+        return (self.fingerprint, self.num_rounds) == (other.fingerprint, other.num_rounds)
 
-        Those of another number of rounds are no more of a kind with these, so they replace them.
-        """
-        assert self.fingerprint == newer.fingerprint, "floors of two machines are never joined"
-        if self.num_rounds != newer.num_rounds:
-            return newer
+    def joined(self, newer: "Floors") -> "Floors":
+        """With further estimates of the same machine, of as many rounds."""
+        assert self.is_of_a_kind(newer), "floors of two machines or kinds are never joined"
         estimates = {one.case_id: one.estimates for one in self.cases}
         for one in newer.cases:
             estimates[one.case_id] = estimates.get(one.case_id, ()) + one.estimates
@@ -91,11 +90,16 @@ class FloorsFile:
 
     schema_version: int = FLOORS_SCHEMA_VERSION
     machines: tuple[Floors, ...] = ()
+    """One for each machine and number of rounds."""
 
     def with_floors(self, newer: Floors) -> "FloorsFile":
-        """With further estimates of one machine; those of the others stay."""
-        kept = tuple(one for one in self.machines if one.fingerprint != newer.fingerprint)
-        known = next((one for one in self.machines if one.fingerprint == newer.fingerprint), None)
+        """With further estimates of one machine.
+
+        Those of others stay, and so do those of another number of rounds: a quick calibration
+        must not cost a careful one.
+        """
+        kept = tuple(one for one in self.machines if not one.is_of_a_kind(newer))
+        known = next((one for one in self.machines if one.is_of_a_kind(newer)), None)
         return FloorsFile(machines=(*kept, newer if known is None else known.joined(newer)))
 
 
@@ -138,12 +142,15 @@ def widened(deviation: float, measured_rounds: int, rounds: int) -> float:
     return deviation * math.sqrt(max(1.0, measured_rounds / rounds))
 
 
-def choose(file: FloorsFile, fingerprint: str) -> tuple[Floors | None, str]:
-    """The floors of that machine, and a warning where there are none."""
-    found = next((one for one in file.machines if one.fingerprint == fingerprint), None)
-    if found is not None:
-        return found, ""
-    others = ", ".join(f"{one.chip} ({one.fingerprint})" for one in file.machines)
+def choose(file: FloorsFile, fingerprint: str, rounds: int = 0) -> tuple[Floors | None, str]:
+    """The floors of that machine, and a warning where there are none.
+
+    Those of as many rounds as the gate has, else those of the most.
+    """
+    found = [one for one in file.machines if one.fingerprint == fingerprint]
+    if found:
+        return max(found, key=lambda one: (one.num_rounds == rounds, one.num_rounds)), ""
+    others = ", ".join(dict.fromkeys(f"{one.chip} ({one.fingerprint})" for one in file.machines))
     known = f"There are floors of {others}, which say nothing of this one. " if others else ""
     return None, (
         f"No A/A floors of this machine ({fingerprint}) are known, so the tolerance is the "

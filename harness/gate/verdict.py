@@ -120,6 +120,12 @@ class Judgement:
         is_across = pooled.high > bound or pooled.low < -bound
         words = f"{before}{with_interval(pooled.change)}"
         within = percent(tolerance.value)
+        if abs(pooled.value) > bound and self.centre:
+            return (
+                State.INCONCLUSIVE,
+                f"{words} over all rounds, beyond {within}, and the suite moved by "
+                f"{signed(math.expm1(self.centre))}: it does not stand out of that.",
+            )
         if abs(pooled.value) > bound:
             # One look was beyond by more than the other was within.
             return (

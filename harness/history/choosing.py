@@ -76,10 +76,10 @@ def choose_runs(runs: Sequence[HistoryRun], query: HistoryQuery) -> ChosenRuns:
     of_suite_and_chip = found
     for key in ("suite", "model", "chip", "branch", "fingerprint"):
         wanted = getattr(query, key)
-        if key == "branch" and wanted == "any":
-            continue
         if key == "branch":
             of_suite_and_chip = found
+            if wanted == "any":
+                continue
         found = _with(found, key, wanted or getattr(found[-1], key))
     kept = found[-query.last :] if query.last else found
     return ChosenRuns(runs=tuple(kept), num_other_runs=len(of_suite_and_chip) - len(found))

@@ -12,7 +12,7 @@ import math
 import re
 import statistics
 from collections import defaultdict
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -110,13 +110,8 @@ def badness(case: GateCase) -> tuple[int, float]:
 
 
 def _series(stored: Sequence[HistoryRun], heads: Sequence[HistoryRun]) -> tuple[_Series, ...]:
-    before: dict[str, list[float]] = defaultdict(list)
-    after: dict[str, list[float]] = defaultdict(list)
-    for runs, times in ((stored, before), (heads, after)):
-        for run in runs:
-            for case_id, median_s in run.medians_s:
-                times[case_id].append(median_s)
     known, new = _protocols(stored), _protocols(heads)
+    before, after = _times_s(stored, known), _times_s(heads, new)
     return tuple(
         _Series(
             case_id=case_id,
@@ -128,6 +123,17 @@ def _series(stored: Sequence[HistoryRun], heads: Sequence[HistoryRun]) -> tuple[
         )
         for case_id in dict.fromkeys((*after, *before))
     )
+
+
+def _times_s(runs: Sequence[HistoryRun], newest: Mapping[str, str]) -> dict[str, list[float]]:
+    """Medians of each case by its newest protocol: times of an earlier one are of other work."""
+    times: dict[str, list[float]] = defaultdict(list)
+    for run in runs:
+        protocols = dict(run.protocols)
+        for case_id, median_s in run.medians_s:
+            if protocols.get(case_id, newest.get(case_id)) == newest.get(case_id):
+                times[case_id].append(median_s)
+    return times
 
 
 def _protocols(runs: Sequence[HistoryRun]) -> dict[str, str]:

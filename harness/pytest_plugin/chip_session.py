@@ -115,7 +115,9 @@ class ChipSession:
     @property
     def floors(self) -> Floors | None:
         """How far this machine differs from itself, where `chipscale gate calibrate` kept it."""
-        found, _ = choose(self.kept_floors, fingerprint(self.engine.environment))
+        found, _ = choose(
+            self.kept_floors, fingerprint(self.engine.environment), self.options.rounds
+        )
         return found
 
 

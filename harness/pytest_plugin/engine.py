@@ -93,6 +93,11 @@ class Engine:
             for sentence in (*self.environment.warnings, *proof_warnings(self.proof)):
                 on_notice(sentence)
 
+    @property
+    def device_name(self) -> str:
+        """As it was asked for."""
+        return self._request.name
+
     def measure_case(self, case: Case) -> Record:
         """The case's record: right or not, and how fast."""
         resolution_s = 0.0 if self.proof is None else self.proof.resolution_s

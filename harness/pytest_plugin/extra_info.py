@@ -75,6 +75,8 @@ def add_ours(output: dict[str, Any], session: "ChipSession") -> None:
     output[KEY] = {
         "schema_version": SCHEMA_VERSION,
         "environment": to_data(engine.environment),
+        "device": engine.device_name,
+        "policy": to_data(engine.policy),
     }
     for benchmark in output["benchmarks"]:
         identity = session.identities.get(benchmark["fullname"])

@@ -12,7 +12,7 @@ HASH = re.compile("[0-9a-f]{40}")
 MEANING: dict[State, str] = {
     State.REGRESSED: "slower by more than the tolerance, and again in fresh rounds",
     State.INVALID: "could not be judged: wrong, crashed, throttled, or not of equal work",
-    State.MISSING: "the base has it and the head does not",
+    State.MISSING: "the base has it and the head does not, or cannot run it here",
     State.INCONCLUSIVE: "the interval holds both a difference that matters and none",
     State.NOISY: "the machine differs from itself by too much, so it is advice alone",
     State.IMPROVED: "faster by more than the tolerance, and again in fresh rounds",
@@ -144,7 +144,8 @@ def notes(result: GateResult) -> tuple[str, ...]:
         found.append(shift_text(result.common_shift))
     if not result.is_interleaved:
         found.append(
-            "The base was measured at another time, so what is seen may be of the machine: advice."
+            "The base was measured at another time, so what is seen may be of the machine"
+            f"{': advice' if result.is_advisory else ''}."
         )
     found += result.environment_changes
     return tuple(dict.fromkeys(found))
@@ -162,6 +163,7 @@ def facts(result: GateResult) -> tuple[tuple[str, str], ...]:
     order = "base and head in turns" if result.is_interleaved else "head against a stored base"
     confirm = f" and {result.num_confirm_rounds} to confirm" if result.num_confirm_rounds else ""
     alarms = result.expected_false_alarms
+    at_most = "" if alarms is None else f"at most {significant(alarms, 2)} in this gate"
     found = {
         "base": arm_text(result.base),
         "head": arm_text(result.head),
@@ -169,7 +171,7 @@ def facts(result: GateResult) -> tuple[tuple[str, str], ...]:
         "chip": result.chip,
         "rounds": f"{result.num_rounds} rounds{confirm}, {order}, a fresh process each",
         "intervals": _confidence_text(result),
-        "expected false alarms": "" if alarms is None else f"{significant(alarms, 2)} in this gate",
+        "expected false alarms": at_most,
         "measured": f"{result.started_at} to {result.ended_at}",
         "fingerprint": result.fingerprint,
         "gate": result.gate_id,

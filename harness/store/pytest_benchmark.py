@@ -51,6 +51,10 @@ class BenchmarkFile:
     benchmarks: tuple[StoredBenchmark, ...]
     environment: Environment | None = None
     """None for a file without any benchmark of ours."""
+    policy: Mapping[str, Any] | None = None
+    """By which ours were measured, as `harness/measure/policy.py` has it."""
+    device: str = ""
+    """That was asked for: cpu, cuda, fake ..."""
     processor: str = ""
     """As pytest-benchmark names it."""
     commit: str = ""
@@ -112,6 +116,8 @@ def read_benchmark_file(path: Path) -> BenchmarkFile:
         environment=None
         if environment is None
         else from_data(Environment, environment, f"{path}: {KEY}.environment"),
+        policy=ours.get("policy") if isinstance(ours, dict) else None,
+        device=str(ours.get("device", "")) if isinstance(ours, dict) else "",
         processor=_processor(data.get("machine_info")),
         commit=_commit(data.get("commit_info")),
         made_at=str(data.get("datetime", "")),

@@ -76,7 +76,7 @@ GATE_VIEWS = (
     ),
 )
 TABLE_COLUMNS = (
-    "case_id",
+    "case",
     "change_pct",
     "low_pct",
     "high_pct",
@@ -90,6 +90,7 @@ TABLE_COLUMNS = (
     "mode",
     "shape",
     "reason",
+    "case_id",
 )
 """MLflow's table comparison joins gates on the first column and shows the second."""
 
@@ -219,6 +220,12 @@ def _note(path: Path, result: GateResult) -> str:
     return f"{cut}{end}\n\nThe rest is in the artifact {GATE_MARKDOWN}."
 
 
+def _case_name(case: GateCase) -> str:
+    """As `case_name` of a run's table, so that the two are joined."""
+    sizes = case.shape.replace("=", "")
+    return f"{case.op} {case.impl} {sizes} {case.dtype}.{case.mode.replace(' ', '.')}"
+
+
 def _table(result: GateResult) -> Artifact:
     def percent(share: float | None) -> float | None:
         return None if share is None else rounded(100 * share)
@@ -228,7 +235,7 @@ def _table(result: GateResult) -> Artifact:
 
     rows = [
         [
-            case.case_id,
+            _case_name(case),
             *(
                 (None, None, None)
                 if case.change is None
@@ -244,6 +251,7 @@ def _table(result: GateResult) -> Artifact:
             case.mode,
             case.shape,
             case.reason,
+            case.case_id,
         ]
         for case in result.cases
     ]
@@ -346,11 +354,15 @@ def _without_rounds(result: GateResult, role: str, vendors: Mapping[str, str]) -
     """What the gate alone says of a side whose rounds are not beside it."""
     arm = result.base if role == "base" else result.head
     rows = [
-        [case.case_id, seconds and rounded(1e6 * seconds, 6), case.op, case.impl, case.shape]
+        [
+            _case_name(case),
+            seconds and rounded(1e6 * seconds, 6),
+            *(case.op, case.impl, case.shape, case.case_id),
+        ]
         for case in result.cases
         for seconds in (case.base_s if role == "base" else case.head_s,)
     ]
-    columns = ["case_id", "median_us", "op", "impl", "shape"]
+    columns = ["case", "median_us", "op", "impl", "shape", "case_id"]
     frame = pd.DataFrame(rows, columns=columns)
     text = frame.to_json(orient="split", index=False, double_precision=15)
     tags = {

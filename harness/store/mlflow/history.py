@@ -59,7 +59,7 @@ def mlflow_history(
     except subprocess.TimeoutExpired:
         raise RecordError(
             f"history: MLflow at {target.shown} was not done after {budget_s:.0f} s. Ask for "
-            "fewer runs with last=N."
+            "less with model=, chip=, branch= and fingerprint=."
         ) from None
     if done.returncode:
         lines = done.stderr.strip().splitlines()

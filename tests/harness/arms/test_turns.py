@@ -28,6 +28,7 @@ class PlannedSide:
         case_ids: tuple[str, ...] = IDS,
     ) -> None:
         self.name = name
+        self.is_measured = True
         self.case_ids = case_ids
         self.taken: list[tuple[str, list[str]]] = []
         self._diary = diary
@@ -151,3 +152,20 @@ def test_every_kind_of_failure_has_its_second_try(status: Status) -> None:
     head = PlannedSide("head", diary, {"1": [broken(IDS[0], status)]})
     rounds = list(turns(PlannedSide("base", diary), head).rounds([1], IDS))
     assert all(record.status is Status.OK for record in rounds[0].head)
+
+
+def test_a_stored_side_is_not_tried_again() -> None:
+    base = PlannedSide("base", [], {"1": [broken(IDS[0])]})
+    base.is_measured = False
+    head = PlannedSide("head", [])
+    list(turns(base, head).rounds([1], IDS))
+    assert [turn for turn, _ in head.taken] == ["1"]
+
+
+def test_what_was_given_up_has_one_more_try_in_the_rounds_that_confirm() -> None:
+    diary: list[str] = []
+    head = PlannedSide("head", diary, {"1": [broken(IDS[0])], "1-again": [broken(IDS[0])]})
+    taking = turns(PlannedSide("base", diary), head)
+    list(taking.rounds([1], IDS))
+    (fresh,) = taking.afresh().rounds([2], IDS[:1])
+    assert [record.status for record in fresh.head] == [Status.OK]

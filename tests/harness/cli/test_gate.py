@@ -96,3 +96,23 @@ def test_the_exit_code_tells_a_regression_from_a_case_that_could_not_be_judged(
 ) -> None:
     cases = tuple(case(place, state) for place, state in enumerate(states))
     assert exit_code(result(cases, is_advisory=is_advisory)) == code
+
+
+def test_a_case_that_is_not_there_leaves_no_gate_behind(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    words = ["gate", "base=tree", "device=fake", "--case", "no.such*", f"results_dir={tmp_path}"]
+    assert main(words) == 2
+    assert "--case: 'no.such*' is none of" in capsys.readouterr().err
+    assert not list(tmp_path.glob("gates/*"))
+
+
+def test_a_damaged_file_of_exemptions_is_told_before_anything_is_measured(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    file = tmp_path / "exemptions.json"
+    file.write_text("{ damaged")
+    words = [f"gate.exemptions={file}", f"results_dir={tmp_path}"]
+    assert main(["gate", "base=tree", "device=fake", *words]) == 2
+    assert "exemptions.json" in capsys.readouterr().err
+    assert not list(tmp_path.glob("gates/*"))

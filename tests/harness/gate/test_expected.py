@@ -27,3 +27,12 @@ def test_a_calibrated_machine_has_the_measured_rate_for_each_case() -> None:
 @pytest.mark.parametrize("known", [None, floors(3), floors(4, num_suites=4)])
 def test_without_a_floor_for_every_case_it_is_unknown(known: Floors | None) -> None:
     assert expected_false_alarms(cases(4), known) is None
+
+
+@pytest.mark.parametrize("laxer", [{"rounds": 3}, {"tolerance": 0.01}, {"timer_steps": 0.0}])
+def test_with_a_laxer_rule_than_the_measured_one_it_is_unknown(laxer: dict[str, float]) -> None:
+    assert expected_false_alarms(cases(4), floors(4), GatePolicy(**laxer)) is None
+
+
+def test_against_a_stored_base_it_is_unknown() -> None:
+    assert expected_false_alarms(cases(4), floors(4), is_interleaved=False) is None

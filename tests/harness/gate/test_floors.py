@@ -1,4 +1,5 @@
 import math
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -100,3 +101,11 @@ def test_a_damaged_file_says_what_to_do(tmp_path: Path, text: str) -> None:
         read_floors(path)
     assert str(path) in str(raised.value)
     assert path.read_text(encoding="utf-8") == text
+
+
+def test_a_quick_calibration_does_not_cost_a_careful_one() -> None:
+    quick = replace(floors(), num_rounds=3)
+    file = FloorsFile().with_floors(floors()).with_floors(quick)
+    assert choose(file, "here", 5) == (floors(), "")
+    assert choose(file, "here", 3) == (quick, "")
+    assert choose(file, "here", 8) == (floors(), "")

@@ -88,3 +88,11 @@ def test_in_a_hundred_suites_of_the_same_code_and_another_session_none_regressed
         found = judge_against(history(times(seed=seed)), new, 0.03)
         alarms += any(case.state is State.REGRESSED for case in found.cases)
     assert alarms == 0
+
+
+def test_stored_times_of_an_earlier_protocol_are_of_other_work() -> None:
+    earlier = history(times(factor=3.0, num_runs=12), protocol="before")
+    stored = (*earlier, *history(times(num_runs=8, seed=50)))
+    found = judge_against(stored, history(times(num_runs=3, seed=100)), 0.03)
+    assert [case.base_s for case in found.cases] == [pytest.approx(1e-3, rel=0.05)] * len(CASES)
+    assert all("from 8 stored runs" in case.reason for case in found.cases)

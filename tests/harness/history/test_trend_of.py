@@ -104,3 +104,12 @@ def test_a_sparkline_rises_with_the_time_and_quiet_ones_are_flat() -> None:
     assert len(drawn) == 30
     assert drawn[0] == "."
     assert drawn[-1] in "%@"
+
+
+def test_all_branches_together_leave_out_only_other_machines_of_the_suite_and_chip() -> None:
+    times = {"gemm.bf16.forward[M=1]/torch": series(1, 4)}
+    ours = (*history(times), *history(times, branch="topic"))
+    others = (*history(times, suite="roofs"), *history(times, fingerprint="another"))
+    query = HistoryQuery(suite="quick", branch="any", fingerprint="imaginary-0123")
+    chosen = choose_runs((*ours, *others), query)
+    assert (len(chosen.runs), chosen.num_other_runs) == (8, 4)

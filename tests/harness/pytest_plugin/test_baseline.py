@@ -1,9 +1,11 @@
 """What --chip-baseline fails, and what it only tells."""
 
 import json
+from pathlib import Path
 
 import pytest
 
+from harness.arms.benchmark_file import run_of_file
 from harness.codec import to_json
 from harness.store.folder import ENVIRONMENT, RECORDS, RUN, RunFolder
 from harness.store.pytest_benchmark import read_benchmark_file
@@ -185,3 +187,9 @@ def test_a_baseline_where_nothing_is_timed_is_refused(project: Project, option: 
     result = project.run("--chip-baseline=base.json", option)
     assert result.ret == pytest.ExitCode.USAGE_ERROR
     result.stderr.fnmatch_lines(["ERROR: --chip-baseline: nothing is timed *"])
+
+
+def test_a_file_of_a_session_is_a_base_of_the_gate(project: Project, tmp_path: Path) -> None:
+    folder = run_of_file(project.baseline(), tmp_path)
+    assert len(folder.records()) == 2
+    assert folder.info.device == "fake"

@@ -28,7 +28,7 @@ def measured_gate(results: Path) -> Path:
                 impl=record.case.impl,
                 dtype=problem.dtype,
                 mode=str(problem.mode),
-                shape="",
+                shape=problem.shape,
                 state=State.UNCHANGED,
                 reason="",
                 tolerance=0.03,
