@@ -107,7 +107,7 @@ def test_the_main_job_on_the_processor(results: Path, capsys: pytest.CaptureFixt
     table = json.loads(
         Path(client.download_artifacts(run.info.run_id, "results.json")).read_text("utf-8")
     )
-    assert table["columns"][:2] == ["case_id", "median_us"]
+    assert table["columns"][:2] == ["case", "median_us"]
     assert len(table["data"]) == len(records)
     (projected,) = mlflow_runs(results, "chipscale/projection", folder.info.run_id)
     steps = client.get_metric_history(projected.info.run_id, "by_number_of_chips/tokens_per_s")
