@@ -1,5 +1,6 @@
 """One run: a job measured into a folder of its own, or gone on with."""
 
+import contextlib
 import shlex
 import shutil
 import sys
@@ -124,6 +125,11 @@ def measure_run(
                 f"{error} {len(folder.records())} of {len(job.cases)} records are kept. Make "
                 f"room, then `{resume_command(job.run.run_id, results_dir)}` goes on."
             ) from None
+        raise
+    except BaseException:
+        # Ctrl-C, or a reader of the output that is gone: what is there tells its chip.
+        with contextlib.suppress(ChipscaleError, OSError):
+            close_run(folder, chip_name)
         raise
     close_run(folder, chip_name)
     records = folder.records()

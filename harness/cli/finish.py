@@ -209,13 +209,14 @@ def vendors_of(config_dirs: Sequence[Path] = ()) -> dict[str, str]:
 
 
 def _say_what_next(folder: RunFolder, request: RunRequest, console: Console) -> None:
-    """The three commands that most people want next."""
+    """What most people want next."""
     is_default = request.results_dir == Path("results").resolve()
     where = "" if is_default else f" --results-dir {_short(request.results_dir)}"
     steps = {
         "see it in MLflow": f"chipscale ui{where}",
         "read the report": _short(folder.path / REPORT_HTML),
-        "another chip": f"{folder.info.command} plan=cases.json",
+        "another chip": "the same there, then here: chipscale compare RUN RUN",
+        "a bare host's chip": f"{folder.info.command} plan=cases.json",
     }
     console.print("\nNext:")
     for what, command in steps.items():

@@ -12,7 +12,7 @@ from omegaconf import DictConfig
 from harness.arms.history_gate import HEAD_PROCESSES
 from harness.arms.job import GateJob, new_gate_id
 from harness.arms.measuring import GateOrder
-from harness.arms.source import StoredHistory, StoredRun, parse_source, running_tree
+from harness.arms.source import Revision, StoredHistory, StoredRun, parse_source, running_tree
 from harness.config.gate_request import (
     GateRequest,
     compose_gate,
@@ -61,6 +61,11 @@ def gate_order(
         measured_as = of_history(overrides)
         config = compose_gate(measured_as, config_dirs)
     request = gate_request(config, measured_as, config_dirs)
+    # `HEAD~1` is another commit after the next one.
+    pinned = [
+        f"base={base.commit}" if isinstance(base, Revision) and one.startswith("base=") else one
+        for one in overrides
+    ]
     policy = request.policy
     if isinstance(base, StoredHistory):
         policy = replace(policy, rounds=HEAD_PROCESSES)
@@ -92,7 +97,7 @@ def gate_order(
         is_advisory=request.is_advisory,
         is_strict_stored=request.is_strict_stored,
         chip_name=lambda environment: chip_name(environment, config_dirs),
-        reproduce=lambda case_id: _command(overrides, config_dirs, [case_id]),
+        reproduce=lambda case_id: _command(pinned, config_dirs, [case_id]),
         command=shlex.join(["chipscale", *sys.argv[1:]]) if earlier is None else earlier.command,
         started_at=now if earlier is None else earlier.started_at,
     )

@@ -58,7 +58,10 @@ def gate_view(result: GateResult) -> RenderableType:
     if alarms is not None:
         words = f"Expected false alarms of a gate of this size: {significant(alarms, 2)}"
         parts.append(Text(words, style="dim"))
-    parts += [Text(f"{role} in MLflow: {link}", style="dim") for role, link in result.ui_links]
+    parts += [
+        Text(f"{role} in MLflow: {link}", style="dim", no_wrap=True, overflow="ignore")
+        for role, link in result.ui_links
+    ]
     return Group(*parts)
 
 

@@ -206,7 +206,14 @@ class RunFolder:
         """What a reader of the records should know of their file, one sentence each."""
         path = self.path / RECORDS
         sentences = []
-        damaged = read_records(path).damaged
+        lines = read_records(path)
+        info = self.info
+        if not info.ended_at and len(lines.records) < info.num_cases:
+            sentences.append(
+                f"Unfinished: {len(lines.records)} of {info.num_cases} cases have a record; "
+                f"`chipscale run resume={info.run_id}` goes on."
+            )
+        damaged = lines.damaged
         if damaged:
             sentences.append(
                 f"{damage_text(damaged)}; left out, and measured again by "

@@ -71,7 +71,7 @@ def newest_experiment(url: str) -> str:
         {"max_results": 1000, "filter": f"name LIKE '{EXPERIMENT}/%'"},
     )
     found = _items(experiments, "experiments")
-    suites = [item for item in found if item["name"] not in DERIVED]
+    suites = [item for item in found if not str(item["name"]).startswith(DERIVED)]
     ids = [str(item["experiment_id"]) for item in suites or found]
     if not ids:
         return ""

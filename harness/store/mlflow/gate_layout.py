@@ -25,7 +25,6 @@ from harness.store.gate_folder import (
     GateFolder,
 )
 from harness.store.mlflow.layout import (
-    EXPERIMENT,
     GATE_EXPERIMENT,
     MAX_NOTE,
     NOTE_TAG,
@@ -282,6 +281,8 @@ def _arm_content(folder: RunFolder, role: str, vendors: Mapping[str, str]) -> Ru
     files = ((ENVIRONMENT, ENVIRONMENT), (GATE, GATE))
     return replace(
         content,
+        experiment=_sides(result),
+        about=_about(result),
         uid=f"gate/{result.gate_id}/{role}",
         name=f"{_name(result, arm)} {role}",
         start_ms=milliseconds(result.started_at),
@@ -296,6 +297,18 @@ def _arm_content(folder: RunFolder, role: str, vendors: Mapping[str, str]) -> Ru
             *present_files(folder, files[1:]),
         ),
     )
+
+
+def _sides(result: GateResult) -> str:
+    """The experiment of base and head.
+
+    Apart from the suite's own, whose leaderboard they would fill with other cases and rules.
+    """
+    return f"{GATE_EXPERIMENT}/{result.suite}"
+
+
+def _about(result: GateResult) -> str:
+    return f"Base and head of the gates of suite {result.suite}; {GATE_EXPERIMENT} has the gates."
 
 
 def _arm_tags(result: GateResult, role: str, vendors: Mapping[str, str]) -> dict[str, str]:
@@ -371,7 +384,7 @@ def _without_rounds(result: GateResult, role: str, vendors: Mapping[str, str]) -
         "mlflow.loggedArtifacts": LOGGED_TABLE,
     }
     return RunContent(
-        experiment=f"{EXPERIMENT}/{result.suite}",
+        experiment=_sides(result),
         uid=f"gate/{result.gate_id}/{role}",
         name=f"{_name(result, arm)} {role}",
         start_ms=milliseconds(result.started_at),
@@ -382,5 +395,5 @@ def _without_rounds(result: GateResult, role: str, vendors: Mapping[str, str]) -
         points=(),
         artifacts=(Artifact(path=TABLE, text=text),),
         views=SUITE_VIEWS,
-        about=f"Suite {result.suite}: one run per chip and invocation; Views has a leaderboard.",
+        about=_about(result),
     )

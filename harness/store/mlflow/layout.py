@@ -60,7 +60,7 @@ SERVINGS = f"{EXPERIMENT}/serving"
 COMPARISONS = f"{EXPERIMENT}/comparison"
 GATE_EXPERIMENT = f"{EXPERIMENT}/gate"
 DERIVED = (PROJECTIONS, SERVINGS, COMPARISONS, GATE_EXPERIMENT)
-"""Experiments of what is made from runs; all others are suites."""
+"""How the names of experiments begin that are of what is made from runs; all others are suites."""
 UID_TAG = "chipscale.run_uid"
 SYNC_TAG = "chipscale.sync"
 CONTENT_TAG = "chipscale.content"

@@ -91,7 +91,7 @@ def test_a_sides_samples_are_its_rounds(tmp_path: Path) -> None:
         # The gate's own table names the case alike, so that MLflow joins the two.
         gate = json.loads(gate_content(folder, {}).artifacts[0].text)
         assert row[0] in [one[0] for one in gate["data"]]
-        assert content.experiment == "chipscale/quick"
+        assert content.experiment == "chipscale/gate/quick"
     tags = dict(head.tags)
     assert (tags["role"], tags["verdict"], tags["pr"]) == ("head", "passed", "17")
     assert (tags["git_branch"], tags["git_sha"]) == ("mine", "bbbbbbbb-dirty")
