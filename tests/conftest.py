@@ -52,6 +52,8 @@ def pytest_configure(config: pytest.Config) -> None:
     config.option.benchmark_disable = not config.option.benchmark_enable
 
 
+# First, since xdist reads the groups in the same hook, and loading pytester moved ours behind it.
+@pytest.hookimpl(tryfirst=True)
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Tests of one file share fixtures that take seconds, so one process runs them all.
 

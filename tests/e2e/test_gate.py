@@ -70,7 +70,8 @@ def test_a_commit_that_slows_a_kernel_is_stopped(repository: Path, tmp_path: Pat
     assert case.confirm is not None
     assert case.change is not None
     assert case.change.value > 1.0
-    assert "base=HEAD~1" in case.reproduce
+    assert "base=HEAD~1" not in case.reproduce
+    assert f"base={folder.result.base.commit}" in case.reproduce
     assert f"--case '{case.case_id}'" in case.reproduce
     assert not folder.result.base.commit.endswith("-dirty")
     assert folder.result.base.commit != folder.result.head.commit
