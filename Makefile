@@ -27,8 +27,9 @@ lint: $(STAMP)
 	@$(BIN)/mypy
 	@$(BIN)/lint-imports
 
+# One process runs all tests of a file, since they share fixtures that take seconds.
 test: lint
-	@$(BIN)/python -m pytest --numprocesses=auto --dist=loadgroup $(ARGS)
+	@$(BIN)/python -m pytest --numprocesses=auto --dist=loadfile $(ARGS)
 
 # What the harness itself costs, and whether two runs of it agree: some three minutes. `make test`
 # only checks that these run.

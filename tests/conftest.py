@@ -20,8 +20,6 @@ if not torch.accelerator.is_available():
 
 from harness.store.mlflow import prepare, tracking_target
 
-CONTRACT = Path(__file__).parent / "contract"
-
 pytest_plugins = ["pytester"]
 
 # Tests measure on the processor side by side and their times mean nothing, so they do not wait for
@@ -50,15 +48,3 @@ def pytest_configure(config: pytest.Config) -> None:
     Those of the kernels are in `benchmarks/`, where pytest times them as anywhere.
     """
     config.option.benchmark_disable = not config.option.benchmark_enable
-
-
-# First, since xdist reads the groups in the same hook, and loading pytester moved ours behind it.
-@pytest.hookimpl(tryfirst=True)
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Tests of one file share fixtures that take seconds, so one process runs them all.
-
-    Those over all ops share none, and there are hundreds.
-    """
-    for item in items:
-        if not item.path.is_relative_to(CONTRACT):
-            item.add_marker(pytest.mark.xdist_group(item.path.name))
