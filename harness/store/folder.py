@@ -205,14 +205,9 @@ class RunFolder:
     def warnings(self) -> tuple[str, ...]:
         """What a reader of the records should know of their file, one sentence each."""
         path = self.path / RECORDS
-        sentences = []
+        sentences: list[str] = []
         lines = read_records(path)
-        info = self.info
-        if not info.ended_at and len(lines.records) < info.num_cases:
-            sentences.append(
-                f"Unfinished: {len(lines.records)} of {info.num_cases} cases have a record; "
-                f"`chipscale run resume={info.run_id}` goes on."
-            )
+        sentences += self._unfinished(len(lines.records))
         damaged = lines.damaged
         if damaged:
             sentences.append(
@@ -223,6 +218,18 @@ class RunFolder:
         if quarantined:
             sentences.append(f"{damage_text(quarantined)}; moved to {quarantine_of(path).name}.")
         return tuple(sentences)
+
+    def _unfinished(self, num_records: int) -> list[str]:
+        """That the run was stopped, or is still measured, in a sentence."""
+        if not (self.path / RUN).exists():
+            return []
+        info = self.info
+        if info.ended_at or num_records >= info.num_cases:
+            return []
+        return [
+            f"Unfinished: {num_records} of {info.num_cases} cases have a record; "
+            f"`chipscale run resume={info.run_id}` goes on."
+        ]
 
     def write(self, name: str, value: object) -> None:
         """Write a value as JSON under that name, atomically."""

@@ -24,7 +24,7 @@ from harness.store.records import (
     repair,
 )
 from tests.harness.fake_runs import CASES
-from tests.harness.sample_run import many_records
+from tests.harness.sample_run import many_records, sample_info, sample_records, write_run
 
 KEPT = tuple(
     Record(run_id="run", case=case, status=Status.ERROR, reason=f"reason {number}")
@@ -156,6 +156,15 @@ def test_a_folder_says_what_is_damaged_and_then_what_was_moved(path: Path) -> No
     repair(path)
     (sentence,) = folder.warnings()
     assert sentence.endswith("; moved to records.quarantined.jsonl.")
+
+
+def test_a_run_that_was_stopped_says_so(tmp_path: Path) -> None:
+    stopped = sample_info(run_id="stopped", ended_at="", num_cases=66)
+    folder = write_run(tmp_path, info=stopped, records=sample_records("stopped")[:4])
+    (sentence,) = folder.warnings()
+    assert sentence.startswith("Unfinished: 4 of 66 cases have a record; `chipscale run resume=")
+    ended = sample_info(run_id="ended")
+    assert write_run(tmp_path, info=ended).warnings() == ()
 
 
 def test_a_writer_that_was_killed_leaves_nothing_behind_for_long(path: Path) -> None:
