@@ -7,6 +7,7 @@ import contextlib
 import json
 import logging
 import os
+import random
 import sys
 import time
 from collections.abc import Callable, Mapping, Sequence
@@ -23,13 +24,16 @@ from harness.store.mlflow.kinds import kinds_of
 from harness.store.mlflow.ledger import Entry, folder_state, open_ledger
 from harness.store.mlflow.outcome import SyncedRun, SyncResult, SyncState
 from harness.store.mlflow.probe import unreachable
-from harness.store.mlflow.reasons import is_outage, reason
+from harness.store.mlflow.reasons import is_conflict, is_outage, reason
 from harness.store.mlflow.target import TrackingTarget
 from harness.store.mlflow.writer import write_run
 
 FIRST_WAIT_S = 0.5
 MAX_WAIT_S = 10.0
 """Between two looks at a server that is away; each wait is twice the one before."""
+MAX_TRIES = 10
+"""Of eight writers of one folder two lost such a race; a bound, so that none tries for ever."""
+MAX_PAUSE_S = 0.5
 MAX_OUTAGES_OF_A_FOLDER = 5
 """A server that is well again after each failure with one folder does not like that folder."""
 
@@ -148,13 +152,20 @@ def folder_result(session: Session, path: Path) -> SyncResult:
     Raises:
         Outage: when the same may go well later.
     """
-    try:
-        return session.sync_folder(RunFolder(path))
-    except Exception as error:  # noqa: BLE001,RUF100 - one folder must not cost the others
-        why = reason(error, session.target)
-        if is_outage(error):
-            raise Outage(why) from error
-        return failed(path, why)
+    tries = 0
+    while True:
+        try:
+            return session.sync_folder(RunFolder(path))
+        except Exception as error:  # noqa: BLE001,RUF100 - one folder must not cost the others
+            tries += 1
+            if is_conflict(error) and tries < MAX_TRIES:
+                # Not in step with the other writer.
+                time.sleep(random.uniform(0, MAX_PAUSE_S))
+                continue
+            why = reason(error, session.target)
+            if is_outage(error):
+                raise Outage(why) from error
+            return failed(path, why)
 
 
 def sync_all(

@@ -48,6 +48,16 @@ def _status(error: BaseException) -> int | None:
     return None
 
 
+def is_conflict(error: BaseException) -> bool:
+    """Whether another writer was quicker, so that the same goes well at once.
+
+    MLflow reads before it writes, and its server runs writers side by side: two that add one tag
+    both find none. SQLite and PostgreSQL word it so.
+    """
+    text = str(error)
+    return "UNIQUE constraint failed" in text or "duplicate key value" in text
+
+
 def is_outage(error: BaseException) -> bool:
     """Whether MLflow was away or broken, so that the same may go well later."""
     for one in _chain(error):

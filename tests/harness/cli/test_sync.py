@@ -145,6 +145,8 @@ def test_a_watch_logs_what_is_new_and_ends_quietly_at_ctrl_c(tmp_path: Path) -> 
         stderr=subprocess.STDOUT,
         text=True,
         env={**os.environ, "PYTHONPATH": os.pathsep.join(sys.path), "PYTHONUNBUFFERED": "1"},
+        # What a shell puts in the background ignores Ctrl-C, and its children inherit that.
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
     ) as watching:
         try:
             assert watching.stdout is not None

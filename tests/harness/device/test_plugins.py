@@ -1,7 +1,8 @@
 """Back-ends of other packages: found without being imported, refused with their package's name."""
 
+import sys
 import tomllib
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from importlib.metadata import EntryPoint
 from pathlib import Path
 
@@ -46,6 +47,14 @@ def install(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Install:
         monkeypatch.syspath_prepend(str(folder))
 
     return installed
+
+
+@pytest.fixture(autouse=True)
+def forgotten() -> Iterator[None]:
+    """Extensions of one test are not installed in the next."""
+    yield
+    for name in ("torch_mlu", "torch_musa"):
+        sys.modules.pop(name, None)
 
 
 def open_named(name: str, index: int = 0) -> object:

@@ -380,9 +380,9 @@ def test_a_gate_is_synced_once_into_three_runs(tmp_path: Path, target: TrackingT
     assert found is not None
     assert len(client.search_runs([found.experiment_id])) == 1
     assert {view.tag for view in GATE_VIEWS} <= set(found.tags)
-    suite = client.get_experiment_by_name("chipscale/quick")
-    assert suite is not None
-    heads = client.search_runs([suite.experiment_id], "tags.role = 'head' and tags.pr = '17'")
+    sides = client.get_experiment_by_name("chipscale/gate/quick")
+    assert sides is not None
+    heads = client.search_runs([sides.experiment_id], "tags.role = 'head' and tags.pr = '17'")
     assert len(heads) == 1
 
 
