@@ -26,16 +26,15 @@ import numpy as np
 from rich.console import Console
 from rich.table import Table
 
-from harness.codec import to_json
 from harness.config.specs import load_chip, load_cluster, load_model, load_parallel
 from harness.environment import num_usable_cores, processor_name
 from harness.extrapolate.legal_plans import legal_plans
 from harness.extrapolate.lookup import Lookup
 from harness.extrapolate.search import best_plan, evaluate
 from harness.extrapolate.step import StepModel
-from harness.store.folder import write_atomically
 from harness.units import duration
 from kernels import registry
+from tests.benchmarks.kept_result import keep
 
 OUT = Path("results/bench/extrapolate.json")
 CLUSTER = "h100_100k"
@@ -279,12 +278,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         f"{host.processor}, {host.num_cores} cores at load {host.load:.1f}; Python {host.python}, "
         f"NumPy {host.numpy}, threads: {host.threads}."
     )
-    options.out.parent.mkdir(parents=True, exist_ok=True)
-    write_atomically(options.out, to_json(speed) + "\n")
-    console.print(f"written to {options.out}")
-    for miss in speed.misses:
-        console.print(miss)
-    return 1 if speed.misses else 0
+    return keep(speed, speed.misses, options.out, console)
 
 
 if __name__ == "__main__":

@@ -24,7 +24,6 @@ from pathlib import Path
 from rich.console import Console
 from rich.table import Table
 
-from harness.codec import to_json
 from harness.environment import num_usable_cores, processor_name
 from harness.errors import ChipscaleError
 from harness.gate.floors import MIN_ESTIMATES, Floors, floors_from
@@ -44,6 +43,7 @@ from tests.benchmarks.gate_rates import ErrorRates, error_rates
 from tests.benchmarks.gate_rules import Rule, rules, stored_rules
 from tests.benchmarks.gate_simulated import SimulatedSuites
 from tests.benchmarks.gate_trials import LEVELS, Trial
+from tests.benchmarks.kept_result import keep
 
 OUT = Path("results/bench/gate.json")
 FOLDER = Path("results/bench/gate")
@@ -181,16 +181,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
         all_slower=_of_gate(suites.all_slower, policy) if has_any else (),
     )
     _show(rates, console)
-    options.out.parent.mkdir(parents=True, exist_ok=True)
-    write_atomically(options.out, to_json(rates) + "\n")
-    console.print(f"written to {options.out}")
     if options.page is not None:
         text = options.page.read_text(encoding="utf-8")
         write_atomically(options.page, with_rates(text, rates))
-        console.print(f"and into {options.page}")
-    for miss in rates.misses:
-        console.print(f"Goal missed. {miss}")
-    return 1 if rates.misses else 0
+        console.print(f"written into {options.page}")
+    misses = [f"Goal missed. {miss}" for miss in rates.misses]
+    return keep(rates, misses, options.out, console)
 
 
 def _of_gate(trials: Callable[[], Iterable[Trial]], policy: GatePolicy) -> tuple[ErrorRates, ...]:

@@ -26,12 +26,11 @@ from mlflow import MlflowClient
 from rich.console import Console
 from rich.table import Table
 
-from harness.codec import to_json
 from harness.environment import num_usable_cores, processor_name
-from harness.store.disk import write_atomically
 from harness.store.folder import RunFolder
 from harness.store.mlflow import TrackingTarget, prepare, sync, tracking_target
 from harness.units import duration
+from tests.benchmarks.kept_result import keep
 from tests.benchmarks.mlflow_database import build
 from tests.benchmarks.mlflow_faults import FaultRun, fault_run
 from tests.harness.sample_run import many_records, sample_info, sample_records, write_run
@@ -244,12 +243,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         f"{speed.processor}, {speed.num_cores} cores at load {speed.load:.1f}; "
         f"Python {speed.python}, MLflow {speed.mlflow}."
     )
-    options.out.parent.mkdir(parents=True, exist_ok=True)
-    write_atomically(options.out, to_json(speed) + "\n")
-    console.print(f"written to {options.out}")
-    for miss in speed.misses:
-        console.print(miss)
-    return 1 if speed.misses else 0
+    return keep(speed, speed.misses, options.out, console)
 
 
 if __name__ == "__main__":

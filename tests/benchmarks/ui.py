@@ -22,12 +22,11 @@ from playwright.sync_api import Page
 from rich.console import Console
 from rich.table import Table
 
-from harness.codec import to_json
 from harness.environment import num_usable_cores, processor_name
-from harness.store.folder import write_atomically
 from harness.store.interface import landing_link, running_server
 from harness.store.mlflow import TrackingTarget, sync, tracking_target
 from harness.store.mlflow.target import experiment_link, run_link
+from tests.benchmarks.kept_result import keep
 from tests.benchmarks.mlflow_database import build
 from tests.browser.chromium import chromium, shoot
 from tests.harness.sample_run import many_records, sample_info, write_run
@@ -185,13 +184,10 @@ def main() -> int:
     parser.add_argument("--out", type=Path, default=OUT)
     options = parser.parse_args()
     speed = measured(options.runs, options.cases)
-    Console().print(view(speed))
-    options.out.parent.mkdir(parents=True, exist_ok=True)
-    write_atomically(options.out.resolve(), to_json(speed) + "\n")
-    slow = [one.page for one in speed.pages if one.drawn_s > MAX_S]
-    for name in slow:
-        print(f"over {MAX_S:g} s: {name}", file=sys.stderr)
-    return 1 if slow else 0
+    console = Console(highlight=False)
+    console.print(view(speed))
+    slow = [f"over {MAX_S:g} s: {one.page}" for one in speed.pages if one.drawn_s > MAX_S]
+    return keep(speed, slow, options.out, console)
 
 
 if __name__ == "__main__":
