@@ -193,4 +193,5 @@ class Op:
         for impl in self.impls:
             if impl.name == name:
                 return impl
-        raise KeyError(f"{self.name} has no implementation {name!r}")
+        there = [impl.name for impl in self.impls]
+        raise KeyError(f"{self.name} has no implementation {name!r}; it has {there}")

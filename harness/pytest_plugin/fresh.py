@@ -39,11 +39,7 @@ def fresh_median_s(item: pytest.Item) -> float | str:
         found = Path(folder) / "median.json"
         command = [
             *(sys.executable, "-m", "pytest"),
-            *kept_arguments(
-                [str(argument) for argument in config.invocation_params.args],
-                config.args if config.args_source is pytest.Config.ArgsSource.ARGS else [],
-            ),
-            node_argument(item),
+            *arguments_of(item),
             *("-q", "--no-header", "--benchmark-disable", f"--chip-fresh={found}"),
         ]
         if getattr(config.option, "xmlpath", None):
@@ -67,6 +63,16 @@ def fresh_median_s(item: pytest.Item) -> float | str:
             lines = [line for line in (done.stdout + done.stderr).splitlines() if line.strip()]
             return f"exit code {done.returncode}: {lines[-1] if lines else 'no words'}"
         return float(json.loads(found.read_text(encoding="ascii"))["median_s"])
+
+
+def arguments_of(item: pytest.Item) -> list[str]:
+    """What to give to pytest for that test alone, with the options of this session."""
+    config = item.config
+    kept = kept_arguments(
+        [str(argument) for argument in config.invocation_params.args],
+        config.args if config.args_source is pytest.Config.ArgsSource.ARGS else [],
+    )
+    return [*kept, node_argument(item)]
 
 
 def node_argument(item: pytest.Item) -> str:

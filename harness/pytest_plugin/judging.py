@@ -1,5 +1,6 @@
 """A measured test against the baseline: comparable or not, and confirmed before it fails."""
 
+import shlex
 import statistics
 from collections.abc import Callable
 
@@ -19,7 +20,7 @@ from harness.pytest_plugin.baseline import (
     version_differences,
 )
 from harness.pytest_plugin.chip_session import ChipSession, Identity
-from harness.pytest_plugin.fresh import fresh_median_s, node_argument
+from harness.pytest_plugin.fresh import arguments_of, fresh_median_s
 from harness.pytest_plugin.verdict import (
     Verdict,
     asked_tolerance,
@@ -177,9 +178,8 @@ def _confirmed(
         fullname=item.nodeid,
         state=State.REGRESSED if is_slower else State.UNCHANGED,
         reason=f"{change_text(base_s, change)}: slower than in {baseline.label} by more than "
-        f"{tolerance_text(tolerance)}, measured {times} to confirm it. Again: pytest "
-        f"'{node_argument(item)}' --chip-baseline={baseline.label}. If it is meant, make a new "
-        "baseline"
+        f"{tolerance_text(tolerance)}, measured {times} to confirm it. Again: "
+        f"{shlex.join(['pytest', *arguments_of(item)])}. If it is meant, make a new baseline"
         if is_slower
         else f"it looked slow ({change_text(base_s, first)}), and measured {times} it was not: "
         f"{change_text(base_s, change)}, within {tolerance_text(tolerance)}",
