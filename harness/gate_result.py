@@ -118,6 +118,12 @@ class GateCase:
         """A regression that nobody accepted."""
         return self.state is State.REGRESSED and self.exemption is None
 
+    @property
+    def place(self) -> tuple[int, bool, float]:
+        """To sort by, worst first: the state, what fails before what was accepted, the change."""
+        change = abs(self.change.value) if self.change is not None else 0.0
+        return list(State).index(self.state), self.exemption is not None, -change
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class CommonShift:

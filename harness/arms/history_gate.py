@@ -19,17 +19,21 @@ from harness.arms.measuring import (
     round_warnings,
 )
 from harness.arms.source import StoredHistory
-from harness.arms.turns import GateWatcher, Turns
+from harness.arms.turns import GateWatcher, Notices, Turns
 from harness.errors import NothingMeasured
 from harness.fingerprint import fingerprint
 from harness.gate.decide import with_exemption
 from harness.gate.exemptions import read_exemptions
+from harness.gate.rounds import Round
+from harness.gate.validity import fault_of
 from harness.gate_result import Arm, GateResult
 from harness.history.choosing import HistoryQuery, choose_runs
 from harness.history.stored_baseline import MAX_RUNS, MIN_RUNS, judge_against
+from harness.record import Record
 from harness.run import RUNS
 from harness.store.history import history_run, stored_history
 from harness.store.mlflow import tracking_target
+from harness.store.mlflow.history import MAX_RUNS as MAX_READ
 from harness.store.mlflow.history import mlflow_history
 from harness.trend import HistoryRun
 
@@ -56,22 +60,21 @@ def measure_against_history(gate: OpenGate, watcher: GateWatcher) -> GateResult:
     order = gate.order
     assert isinstance(order.base, StoredHistory), "asked of gates against a history"
     exemptions = read_exemptions(order.exemptions_file).exemptions
-    notices: list[str] = []
-
-    def note(sentence: str) -> None:
-        notices.append(sentence)
-        watcher.on_notice(sentence)
-
-    ready = prepared(gate, note)
+    notices = Notices(watcher)
+    ready = prepared(gate, notices)
     # Before anything is measured: without a history there is nothing to measure for.
     chosen = _history(order.base, gate, ready)
     turns = Turns(base=ready.base, head=ready.head, watcher=watcher)
-    with held(ready.environment, order.job.device.index, order.gate_id, note):
+    with held(ready.environment, order.job.device.index, order.gate_id, notices):
         rounds = tuple(turns.rounds(range(1, HEAD_PROCESSES + 1), ready.case_ids))
     refuse_nothing(rounds, order, ("head",))
     folders = round_folders(order, "head")
-    heads = [history_run(folder, fingerprint) for folder in folders]
-    found = judge_against(chosen.runs, heads, order.policy.tolerance)
+    # The rounds' records and not the folders': what failed once was measured again.
+    heads = [
+        history_run(folder, fingerprint, one.head)
+        for folder, one in zip(folders, rounds, strict=False)
+    ]
+    found = judge_against(chosen.runs, heads, order.policy.tolerance, _faults(rounds))
     today = datetime.now(UTC).date()
     wanted = set(ready.case_ids)
     cases = (
@@ -97,7 +100,7 @@ def measure_against_history(gate: OpenGate, watcher: GateWatcher) -> GateResult:
         is_advisory=order.is_advisory or not order.is_strict_stored,
         common_shift=found.shift,
         warnings=(
-            *dict.fromkeys(notices),
+            *notices.sentences,
             *chosen.warnings,
             *([common] if abs(found.common) > TOLD_FROM else []),
             *round_warnings({"head": folders}, rounds),
@@ -106,6 +109,16 @@ def measure_against_history(gate: OpenGate, watcher: GateWatcher) -> GateResult:
         ended_at=datetime.now(UTC).isoformat(timespec="seconds"),
         command=order.command,
     )
+
+
+def _faults(rounds: Sequence[Round]) -> dict[str, str]:
+    """The head's cases that are wrong, failed or were disturbed, with the reason."""
+    by_case: dict[str, list[Record]] = {}
+    for one in rounds:
+        for record in one.head:
+            by_case.setdefault(record.case.id, []).append(record)
+    found = {case_id: fault_of(records) for case_id, records in by_case.items()}
+    return {case_id: fault for case_id, fault in found.items() if fault}
 
 
 def _history(base: StoredHistory, gate: OpenGate, ready: Ready) -> _Chosen:
@@ -155,7 +168,9 @@ def _runs(
     if query.branch not in ("", "any"):
         tags["git_branch"] = query.branch
     known = {key: value for key, value in tags.items() if value}
-    return mlflow_history(tracking_target(results_dir), known, max_runs=query.last), ()
+    # Without a branch it is chosen among all runs, so none may be cut off before.
+    max_runs = query.last if "git_branch" in known else MAX_READ
+    return mlflow_history(tracking_target(results_dir), known, max_runs=max_runs), ()
 
 
 def _base_arm(label: str, runs: Sequence[HistoryRun]) -> Arm:

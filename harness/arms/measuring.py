@@ -14,7 +14,7 @@ from harness.arms.selection import selected
 from harness.arms.side import ProcessSide, Side, StoredSide
 from harness.arms.source import Revision, Source, StoredHistory, StoredRun, Tree, Wheel
 from harness.arms.tree import ArmTree, digest_of, opened
-from harness.arms.turns import GateWatcher, Turns
+from harness.arms.turns import GateWatcher, Notices, Turns
 from harness.codec import to_json
 from harness.environment import Environment
 from harness.errors import NothingMeasured
@@ -134,19 +134,14 @@ def measure_gate(gate: OpenGate, watcher: GateWatcher) -> GateResult:
     assert not isinstance(gate.base, StoredHistory), "that has a measure of its own"
     known_floors = read_floors(order.floors_file)
     exemptions = read_exemptions(order.exemptions_file).exemptions
-    notices: list[str] = []
-
-    def note(sentence: str) -> None:
-        notices.append(sentence)
-        watcher.on_notice(sentence)
-
-    ready = prepared(gate, note)
+    notices = Notices(watcher)
+    ready = prepared(gate, notices)
     floors, warning = choose(known_floors, ready.fingerprint, order.policy.rounds)
     if gate.is_same_code:
-        notices.append(SAME_CODE)
+        notices.keep(SAME_CODE)
     policy = order.policy if order.is_interleaved else _for_stored(order.policy)
     turns = Turns(base=ready.base, head=ready.head, watcher=watcher)
-    with held(ready.environment, order.job.device.index, order.gate_id, note):
+    with held(ready.environment, order.job.device.index, order.gate_id, notices):
         first = tuple(turns.rounds(range(1, policy.rounds + 1), ready.case_ids))
         refuse_nothing(first, order)
         flagged = screen(first, policy, floors)
@@ -182,7 +177,7 @@ def measure_gate(gate: OpenGate, watcher: GateWatcher) -> GateResult:
             cases, floors, policy, is_interleaved=order.is_interleaved
         ),
         warnings=(
-            *dict.fromkeys(notices),
+            *notices.sentences,
             *([warning] if warning else []),
             *round_warnings(folders, first + fresh),
         ),
@@ -280,7 +275,9 @@ def _example(case_ids: Sequence[str]) -> str:
 
 
 def _first_reason(records: Sequence[Record]) -> str:
-    return next((f"; the first says: {one.status}, {one.reason}" for one in records), "")
+    return next(
+        (f"; the first says: {one.status}, {one.reason.rstrip('.')}" for one in records), ""
+    )
 
 
 def round_folders(order: GateOrder, name: str) -> list[RunFolder]:

@@ -23,6 +23,28 @@ class GateWatcher:
         """A case of it is over."""
 
 
+class Notices:
+    """Told to the watcher at once, and kept for the result."""
+
+    def __init__(self, watcher: GateWatcher) -> None:
+        self._watcher = watcher
+        self._kept: dict[str, None] = {}
+
+    def __call__(self, sentence: str) -> None:
+        """Something is out of the ordinary."""
+        self.keep(sentence)
+        self._watcher.on_notice(sentence)
+
+    def keep(self, sentence: str) -> None:
+        """For the result alone."""
+        self._kept[sentence] = None
+
+    @property
+    def sentences(self) -> tuple[str, ...]:
+        """Each once, in order."""
+        return tuple(self._kept)
+
+
 @dataclass(slots=True, kw_only=True)
 class Turns:
     """Measures rounds, and remembers what is not worth another try."""

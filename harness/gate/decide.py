@@ -84,7 +84,7 @@ def judge(
             first=one, fresh=fresh.get(case_id), centre=centre, fresh_centre=fresh_centre
         )
         judged.append(with_exemption(judgement.gate_case(), exemptions, today))
-    return tuple(sorted(judged, key=_badness)), shift
+    return tuple(sorted(judged, key=lambda case: case.place)), shift
 
 
 def _estimates(seen: Mapping[str, Seen]) -> list[float]:
@@ -120,9 +120,3 @@ def with_exemption(case: GateCase, exemptions: Sequence[Exemption], today: date)
         reason = f"{case.reason} Accepted until {found.until}: {found.reason}"
         return replace(case, exemption=found, reason=reason)
     return replace(case, reason=f"{case.reason} {told}".rstrip())
-
-
-def _badness(case: GateCase) -> tuple[int, bool, float]:
-    """Worst first: by state, what fails before what was accepted, the largest change first."""
-    change = abs(case.change.value) if case.change is not None else 0.0
-    return list(State).index(case.state), case.exemption is not None, -change

@@ -1,6 +1,7 @@
 """Whether a case can be judged at all; asked before any of its times is believed."""
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from harness.device.base import POWER_CAP
@@ -71,6 +72,18 @@ def finding_of(pairs: CasePairs) -> Finding | None:
                     is_passing=is_passing,
                 )
     return _unequal_work(pairs) or _unequal_clocks(pairs)
+
+
+def fault_of(records: Sequence[Record]) -> str:
+    """Why one of these records of a case cannot be judged, in a sentence; empty where all can.
+
+    For a side that has no other beside it; what cannot run here is no fault.
+    """
+    for number, record in enumerate(records, start=1):
+        found = None if record.status is Status.UNSUPPORTED else _fault(record)
+        if found is not None:
+            return f"Process {number}: {found[0]}."
+    return ""
 
 
 def coarse_timer(median_s: float, timer_resolution_s: float) -> Finding | None:

@@ -59,9 +59,13 @@ class _Series:
     after_s: tuple[float, ...]
     is_equal_work: bool
     """As far as both protocols are known."""
+    fault: str
+    """Why the new code's times are not to be judged; empty where they are."""
 
     @property
     def is_comparable(self) -> bool:
+        if self.fault:
+            return False
         return len(self.before_s) >= MIN_RUNS and bool(self.after_s) and self.is_equal_work
 
     @property
@@ -78,7 +82,10 @@ class _Series:
 
 
 def judge_against(
-    history: Sequence[HistoryRun], heads: Sequence[HistoryRun], tolerance: float
+    history: Sequence[HistoryRun],
+    heads: Sequence[HistoryRun],
+    tolerance: float,
+    faults: Mapping[str, str] | None = None,
 ) -> AgainstHistory:
     """Hold new runs of one code against stored runs of another.
 
@@ -86,8 +93,10 @@ def judge_against(
         history: Stored runs of this machine, oldest first; the newest MAX_RUNS count.
         heads: One or more processes of the new code; the median of them counts.
         tolerance: A change that is none; less than MIN_TOLERANCE counts as that.
+        faults: Cases of the new code that cannot be judged, whatever their times, and why.
     """
-    series = _series(history[-MAX_RUNS:], heads)
+    wrong = faults or {}
+    series = _series(history[-MAX_RUNS:], heads, wrong)
     shifts = [one.shift for one in series if one.is_comparable]
     common = statistics.median(shifts) if len(shifts) >= MIN_COMMON_CASES else 0.0
     allowed = max(tolerance, MIN_TOLERANCE)
@@ -99,17 +108,15 @@ def judge_against(
         share = same / len(shifts)
         shift = CommonShift(share=share, shift=math.expm1(common), is_confirmed=False)
     return AgainstHistory(
-        cases=tuple(sorted(cases, key=badness)), common=math.expm1(common), shift=shift
+        cases=tuple(sorted(cases, key=lambda case: case.place)),
+        common=math.expm1(common),
+        shift=shift,
     )
 
 
-def badness(case: GateCase) -> tuple[int, float]:
-    """Worst first: by state, then the largest change."""
-    change = abs(case.change.value) if case.change is not None else 0.0
-    return list(State).index(case.state), -change
-
-
-def _series(stored: Sequence[HistoryRun], heads: Sequence[HistoryRun]) -> tuple[_Series, ...]:
+def _series(
+    stored: Sequence[HistoryRun], heads: Sequence[HistoryRun], faults: Mapping[str, str]
+) -> tuple[_Series, ...]:
     known, new = _protocols(stored), _protocols(heads)
     before, after = _times_s(stored, known), _times_s(heads, new)
     return tuple(
@@ -120,8 +127,9 @@ def _series(stored: Sequence[HistoryRun], heads: Sequence[HistoryRun]) -> tuple[
             is_equal_work=known.get(case_id) == new.get(case_id)
             or case_id not in known
             or case_id not in new,
+            fault=faults.get(case_id, ""),
         )
-        for case_id in dict.fromkeys((*after, *before))
+        for case_id in dict.fromkeys((*after, *before, *faults))
     )
 
 
@@ -170,6 +178,8 @@ def _judged(one: _Series, common: float, allowed: float) -> GateCase:
 
 def _state(one: _Series, common: float, allowed: float) -> tuple[State, str]:
     """The state, and why in a sentence."""
+    if one.fault:
+        return State.INVALID, one.fault
     if not one.after_s:
         return State.MISSING, "Stored runs have a time for it, and the new one has none."
     if not one.before_s:

@@ -1,19 +1,28 @@
 """The history of a results folder: its runs, as far as a history needs them."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import numpy as np
 
 from harness.environment import Environment
 from harness.errors import ChipscaleError
-from harness.record import Status
+from harness.record import Record, Status
 from harness.store.folder import RunFolder, run_folders
 from harness.trend import HistoryRun
 
 
-def history_run(folder: RunFolder, fingerprint: Callable[[Environment], str]) -> HistoryRun:
+def history_run(
+    folder: RunFolder,
+    fingerprint: Callable[[Environment], str],
+    records: Sequence[Record] | None = None,
+) -> HistoryRun:
     """One run of the past.
+
+    Args:
+        folder: Of the run.
+        fingerprint: Names the machine.
+        records: Those to take in place of the folder's, as where some were measured again.
 
     Raises:
         RecordError: when the folder cannot be read.
@@ -21,7 +30,7 @@ def history_run(folder: RunFolder, fingerprint: Callable[[Environment], str]) ->
     info, environment = folder.info, folder.environment
     timed = [
         (record, record.measurement)
-        for record in folder.records()
+        for record in (folder.records() if records is None else records)
         if record.status is Status.OK and record.measurement is not None
     ]
     return HistoryRun(
@@ -29,7 +38,8 @@ def history_run(folder: RunFolder, fingerprint: Callable[[Environment], str]) ->
         started_at=info.started_at,
         suite=info.suite,
         model=info.model,
-        chip=info.chip,
+        # A run that was killed has no name of its chip yet.
+        chip=info.chip or environment.device.name,
         branch=environment.branch,
         commit=environment.commit,
         fingerprint=fingerprint(environment),

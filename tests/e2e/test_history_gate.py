@@ -13,7 +13,7 @@ from harness.run import RUNS
 from harness.store.folder import RECORDS, RUN, run_folders
 from harness.store.gate_folder import GATE
 
-FAKE = ("device=fake", "suite.ops=[rms_norm]", "suite.roofs=[]", "impls=[torch]")
+FAKE = ("device=fake", "suite.ops=[rms_norm,swiglu]", "suite.roofs=[]", "impls=[torch]")
 QUIET = ("tracking.enabled=false",)
 FASTER = "rms_norm.bf16.forward"
 
@@ -33,7 +33,8 @@ def stored(tmp_path_factory: pytest.TempPathFactory) -> Path:
         lines = []
         for line in (copy / RECORDS).read_text(encoding="utf-8").splitlines():
             data = json.loads(line)
-            if data["case"]["problem"]["mode"] == "forward":
+            problem = data["case"]["problem"]
+            if (problem["op"], problem["mode"]) == ("rms_norm", "forward"):
                 measured = data["measurement"]
                 measured["samples_s"] = [one / 2 for one in measured["samples_s"]]
             lines.append(json.dumps(data))
@@ -58,6 +59,21 @@ def test_what_is_slower_than_all_stored_runs_is_told_and_fails_where_that_is_ask
     assert {case.case_id.partition("[")[0] for case in slower} == {FASTER}
     assert all(case.change is not None and case.change.value > 0.8 for case in slower)
     assert result.of(State.UNCHANGED)
+
+
+def test_a_head_that_is_wrong_is_invalid_and_not_missing(
+    stored: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    gates = set((stored / "gates").glob("*"))
+    arguments = ["gate", "base=history:", *FAKE, *QUIET, f"results_dir={stored}"]
+    assert main([*arguments, "device.fake.faults={swiglu: wrong}"]) == 4
+    capsys.readouterr()
+    (folder,) = set((stored / "gates").glob("*")) - gates
+    result = from_json(GateResult, (folder / GATE).read_text(encoding="utf-8"))
+    invalid = result.of(State.INVALID)
+    assert {case.op for case in invalid} == {"swiglu"}
+    assert all("Process 1: incorrect" in case.reason for case in invalid)
+    assert {case.op for case in result.of(State.REGRESSED)} == {"rms_norm"}
 
 
 def test_a_history_of_too_few_runs_is_no_baseline(

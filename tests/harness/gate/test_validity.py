@@ -7,10 +7,10 @@ from harness.gate.decide import screen
 from harness.gate.pairs import pairs_by_case
 from harness.gate.policy import GatePolicy
 from harness.gate.rounds import Round
-from harness.gate.validity import Finding, coarse_timer, finding_of
+from harness.gate.validity import Finding, coarse_timer, fault_of, finding_of
 from harness.gate_result import State
-from harness.record import Window
-from tests.harness.gate.rounds_of import COPY, record, slower, with_head
+from harness.record import Status, Window
+from tests.harness.gate.rounds_of import COPY, failed, record, slower, with_head
 
 
 def found(rounds: list[Round]) -> Finding | None:
@@ -30,6 +30,14 @@ THROTTLED = DeviceState(throttle_reasons=("thermal",))
 
 def test_sound_rounds_have_no_finding() -> None:
     assert found(slower(0.1)) is None
+
+
+def test_one_side_alone_is_judged_by_its_own_faults() -> None:
+    assert fault_of([record(1e-3), record(1.1e-3)]) == ""
+    assert fault_of([failed(Status.UNSUPPORTED)]) == ""
+    assert fault_of([record(1e-3), failed(Status.CRASHED)]) == "Process 2: crashed, no luck."
+    throttled = record(1e-3, windows=states(THROTTLED, THROTTLED, THROTTLED))
+    assert fault_of([throttled]).startswith("Process 1: the chip was throttled during 100 %")
 
 
 def test_mostly_throttled_samples_are_invalid_and_may_pass() -> None:

@@ -96,3 +96,14 @@ def test_stored_times_of_an_earlier_protocol_are_of_other_work() -> None:
     found = judge_against(stored, history(times(num_runs=3, seed=100)), 0.03)
     assert [case.base_s for case in found.cases] == [pytest.approx(1e-3, rel=0.05)] * len(CASES)
     assert all("from 8 stored runs" in case.reason for case in found.cases)
+
+
+def test_a_new_code_that_is_wrong_is_invalid_and_moves_no_other_case() -> None:
+    head = times(num_runs=3, seed=100)
+    del head[CASES[2]]
+    faults = {CASES[1]: "Process 1: other programs held the device: a.", CASES[2]: "It crashed."}
+    found = judge_against(history(times()), history(head), 0.03, faults).cases
+    by_case = {case.case_id: case for case in found}
+    for case_id, why in faults.items():
+        assert (by_case[case_id].state, by_case[case_id].reason) == (State.INVALID, why)
+    assert {by_case[case].state for case in CASES[3:]} == {State.UNCHANGED}
