@@ -21,7 +21,7 @@ from typing import IO
 
 from harness.errors import ChipscaleError
 from harness.store.mlflow.bounded import QUIET, prepare
-from harness.store.mlflow.layout import DERIVED, EXPERIMENT
+from harness.store.mlflow.layout import EXPERIMENT, is_derived
 from harness.store.mlflow.target import DEFAULT_PORT, TrackingTarget, experiment_link
 
 HOST = "127.0.0.1"
@@ -71,7 +71,7 @@ def newest_experiment(url: str) -> str:
         {"max_results": 1000, "filter": f"name LIKE '{EXPERIMENT}/%'"},
     )
     found = _items(experiments, "experiments")
-    suites = [item for item in found if not str(item["name"]).startswith(DERIVED)]
+    suites = [item for item in found if not is_derived(str(item["name"]))]
     ids = [str(item["experiment_id"]) for item in suites or found]
     if not ids:
         return ""

@@ -60,7 +60,7 @@ SERVINGS = f"{EXPERIMENT}/serving"
 COMPARISONS = f"{EXPERIMENT}/comparison"
 GATE_EXPERIMENT = f"{EXPERIMENT}/gate"
 DERIVED = (PROJECTIONS, SERVINGS, COMPARISONS, GATE_EXPERIMENT)
-"""How the names of experiments begin that are of what is made from runs; all others are suites."""
+"""Experiments of what is made from runs."""
 UID_TAG = "chipscale.run_uid"
 SYNC_TAG = "chipscale.sync"
 CONTENT_TAG = "chipscale.content"
@@ -93,6 +93,11 @@ COLUMNS = (
     "case_id",
 )
 """MLflow's table comparison joins runs on the first column and shows the second."""
+
+
+def is_derived(experiment: str) -> bool:
+    """It is of what is made from runs, or of the sides of gates; all others are suites."""
+    return experiment in DERIVED or experiment.startswith(f"{GATE_EXPERIMENT}/")
 
 
 @dataclass(frozen=True, slots=True)

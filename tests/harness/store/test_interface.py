@@ -11,6 +11,7 @@ import pytest
 from harness.errors import ChipscaleError
 from harness.store.interface import free_port, running_server, serve
 from harness.store.mlflow import SyncState, TrackingTarget, sync, tracking_target
+from harness.store.mlflow.layout import is_derived
 from tests.harness.sample_run import sample_info, sample_projection, sample_records, write_run
 
 
@@ -19,6 +20,12 @@ def test_a_port_that_is_taken_is_replaced_by_a_free_one() -> None:
         port = taken.getsockname()[1]
         assert free_port(port) not in (0, port)
     assert free_port(port) == port
+
+
+def test_what_is_made_from_runs_is_no_suite() -> None:
+    made = ("chipscale/gate", "chipscale/gate/quick", "chipscale/projection")
+    assert all(is_derived(name) for name in made)
+    assert not any(is_derived(name) for name in ("chipscale/quick", "chipscale/gateway"))
 
 
 def test_a_server_elsewhere_is_only_linked() -> None:
