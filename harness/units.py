@@ -29,6 +29,17 @@ def significant(value: float, digits: int = 3) -> str:
     return f"{rounded:.{decimals}f}"
 
 
+def percent(share: float, digits: int = 2) -> str:
+    """`3 %`, `0.45 %`: a share, which has no sign."""
+    return f"{float(significant(100 * share, digits)):g} %"
+
+
+def signed_percent(change: float) -> str:
+    """`+6.2 %`, `-1.4 %`, `+760 %`: a share that was added or taken."""
+    value = 100 * change
+    return f"{value:+.1f} %" if abs(value) < 100 else f"{value:+.0f} %"
+
+
 def with_prefix(value: float, unit: str, digits: int = 3) -> str:
     """The value with an SI prefix: `with_prefix(1.23e13, "FLOP/s")` is `12.3 TFLOP/s`."""
     for scale, prefix in _SI:

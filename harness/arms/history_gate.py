@@ -36,6 +36,7 @@ from harness.store.mlflow import tracking_target
 from harness.store.mlflow.history import MAX_RUNS as MAX_READ
 from harness.store.mlflow.history import mlflow_history
 from harness.trend import HistoryRun
+from harness.units import signed_percent
 
 HEAD_PROCESSES = 3
 """The median of three keeps one disturbed process from raising an alarm."""
@@ -83,8 +84,9 @@ def measure_against_history(gate: OpenGate, watcher: GateWatcher) -> GateResult:
         if not order.only or case.case_id in wanted
     )
     common = (
-        f"The cases' median is {found.common:+.1%} against the stored runs. That is taken off "
-        "each, being of the day and not of a case; name a revision as base to measure both now."
+        f"The cases' median is {signed_percent(found.common)} against the stored runs. That is "
+        "taken off each, being of the day and not of a case; name a revision as base to measure "
+        "both now."
     )
     return GateResult(
         gate_id=order.gate_id,

@@ -22,6 +22,7 @@ from harness.gate.exemptions import checked, exemptions_text, read_exemptions
 from harness.gate_result import Exemption, GateResult, State
 from harness.store.disk import write_atomically
 from harness.store.gate_folder import GateFolder
+from harness.units import percent
 
 MAX_DAYS = 366
 """Longer than a year is not for a time."""
@@ -76,7 +77,7 @@ def accept(words: Sequence[str], options: argparse.Namespace) -> int:
     console = Console(highlight=False)
     for one in made:
         console.print(
-            f"{one.case_id}: up to {one.limit:.1%} slower passes until {one.until}.",
+            f"{one.case_id}: up to {percent(one.limit, 3)} slower passes until {one.until}.",
             markup=False,
             soft_wrap=True,
         )

@@ -18,6 +18,7 @@ from harness.errors import INTERRUPTED_EXIT_CODE, ConfigError
 from harness.gate.floors import Floors, choose, floors_text, read_floors
 from harness.gate.tolerance import FLOOR_DEVIATIONS
 from harness.store.disk import write_atomically
+from harness.units import percent
 
 
 def calibrate(words: Sequence[str], options: argparse.Namespace) -> int:
@@ -71,7 +72,7 @@ def _table(floors: Floors) -> Table:
     table.add_column("A/A estimates", justify="right")
     table.add_column("no change below", justify="right")
     for one in sorted(floors.cases, key=lambda one: -one.deviation):
-        floor = f"{FLOOR_DEVIATIONS * one.deviation:.1%}" if one.is_enough else "too few yet"
+        floor = percent(FLOOR_DEVIATIONS * one.deviation) if one.is_enough else "too few yet"
         table.add_row(one.case_id.replace("[", r"\["), str(len(one.estimates)), floor)
     return table
 

@@ -9,8 +9,8 @@ from harness.case_pattern import matches
 from harness.codec import to_json
 from harness.errors import ConfigError, RecordError
 from harness.gate.kept_file import read_versioned
-from harness.gate.words import percent
 from harness.gate_result import Exemption
+from harness.units import percent
 
 EXEMPTIONS_SCHEMA_VERSION = 1
 """Raised when the meaning of a field changes; a newer file is refused."""

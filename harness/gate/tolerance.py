@@ -4,8 +4,7 @@ from dataclasses import dataclass
 
 from harness.gate.floors import Floors, widened
 from harness.gate.policy import GatePolicy
-from harness.gate.words import percent
-from harness.units import duration
+from harness.units import duration, percent
 
 FLOOR_DEVIATIONS = 3.0
 """Standard deviations of A/A estimates that are no change: of normal ones, 1 in 370 is beyond, and

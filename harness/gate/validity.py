@@ -7,11 +7,10 @@ from dataclasses import dataclass
 from harness.device.base import POWER_CAP
 from harness.environment import named
 from harness.gate.pairs import CasePairs, clock_hz
-from harness.gate.words import percent, signed
 from harness.gate_result import State
 from harness.protocol_difference import protocol_difference
 from harness.record import Measurement, Record, Status
-from harness.units import duration
+from harness.units import duration, percent, signed_percent
 
 MAX_CLOCK_DIFFERENCE = 0.02
 """Of the arms' median clocks. A kernel bound by the clock is slower by as much, which is as large
@@ -195,8 +194,8 @@ def _unequal_clocks(pairs: CasePairs) -> Finding | None:
         state=State.INVALID,
         reason=(
             f"The chip ran at {base_hz / 1e9:.3f} GHz for the base and {head_hz / 1e9:.3f} GHz for "
-            f"the head ({signed(difference)}), and more than {percent(MAX_CLOCK_DIFFERENCE)} hides "
-            "or makes a change. Lock the clocks."
+            f"the head ({signed_percent(difference)}), and more than "
+            f"{percent(MAX_CLOCK_DIFFERENCE)} hides or makes a change. Lock the clocks."
         ),
         is_passing=True,
     )

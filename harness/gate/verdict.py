@@ -8,8 +8,9 @@ from harness.gate.estimate import Shift, log_ratios, shift_of
 from harness.gate.pairs import CasePairs, clock_hz
 from harness.gate.seen import Seen, side_of
 from harness.gate.validity import Finding
-from harness.gate.words import percent, signed, with_interval
+from harness.gate.words import with_interval
 from harness.gate_result import GateCase, State
+from harness.units import percent, signed_percent
 
 MAX_DISSENTING = 1
 """Fresh rounds that may be on the other side of a change. One wild process must not hide a
@@ -95,7 +96,10 @@ class Judgement:
         assert first.tolerance is not None, "a flagged case has a tolerance"
         assert first.shift is not None, "a flagged case has an estimate"
         assert fresh.shift is not None, "rounds without a finding have an estimate"
-        once, again = signed(first.shift.change.value), signed(fresh.shift.change.value)
+        once, again = (
+            signed_percent(first.shift.change.value),
+            signed_percent(fresh.shift.change.value),
+        )
         within = percent(first.tolerance.value)
         if side_of(fresh, first, self.fresh_centre) != side:
             return self._quiet(f"{once} in the first rounds and {again} in the fresh ones: ")
@@ -124,7 +128,7 @@ class Judgement:
             return (
                 State.INCONCLUSIVE,
                 f"{words} over all rounds, beyond {within}, and the suite moved by "
-                f"{signed(math.expm1(self.centre))}: it does not stand out of that.",
+                f"{signed_percent(math.expm1(self.centre))}: it does not stand out of that.",
             )
         if abs(pooled.value) > bound:
             # One look was beyond by more than the other was within.

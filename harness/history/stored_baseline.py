@@ -21,6 +21,7 @@ from harness.gate_result import CommonShift, GateCase, State
 from harness.projection import Interval
 from harness.stats import NORMAL_CONSISTENCY
 from harness.trend import HistoryRun
+from harness.units import percent, signed_percent
 
 MIN_RUNS = 5
 """With fewer stored runs their spread is a guess."""
@@ -169,7 +170,7 @@ def _judged(one: _Series, common: float, allowed: float) -> GateCase:
         state=state,
         reason=reason,
         tolerance=allowed,
-        tolerance_basis=f"stored runs, at least {MIN_TOLERANCE:.0%}",
+        tolerance_basis=f"stored runs, at least {percent(MIN_TOLERANCE)}",
         change=change,
         base_s=statistics.median(one.before_s) if one.before_s else None,
         head_s=statistics.median(one.after_s) if one.after_s else None,
@@ -194,7 +195,8 @@ def _state(one: _Series, common: float, allowed: float) -> tuple[State, str]:
     own, reach, bound = one.shift - common, MAX_Z * one.deviation, math.log1p(allowed)
     reason = (
         f"{abs(own) / one.deviation:.1f} deviations from {len(one.before_s)} stored runs "
-        f"({MAX_Z:g} are usual), once the {math.expm1(common):+.1%} of all cases are taken off."
+        f"({MAX_Z:g} are usual), once the {signed_percent(math.expm1(common))} of all cases "
+        "are taken off."
     )
     if abs(own) > max(reach, bound):
         return (State.REGRESSED if own > 0 else State.IMPROVED), reason

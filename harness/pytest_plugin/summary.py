@@ -6,11 +6,11 @@ from pathlib import Path
 
 from harness.gate.common_mode import common_shift
 from harness.gate.policy import GatePolicy
-from harness.gate.words import percent, signed
 from harness.gate_result import State
 from harness.pytest_plugin.baseline import Baseline
 from harness.pytest_plugin.chip_session import ChipSession
 from harness.pytest_plugin.verdict import Verdict
+from harness.units import percent, signed_percent
 
 MAX_LINES = 20
 """Of one state; the count in the first line is of all."""
@@ -57,9 +57,9 @@ def _baseline_lines(
     )
     if shift is not None:
         lines.append(
-            f"{percent(shift.share)} of the tests moved the same way, by {signed(shift.shift)} in "
-            "the median: clocks, a driver or other work may have done it. `chipscale gate` "
-            "measures base and head in turns and tells the two apart."
+            f"{percent(shift.share)} of the tests moved the same way, by "
+            f"{signed_percent(shift.shift)} in the median: clocks, a driver or other work may have "
+            "done it. `chipscale gate` measures base and head in turns and tells the two apart."
         )
     for state in State:
         if state is State.UNCHANGED:

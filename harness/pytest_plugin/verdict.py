@@ -13,9 +13,8 @@ from harness.gate.estimate import Shift, log_ratios, shift_of
 from harness.gate.floors import Floors
 from harness.gate.policy import GatePolicy
 from harness.gate.tolerance import CaseTolerance, tolerance_of
-from harness.gate.words import percent, signed
 from harness.gate_result import State
-from harness.units import duration
+from harness.units import duration, percent, signed_percent
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -83,9 +82,9 @@ def side_of(change: Shift, tolerance: CaseTolerance) -> int:
 def change_text(base_s: float, change: Shift) -> str:
     """`1.2 ms -> 1.32 ms, +10 %`, with the interval where there is one."""
     head_s = base_s * math.exp(change.value)
-    text = f"{duration(base_s)} -> {duration(head_s)}, {signed(change.change.value)}"
+    text = f"{duration(base_s)} -> {duration(head_s)}, {signed_percent(change.change.value)}"
     if change.low < change.high:
-        text += f" [{signed(change.change.low)}, {signed(change.change.high)}]"
+        text += f" [{signed_percent(change.change.low)}, {signed_percent(change.change.high)}]"
     return text
 
 

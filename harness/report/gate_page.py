@@ -3,6 +3,7 @@
 import re
 from html import escape
 
+from harness.gate.words import with_interval
 from harness.gate_result import GateCase, GateResult, State
 from harness.report.elements import (
     bullets,
@@ -19,15 +20,14 @@ from harness.report.gate_rows import (
     exemption_text,
     facts,
     flagged,
-    interval_text,
     notes,
     ordered,
-    percent,
     rounds_text,
     seconds_text,
     state_text,
     tolerance_text,
 )
+from harness.units import signed_percent
 
 COLUMNS = (
     ("state", ""),
@@ -95,12 +95,12 @@ def render(result: GateResult) -> str:
 
 
 def _change(case: GateCase) -> str:
-    return percent(case.change.value) if case.change is not None else ""
+    return signed_percent(case.change.value) if case.change is not None else ""
 
 
 def _ends(result: GateResult) -> str:
     values = [case.change.value for case in result.cases if case.change is not None]
-    return f"{percent(min(values))} to {percent(max(values))}"
+    return f"{signed_percent(min(values))} to {signed_percent(max(values))}"
 
 
 def _cell(text: str, kind: str = "", value: float | None = None) -> str:
@@ -134,7 +134,7 @@ def _row(case: GateCase) -> str:
     title = " ".join(text for text in (case.op, case.mode, case.shape, case.dtype, case.impl))
     interval = ""
     if change is not None:
-        interval = interval_text(change).partition(" % ")[2]
+        interval = with_interval(change).partition(" % ")[2]
     cells = (
         f'<td{rank}><span class="{kind}">{escape(state_text(case))}</span></td>',
         _cell(_change(case), "number", change.value if change is not None else None),

@@ -3,9 +3,9 @@
 import re
 from collections.abc import Iterable
 
+from harness.gate.words import with_interval
 from harness.gate_result import Arm, CommonShift, GateCase, GateResult, State
-from harness.projection import Interval
-from harness.units import MEGA, duration, significant
+from harness.units import MEGA, duration, percent, signed_percent, significant
 
 HASH = re.compile("[0-9a-f]{40}")
 """Of a commit, whole: what scripts name."""
@@ -22,18 +22,8 @@ MEANING: dict[State, str] = {
 
 
 def ordered(cases: Iterable[GateCase]) -> tuple[GateCase, ...]:
-    """Worst first: by state, what somebody accepted after what fails, larger changes first."""
-    rank = {state: place for place, state in enumerate(State)}
-    return tuple(
-        sorted(
-            cases,
-            key=lambda case: (
-                rank[case.state],
-                case.exemption is not None,
-                -abs(case.change.value) if case.change is not None else 0.0,
-            ),
-        )
-    )
+    """Worst first."""
+    return tuple(sorted(cases, key=lambda case: case.place))
 
 
 def flagged(result: GateResult) -> tuple[GateCase, ...]:
@@ -53,21 +43,9 @@ def state_text(case: GateCase) -> str:
     return f"{case.state.value}, accepted until {case.exemption.until}"
 
 
-def percent(share: float) -> str:
-    """A change with its sign and two digits behind the point at most: `+8.2 %`."""
-    value = 100 * share
-    return f"{value:+.1f} %" if abs(value) < 100 else f"{value:+.0f} %"
-
-
-def interval_text(change: Interval) -> str:
-    """`+8.2 % [+6.1, +10.4]`."""
-    ends = ", ".join(percent(end).removesuffix(" %") for end in (change.low, change.high))
-    return f"{percent(change.value)} [{ends}]"
-
-
 def change_text(case: GateCase) -> str:
     """The change over all rounds with its interval; empty where there is none."""
-    return interval_text(case.change) if case.change is not None else ""
+    return with_interval(case.change) if case.change is not None else ""
 
 
 def seconds_text(seconds: float | None) -> str:
@@ -113,7 +91,7 @@ def exemption_text(case: GateCase) -> str:
     if one is None:
         return ""
     by = f" by {one.author}" if one.author else ""
-    limit = f"up to {percent(one.limit)}"
+    limit = f"up to {signed_percent(one.limit)}"
     return f"accepted{by} {limit} until {one.until}: {one.reason}"
 
 
@@ -132,8 +110,8 @@ def shift_text(shift: CommonShift) -> str:
         else "It was not confirmed, so a clock or a driver may have changed: measure again."
     )
     return (
-        f"Whole-suite shift of {percent(shift.shift)}: {significant(100 * shift.share, 2)} % of "
-        f"the cases moved the same way. {again}"
+        f"Whole-suite shift of {signed_percent(shift.shift)}: {percent(shift.share)} of the cases "
+        f"moved the same way. {again}"
     )
 
 

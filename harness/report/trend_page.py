@@ -1,6 +1,7 @@
 """A trend as one HTML page: the changes, and each case over its runs."""
 
 from collections.abc import Sequence
+from html import escape
 
 import plotly.graph_objects as go
 
@@ -12,15 +13,14 @@ from harness.report.trend_rows import (
     change_rows,
     headline,
     left_out_sentence,
-    percent,
     shared_sentence,
 )
 from harness.trend import CaseTrend, HistoryRun, Trend
+from harness.units import percent, signed_percent
 
 MAX_PLOTS = 24
 """Cases with a plot of their own, the newest changes first; the table has all."""
 HEIGHT = 260
-LINES_HEIGHT = 420
 
 
 def render(trend: Trend) -> str:
@@ -61,7 +61,7 @@ def _cases(cases: Sequence[CaseTrend], runs: Sequence[HistoryRun]) -> str:
     started = {run.run_id: run.started_at for run in runs}
     commit = {run.run_id: run.commit[:10] or "unknown" for run in runs}
     body = "".join(
-        f"<h3>{case.case_id}</h3>"
+        f"<h3>{escape(case.case_id)}</h3>"
         + plot(
             _case_figure(case, started, commit),
             f"case-{number}",
@@ -112,9 +112,9 @@ def _all(trend: Trend) -> str:
             case.case_id,
             str(len(case.medians_s)),
             f"{case.medians_s[-1] * 1e6:.4g}",
-            f"{case.noise:.2%}",
+            percent(case.noise),
             f"{case.correlation:.2f}",
-            percent(case.latest_change.change.value) if case.latest_change else "",
+            signed_percent(case.latest_change.change.value) if case.latest_change else "",
         )
         for case in trend.cases
     ]

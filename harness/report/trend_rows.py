@@ -4,7 +4,7 @@ import math
 from collections.abc import Sequence
 
 from harness.trend import CaseTrend, ChangePoint, SharedChange, Trend
-from harness.units import duration
+from harness.units import duration, signed_percent
 
 HEADS = ("case", "before", "after", "change", "95 % interval", "since", "commits", "runs since")
 NOTE = (
@@ -15,11 +15,6 @@ NOTE = (
 SPARKS = " .:-=+*#%@"
 """From the shortest time to the longest; plain letters, since not every terminal has blocks."""
 MAX_SPARKS = 40
-
-
-def percent(share: float) -> str:
-    """`+4.0 %`, slower, or `-12 %`, faster."""
-    return f"{100 * share:+.{1 if abs(share) < 0.1 else 0}f} %"
 
 
 def headline(trend: Trend) -> str:
@@ -50,8 +45,8 @@ def change_rows(cases: Sequence[CaseTrend]) -> tuple[tuple[str, ...], ...]:
             case.case_id,
             duration(change.before_s),
             duration(change.after_s),
-            percent(change.change.value),
-            f"{percent(change.change.low)} to {percent(change.change.high)}",
+            signed_percent(change.change.value),
+            f"{signed_percent(change.change.low)} to {signed_percent(change.change.high)}",
             change.started_at[:16].replace("T", " "),
             commits(change),
             str(change.num_after),
@@ -66,8 +61,9 @@ def shared_sentence(shared: SharedChange, trend: Trend) -> str:
     run = next(one for one in trend.runs if one.run_id == shared.run_id)
     return (
         f"{shared.num_cases} cases changed together at {run.started_at[:16].replace('T', ' ')} "
-        f"({run.commit[:10] or 'unknown commit'}), by {percent(shared.change)} in the median: look "
-        "at the machine, its driver and its clocks first, then at what the whole build shares."
+        f"({run.commit[:10] or 'unknown commit'}), by {signed_percent(shared.change)} in the "
+        "median: look at the machine, its driver and its clocks first, then at what the whole "
+        "build shares."
     )
 
 

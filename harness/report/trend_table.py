@@ -11,12 +11,11 @@ from harness.report.trend_rows import (
     commits,
     headline,
     left_out_sentence,
-    percent,
     shared_sentence,
     sparkline,
 )
 from harness.trend import Trend
-from harness.units import duration
+from harness.units import duration, signed_percent
 
 MAX_MARKDOWN_ROWS = 100
 
@@ -30,7 +29,7 @@ def trend_view(trend: Trend) -> RenderableType:
         for change in reversed(case.change_points):
             style = "red" if change.change.value > 0 else "green"
             line = Text.assemble(
-                (percent(change.change.value), style),
+                (signed_percent(change.change.value), style),
                 f"  {duration(change.before_s)} -> {duration(change.after_s)}  since "
                 f"{change.started_at[:16].replace('T', ' ')}, {commits(change)}, "
                 f"{change.num_after} runs",

@@ -1,6 +1,14 @@
 import pytest
 
-from harness.units import capacity, duration, significant, span, with_prefix
+from harness.units import (
+    capacity,
+    duration,
+    percent,
+    signed_percent,
+    significant,
+    span,
+    with_prefix,
+)
 
 
 @pytest.mark.parametrize(
@@ -25,3 +33,17 @@ from harness.units import capacity, duration, significant, span, with_prefix
 )
 def test_quantities_are_written_with_three_digits_and_a_unit(text: str, expected: str) -> None:
     assert text == expected
+
+
+@pytest.mark.parametrize(
+    ("share", "plain", "change"),
+    [
+        (0.03, "3 %", "+3.0 %"),
+        (0.0045, "0.45 %", "+0.5 %"),
+        (7.604, "760 %", "+760 %"),
+        (-0.014, "-1.4 %", "-1.4 %"),
+    ],
+)
+def test_shares_are_per_cent_and_changes_have_a_sign(share: float, plain: str, change: str) -> None:
+    assert percent(share) == plain
+    assert signed_percent(share) == change
