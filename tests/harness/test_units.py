@@ -39,7 +39,7 @@ def test_quantities_are_written_with_three_digits_and_a_unit(text: str, expected
     ("share", "plain", "change"),
     [
         (0.03, "3 %", "+3.0 %"),
-        (0.0045, "0.45 %", "+0.5 %"),
+        (0.0046, "0.46 %", "+0.5 %"),
         (7.604, "760 %", "+760 %"),
         (-0.014, "-1.4 %", "-1.4 %"),
     ],
